@@ -1,0 +1,282 @@
+"""Composition root of a worker: configuration -> objects. Every name table lives here or is named.
+
+Nothing below this module sees the configuration; everything gets plain arguments.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+
+from scaling_fl.build_data import Data, SetupError, load_data
+from scaling_fl.config import Config
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.rounds import Plan
+from scaling_fl.federation.server import Server, TooFewClients
+from scaling_fl.learning.cache import CacheError, cache_folder
+from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.learning.models import ModelError, load_classifier
+from scaling_fl.learning.tasks.labelled import DataError
+from scaling_fl.methods.partitioning import entropy_bits, label_histograms
+from scaling_fl.methods.sampling import sample_cohort
+from scaling_fl.methods.schedules import SCHEDULES
+from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
+from scaling_fl.methods.weighting import WEIGHTINGS
+from scaling_fl.runtime.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
+from scaling_fl.runtime.journal import Journal
+from scaling_fl.runtime.recorder import Identity, Recorder
+from scaling_fl.runtime.storage import StorageError, open_storage
+
+USER_ERRORS = (
+    SetupError,
+    DataError,
+    ModelError,
+    CacheError,
+    CheckpointError,
+    CheckpointMismatch,
+    StorageError,
+    TooFewClients,
+)
+"""Errors whose text is all that a user needs; everything else is shown with its traceback."""
+
+Note = Callable[[str], None]
+
+
+class Job(TypedDict):
+    """Where worker 0 keeps what it records."""
+
+    checkpoints: str
+    journal: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """Everything that ``run_rounds`` needs, put together."""
+
+    state: GlobalState
+    plan: Plan
+    clients: Clients
+    server: Server
+    evaluator: Evaluator
+    recorder: Recorder | None
+
+    def save_unsaved(self) -> None:
+        if self.recorder:
+            self.recorder.save_unsaved(self.state)
+
+
+def choose_device(wanted: str, device_id: int) -> torch.device:
+    """Turn a site id into a GPU, or into the CPU where there is no GPU or none is wanted.
+
+    Raises:
+        SetupError: there is no such GPU.
+    """
+    num_gpus = 0 if wanted == "cpu" else torch.cuda.device_count()
+    if wanted == "cuda" and num_gpus == 0:
+        raise SetupError("device=cuda needs a GPU, got none on this machine; set device=cpu.")
+    if num_gpus == 0:
+        return torch.device("cpu")
+    if device_id >= num_gpus:
+        raise SetupError(
+            f"site_ids must name GPUs of this machine, 0 to {num_gpus - 1}, got {device_id}; "
+            "change site_ids, or set device=cpu."
+        )
+    return torch.device("cuda", device_id)
+
+
+def build(
+    config: Config,
+    exchange: Exchange,
+    device: torch.device,
+    job: Job | None,
+    *,
+    note: Note,
+) -> Federation:
+    """Put a worker together, resume the latest checkpoint, and give every worker the same state.
+
+    Raises:
+        one of USER_ERRORS: with one sentence that says what to do.
+    """
+    note(_placement_sentence(config, exchange, device))
+    num_clients = config.num_clients or len(exchange.sites)
+    data = load_data(config, num_clients, note)
+    trainer = load_trainer(config, data, device, note)
+    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](config.server.learning_rate)
+    server = Server(exchange, server_optimiser, trainer.vector, min_clients=config.min_clients)
+    state = GlobalState(trainer.vector.clone())
+    state.optimiser = server_optimiser.init(state.vector)
+    clients = Clients(
+        trainer,
+        data.train,
+        data.parts,
+        work=LocalWork(
+            batch_size=config.batch_size,
+            num_epochs=None if config.num_local_steps else config.num_local_epochs,
+            num_steps=config.num_local_steps,
+            length_grouped=config.length_grouped,
+        ),
+        pad_token_id=data.tokenizer.pad_token_id,
+        seed=config.seed,
+    )
+    recorder = None
+    if exchange.rank == 0:
+        assert job is not None
+        recorder = make_recorder(config, trainer, data, job, note=note)
+    share_state(
+        state,
+        recorder,
+        exchange,
+        num_threads=torch.get_num_threads(),
+        pinned=config.num_threads is not None,
+    )
+    return Federation(
+        state=state,
+        plan=make_plan(config, clients, num_clients),
+        clients=clients,
+        server=server,
+        evaluator=Evaluator(
+            trainer,
+            data.test,
+            data.label_names,
+            batch_size=config.val_batch_size,
+            pad_token_id=data.tokenizer.pad_token_id,
+            per_class=config.per_class_metrics,
+        ),
+        recorder=recorder,
+    )
+
+
+def load_trainer(config: Config, data: Data, device: torch.device, note: Note) -> LocalTrainer:
+    """Load the model onto the device and give it its optimiser."""
+    note(f"loading model {config.model}")
+    model = load_classifier(
+        config.model,
+        num_labels=len(data.label_names),
+        max_seq_len=config.max_seq_len,
+        seed=config.seed,
+        tokenizer=data.tokenizer,
+        cache_dir=cache_folder(config.data.cache_dir),
+    )
+    return LocalTrainer(
+        model.to(device),
+        optimiser=config.optimiser,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        prox_mu=config.prox_mu,
+        autocast_dtype=torch.bfloat16 if config.precision == "bf16" else None,
+    )
+
+
+def make_plan(config: Config, clients: Clients, num_clients: int) -> Plan:
+    """Turn settings into functions of the round."""
+    size = config.cohort_size(num_clients)
+    if size > num_clients:
+        raise SetupError(
+            f"clients_per_round must be at most the number of clients, {num_clients}, got {size}; "
+            "lower it or set num_clients."
+        )
+    weigh = WEIGHTINGS[config.weighting]
+    schedule = SCHEDULES[config.schedule.kind]
+
+    def cohort(round_number: int) -> list[int]:
+        return sample_cohort(
+            seed=config.seed, round_number=round_number, num_clients=num_clients, size=size
+        )
+
+    def shares(chosen: list[int]) -> dict[int, float]:
+        weights = weigh([clients.num_examples(client) for client in chosen])
+        return dict(zip(chosen, weights, strict=True))
+
+    def learning_rate(round_number: int) -> float:
+        final = config.schedule.final_learning_rate
+        return schedule(config.learning_rate, final, round_number, config.num_rounds)
+
+    return Plan(
+        num_rounds=config.num_rounds,
+        num_clients=num_clients,
+        cohort=cohort,
+        shares=shares,
+        learning_rate=learning_rate,
+        eval_every=config.eval_every,
+    )
+
+
+def make_recorder(
+    config: Config, trainer: LocalTrainer, data: Data, job: Job, *, note: Note
+) -> Recorder:
+    """Open worker 0's journal and checkpoints, and journal who owns which examples."""
+    histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
+    journal = Journal(job["journal"])
+    journal.append(
+        "partition",
+        label_names=data.label_names,
+        histograms=histograms.tolist(),
+        entropies=[entropy_bits(histogram) for histogram in histograms],
+    )
+
+    def journaled_note(text: str) -> None:
+        journal.append("note", level="info", text=text)
+        note(text)
+
+    computed = {k: v for k, v in config.identity().items() if k not in ("train_path", "test_path")}
+    computed |= {"num_clients": len(data.parts), "data": [data.train.key, data.test.key]}
+    identity = Identity(
+        layout=trainer.layout,
+        must_match={
+            "model": config.model,
+            "task_name": config.task_name,
+            "labels": data.label_names,
+        },
+        computation=computed,
+        config=config.model_dump(mode="json"),
+    )
+    return Recorder(
+        journal,
+        Checkpoints(open_storage(job["checkpoints"]), config.keep_last, journaled_note),
+        identity,
+        save_every=config.save_every,
+        num_rounds=config.num_rounds,
+        note=journaled_note,
+    )
+
+
+def share_state(
+    state: GlobalState,
+    recorder: Recorder | None,
+    exchange: Exchange,
+    *,
+    num_threads: int,
+    pinned: bool,
+) -> None:
+    """Give every worker worker 0's state and, unless it is set, the earlier rounds' threads.
+
+    Bits depend on the number of threads, so a resumed run keeps what it began with.
+    """
+    if recorder:
+        earlier = recorder.restore(state)
+        num_threads = num_threads if pinned or not earlier else earlier
+        recorder.num_threads = num_threads
+    numbers = torch.tensor(
+        [state.round, state.total_bytes, num_threads], device=state.vector.device
+    )
+    state.round, state.total_bytes, threads = (int(n) for n in exchange.broadcast(numbers))
+    torch.set_num_threads(threads)
+    exchange.broadcast(state.vector)
+    for name in sorted(state.optimiser):
+        exchange.broadcast(state.optimiser[name])
+
+
+def _placement_sentence(config: Config, exchange: Exchange, device: torch.device) -> str:
+    what = "GPU" if device.type == "cuda" else "CPU worker"
+    plural = "s" * (exchange.size > 1)
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads each"
+    missing = "no GPU here: " if device.type == "cpu" and config.device == "auto" else ""
+    return (
+        f"{missing}{len(exchange.sites)} site{'s' * (len(exchange.sites) > 1)} on {exchange.size} "
+        f"{what}{plural}{threads}"
+    )

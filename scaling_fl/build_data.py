@@ -1,0 +1,99 @@
+"""Configuration -> examples: which task is read, and who owns which of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_fl.config import Config
+from scaling_fl.learning import tokenised
+from scaling_fl.learning.cache import cache_folder
+from scaling_fl.learning.models import load_tokenizer
+from scaling_fl.learning.tasks import (
+    agnews,
+    imdb,
+    spooky_author,
+    twenty_newsgroups,
+    twenty_newsgroups_topics,
+    yelp,
+)
+from scaling_fl.learning.tasks.labelled import Split, Task, subset
+from scaling_fl.methods.partitioning import partition
+
+TASKS: dict[str, Task] = {
+    "agnews": agnews,
+    "yelp": yelp,
+    "imdb": imdb,
+    "spooky_author": spooky_author,
+    "20newsgroups": twenty_newsgroups,
+    "20newsgroups_topics": twenty_newsgroups_topics,
+}
+
+
+class SetupError(ValueError):
+    """The configuration cannot be met by this machine or this data; the text says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The examples that a worker trains and evaluates on, and who owns which."""
+
+    train: tokenised.TokenisedExamples
+    test: tokenised.TokenisedExamples
+    label_names: list[str]
+    parts: list[NDArray[np.int64]]
+    tokenizer: Any
+
+
+def load_data(config: Config, num_clients: int, note: Callable[[str], None]) -> Data:
+    """Read, tokenise (once per machine) and partition the task's text."""
+    cache = cache_folder(config.data.cache_dir)
+    tokenizer = load_tokenizer(config.model, cache)
+    note(f"reading {config.task_name}")
+    train = _tokenised(config, "train", tokenizer, cache)
+    test = _tokenised(config, "test", tokenizer, cache)
+    try:
+        parts = partition(
+            train.labels,
+            kind=config.partition_kind,
+            num_clients=num_clients,
+            seed=config.data_seed,
+            alpha=config.partition.alpha,
+            min_examples=config.partition.min_examples,
+        )
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+    return Data(
+        train=train,
+        test=test,
+        label_names=list(TASKS[config.task_name].LABELS),
+        parts=parts,
+        tokenizer=tokenizer,
+    )
+
+
+def _tokenised(
+    config: Config, split: Split, tokenizer: Any, cache: Path
+) -> tokenised.TokenisedExamples:
+    task = TASKS[config.task_name]
+    path = config.train_path if split == "train" else config.test_path
+    wanted = config.data.max_train_examples if split == "train" else config.data.max_test_examples
+    key_parts = {
+        "task": config.task_name,
+        "split": split,
+        "source": task.source_digest(split, path, cache_dir=cache),
+        "text": config.data.text or "",
+        "subset": f"{wanted}/{config.data_seed}" if wanted else "",
+    }
+    return tokenised.tokenise(
+        lambda: subset(
+            task.load(split, path, text=config.data.text, cache_dir=cache), wanted, config.data_seed
+        ),
+        key_parts=key_parts,
+        tokenizer=tokenizer,
+        max_seq_len=config.max_seq_len,
+        cache_dir=cache,
+    )

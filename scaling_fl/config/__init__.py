@@ -1,0 +1,96 @@
+"""The configuration: one mapping in, a checked ``Config`` or every problem at once out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from scaling_fl.config.problems import Problem, single_problems
+from scaling_fl.config.rules import cohort_problems, cross_problems
+from scaling_fl.config.schema import Config, redact
+from scaling_fl.config.text import describe
+
+__all__ = [
+    "NAMED",
+    "Config",
+    "ConfigurationError",
+    "Problem",
+    "cohort_problems",
+    "defaults",
+    "describe",
+    "read_config",
+    "redact",
+]
+
+NAMED: dict[str, dict[str, Any]] = {
+    "demo": {
+        "site_ids": [0, 0, 1, 1],
+        "model": "minilm",
+        "task_name": "20newsgroups_topics",
+        "max_seq_len": 64,
+        "optimiser": "adamw",
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "num_rounds": 3,
+        "num_local_epochs": 1,
+        "val_batch_size": 100,
+        "data": {"max_train_examples": 2400, "max_test_examples": 800},
+    },
+}
+"""The configurations that can be named on the command line, as ``with demo``."""
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be run, with one line for every problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problem{'s'[: len(problems) > 1]}"
+        super().__init__("\n".join([f"{count} in the configuration:", *map(str, problems)]))
+
+
+def read_config(mapping: Mapping[str, Any], *, num_nodes: int = 1) -> Config:
+    """Check a mapping of settings and return it as a Config.
+
+    On several nodes the number of clients may follow from sites that this node does not know; the
+    rules about it are then left to ``cohort_problems``.
+
+    Raises:
+        ConfigurationError: with every problem found: types, ranges, unknown keys, rules between
+            settings and settings without effect.
+    """
+    given = _plain(mapping)
+    try:
+        config = Config.model_validate(given)
+        problems, bad = list[Problem](), set[str]()
+    except ValidationError as error:
+        problems, bad = single_problems(error)
+        # The rules between the settings that are sound are still worth telling.
+        config = Config.model_validate(_without(given, error))
+    problems += cross_problems(config, bad, num_nodes=num_nodes)
+    if problems:
+        raise ConfigurationError(problems)
+    return config
+
+
+def defaults() -> dict[str, Any]:
+    """Return the default of every setting as plain nested dicts and lists."""
+    return Config().model_dump(mode="json")
+
+
+def _plain(value: Any) -> Any:
+    """Copy Sacred's read-only containers into plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _without(given: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Copy the settings, less those that an error is about (they then have their defaults)."""
+    kept = _plain(given)
+    for detail in error.errors(include_url=False):
+        section, names = kept, [part for part in detail["loc"] if not isinstance(part, int)]
+        for name in names[:-1]:
+            section = section.get(name, {})
+        section.pop(names[-1], None)
+    return dict(kept)

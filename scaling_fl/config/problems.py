@@ -1,0 +1,120 @@
+"""The problems of single settings, worded as path, rule, value and remedy."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from scaling_fl.config.schema import Config, choices, leaves, redact
+
+
+class Problem(NamedTuple):
+    """One thing to correct: dotted path, rule, the value given and the remedy."""
+
+    path: str
+    rule: str
+    got: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.rule}, got {self.got}; {self.remedy}."
+
+
+def field_at(path: str) -> FieldInfo | None:
+    """Return the field at a dotted path, None when there is none."""
+    section: type[BaseModel] = Config
+    field = None
+    for key in path.split("."):
+        field = section.model_fields.get(key)
+        if field is None:
+            return None
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    return field
+
+
+_TYPES = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "True or False",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a section (settings of its own)",
+    "literal_error": "one of {expected}",
+}
+_RANGES = {
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "too_short": "non-empty",
+    "string_too_short": "non-empty",
+}
+
+
+def _rule(error: Mapping[str, Any], field: FieldInfo) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in _RANGES:
+        return "must be " + _RANGES[kind].format(**context)
+    if "expected" in context:
+        context = {"expected": ", ".join(choices(field))}
+    what = _TYPES.get(kind, error["msg"]).format(**context)
+    in_list = isinstance(error["loc"][-1], int)
+    nullable = type(None) in get_args(field.annotation) and not in_list
+    return f"must be {what}{' or None' if nullable else ''}"
+
+
+def _shown(value: Any) -> str:
+    text = redact(repr(value))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_paths() -> dict[str, str]:
+    paths = [path for path, _ in leaves(Config().model_dump())]
+    return {path.split(".")[-1]: path for path in reversed(paths)} | {path: path for path in paths}
+
+
+def _unknown(path: str, value: Any) -> Problem:
+    known = _known_paths()
+    near = [
+        *difflib.get_close_matches(path, known, n=1),
+        *difflib.get_close_matches(path.split(".")[-1], known, n=1),
+    ]
+    secret = any(word in path.lower() for word in ("password", "secret", "token", "key"))
+    remedy = f"use {known[near[0]]}" if near else "see print_config for every setting"
+    return Problem(path, "must be a known setting", "***" if secret else _shown(value), remedy)
+
+
+def _remedy(path: str, value: Any, rule: str, field: FieldInfo) -> str:
+    near = difflib.get_close_matches(str(value), choices(field), n=1)
+    if near:
+        return f"use {path}={near[0]}"
+    if rule.endswith("credentials"):
+        return "keep them in the environment or in .env"
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    if isinstance(default, BaseModel):
+        return f"give its settings, such as {path}.{next(iter(type(default).model_fields))}"
+    return f"give such a value or leave {path.partition('[')[0]} at {_shown(default)}"
+
+
+def _single_problem(error: Mapping[str, Any]) -> Problem:
+    names = [str(part) for part in error["loc"] if not isinstance(part, int)]
+    path = ".".join(names)
+    field = field_at(path)
+    if field is None:
+        return _unknown(path, error["input"])
+    shown = path + "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
+    rule, value = _rule(error, field), error["input"]
+    value = list(value) if isinstance(value, tuple) else value
+    return Problem(shown, rule, _shown(value), _remedy(shown, value, rule, field))
+
+
+def single_problems(error: ValidationError) -> tuple[list[Problem], set[str]]:
+    """Return the problems of single settings, and the dotted paths that are bad."""
+    found = [_single_problem(dict(detail)) for detail in error.errors(include_url=False)]
+    return found, {problem.path.partition("[")[0] for problem in found}

@@ -1,0 +1,62 @@
+"""Sums that do not depend on their order: int64 fixed point, so placement cannot change a bit.
+
+A term is a vector times a share of at most one; the shares of one sum add up to at most one.
+With 2**-52 as the unit and terms of at most 2**10, no sum can overflow its 63 bits.
+"""
+
+import torch
+from torch import Tensor
+
+FRACTION_BITS = 52
+LIMIT = 2.0**10
+"""The largest magnitude of a coordinate; an update beyond it has diverged."""
+_UNIT = 2.0**FRACTION_BITS
+_CHUNK = 1 << 16  # doubles that stay in a core's cache between the passes
+
+
+def is_summable(vector: Tensor) -> bool:
+    """Say whether every coordinate is finite and within ``LIMIT`` (NaN fails both comparisons)."""
+    if vector.numel() == 0:
+        return True
+    low, high = torch.aminmax(vector)
+    return bool((low >= -LIMIT) & (high <= LIMIT))
+
+
+class ExactSum:
+    """The sum of ``share * vector`` over clients, exact in units of 2**-52 per term.
+
+    One int64 buffer of the vector's size, whatever the number of terms. ``units`` of several
+    workers may be added in any order.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.units = torch.zeros(size, dtype=torch.int64, device=device)
+        chunk = min(size, _CHUNK)
+        self._scaled = torch.empty(chunk, dtype=torch.float64, device=device)
+        self._rounded = torch.empty(chunk, dtype=torch.int64, device=device)
+
+    def clear(self) -> None:
+        self.units.zero_()
+
+    def add(self, vector: Tensor, share: float) -> None:
+        """Add ``share * vector``; the vector is fp32 of the sum's size and must be summable."""
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"a client's share must be in [0, 1], got {share}.")
+        for start in range(0, vector.numel(), _CHUNK):
+            part = vector[start : start + _CHUNK]
+            scaled = self._scaled[: part.numel()]
+            rounded = self._rounded[: part.numel()]
+            scaled.copy_(part).mul_(share * _UNIT).round_()
+            rounded.copy_(scaled)
+            self.units[start : start + _CHUNK].add_(rounded)
+
+    def mean(self, out: Tensor, included_share: float) -> Tensor:
+        """Write the sum divided by the share of the clients that are in it into ``out`` (fp32)."""
+        for start in range(0, out.numel(), _CHUNK):
+            part = self.units[start : start + _CHUNK]
+            scaled = self._scaled[: part.numel()]
+            scaled.copy_(part).mul_(1.0 / _UNIT)
+            if included_share != 1.0:
+                scaled.div_(included_share)
+            out[start : start + _CHUNK].copy_(scaled)
+        return out

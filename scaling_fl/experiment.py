@@ -1,0 +1,179 @@
+"""The Sacred experiment: command line -> checked configuration -> observers -> session."""
+
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dotenv import load_dotenv
+
+from scaling_fl.config import NAMED, Config, ConfigurationError, defaults, describe, read_config
+from scaling_fl.job import Job, JobMismatch, open_job
+from scaling_fl.launch import WorkerFailed
+from scaling_fl.node import Node, PlacementError, read_node
+from scaling_fl.runtime.claim import AlreadyClaimed
+from scaling_fl.runtime.mirror import MongoMirror, SettingsError, settings_from_environment
+from scaling_fl.runtime.storage import StorageError
+from scaling_fl.runtime.tracking import RunFolder
+from scaling_fl.session import Session, Stopped
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine may have no git at all
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources")
+    from sacred import SETTINGS, Experiment
+
+# Workers write to the console through the parent, which keeps cout.txt itself: Sacred's own capture
+# loses the last lines of a failed run and stores every redraw of a progress display.
+SETTINGS.CAPTURE_MODE = "no"
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False
+
+
+class Refused(SystemExit):
+    """A start that is refused before anything is recorded: the text goes to standard error."""
+
+
+class Command:
+    """What is known once the command line is read; Sacred's hooks fill it in order."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._argv = argv
+        self.session: Session | None = None
+        self.exit_code = 0
+
+    def open(self, experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Check everything, claim the job and attach the observers; nothing is recorded before."""
+        try:
+            node = read_node(settings["site_ids"], os.environ) if _is_ids(settings) else None
+            config = read_config(settings, num_nodes=node.num_nodes if node else 1)
+            assert node
+            config = config.model_copy(update={"author": config.author or _user()})
+            return self._attach(experiment, config, node)
+        except ConfigurationError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
+        except (PlacementError, JobMismatch, AlreadyClaimed, StorageError, SettingsError) as error:
+            raise Refused(f"Error: {error}") from None
+
+    def _attach(self, experiment: Experiment, config: Config, node: Node) -> dict[str, Any]:
+        job: Job | None = None
+        folder: RunFolder | None = None
+        mirror: MongoMirror | None = None
+        settings = settings_from_environment(os.environ)
+        if node.rank == 0:
+            job = open_job(config)
+            folder = RunFolder(
+                config.tracking.runs_dir,
+                run_id=job.record.run_id or None,
+                uid=job.uid,
+                job_name=job.name,
+            )
+            experiment.observers.append(folder)
+            if settings:
+                mirror = MongoMirror(folder, settings.uri, settings.database)
+                experiment.observers.append(mirror)
+        named = {
+            "author": config.author,
+            "job_name": job.name if job else config.job_name,
+            "checkpoints_dir": job.checkpoints_url if job else config.checkpoints_dir,
+        }
+        self.session = Session(
+            config.model_copy(update=named),
+            node,
+            job=job,
+            folder=folder,
+            mirror=mirror,
+            resume_command=self._resume_command(named),
+        )
+        return named
+
+    def _resume_command(self, named: Mapping[str, Any]) -> str:
+        given = self._argv[1:] if "with" in self._argv else [*self._argv[1:], "with"]
+        keys = {text.partition("=")[0] for text in given}
+        added = [f"{k}={named[k]}" for k in ("job_name", "checkpoints_dir") if k not in keys]
+        return shlex.join(["./run-local.sh", os.path.relpath(self._argv[0]), *given, *added])
+
+    def run(self) -> dict[str, Any]:
+        assert self.session
+        try:
+            return self.session.run()
+        except WorkerFailed as error:
+            raise Refused(f"Error: {error}") from None
+        except Stopped as stopped:
+            self.exit_code = stopped.exit_code
+            raise
+
+
+def _is_ids(settings: Mapping[str, Any]) -> bool:
+    ids = settings["site_ids"]
+    return isinstance(ids, list) and bool(ids) and all(isinstance(i, int) for i in ids)
+
+
+def _user() -> str | None:
+    return os.environ.get("USER_NAME") or os.environ.get("USER")
+
+
+def _has_commit(root: Path) -> bool:
+    """Say whether git can name the code's state; Sacred fails where it cannot."""
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _name_sources(experiment: Experiment, root: Path) -> None:
+    """Have the whole package stored: Sacred sees only what this process imports."""
+    for path in sorted((root / "scaling_fl").rglob("*.py")):
+        if path.stat().st_size:
+            experiment.add_source_file(str(path))
+    for package in ("torch", "transformers", "tokenizers", "safetensors", "datasets"):
+        experiment.add_package_dependency(package, version(package))
+
+
+def make_experiment(script: Path, doc: str | None, command: Command) -> Experiment:
+    """Declare the experiment: its configuration, named configurations and commands."""
+    root = script.resolve().parent.parent
+    experiment = Experiment("scaling_fl", base_dir=str(root), save_git_info=_has_commit(root))
+    experiment.doc = doc
+    # Silent up to warnings, unlike its default.
+    experiment.logger = logging.getLogger("sacred")  # type: ignore[assignment]
+    _name_sources(experiment, root)
+    experiment.add_config(defaults())
+    for name, settings in NAMED.items():
+        experiment.add_named_config(name, settings)
+
+    @experiment.config_hook
+    def open_job_of_this_start(
+        config: dict[str, Any], command_name: str, logger: object
+    ) -> dict[str, Any]:
+        return command.open(experiment, config) if command_name == "main" else {}
+
+    @experiment.main
+    def main(_config: dict[str, Any], _run: Any) -> dict[str, Any]:
+        return command.run()
+
+    @experiment.command(unobserved=True)
+    def print_config(_config: dict[str, Any]) -> None:
+        """Print every setting with its value and what it means."""
+        print(describe(_config, colour=sys.stdout.isatty()))
+
+    return experiment
+
+
+def main(script: str, doc: str | None, argv: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    load_dotenv(Path.cwd() / ".env")
+    command = Command(argv)
+    try:
+        make_experiment(Path(script), doc, command).run_commandline(argv)
+    except Stopped:
+        return command.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0

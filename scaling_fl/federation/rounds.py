@@ -1,0 +1,98 @@
+"""The loop: sample, train, merge, step, evaluate, record."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.records import RoundReport
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client import ClientProgress, Clients
+from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.placement import deal
+from scaling_fl.federation.server import Server, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is fixed for every round before the first one, each a function of the round alone."""
+
+    num_rounds: int
+    num_clients: int
+    cohort: Callable[[int], list[int]]
+    shares: Callable[[list[int]], dict[int, float]]
+    learning_rate: Callable[[int], float]
+    eval_every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What happens beside the rounds: recording each, showing progress, being asked to stop."""
+
+    record: Callable[[GlobalState, RoundReport], None]
+    progress: ClientProgress
+    check: Callable[[], None]
+
+
+def run_rounds(
+    state: GlobalState,
+    plan: Plan,
+    *,
+    clients: Clients,
+    server: Server,
+    evaluate: Evaluator,
+    exchange: Exchange,
+    watch: Watch,
+) -> None:
+    """Run the rounds that are left, stepping ``state`` in place; all workers do so in step.
+
+    Source: arXiv 1602.05629, algorithm 1.
+    """
+    work = [clients.total_steps(client) for client in range(plan.num_clients)]
+    for number in range(state.round + 1, plan.num_rounds + 1):
+        began = time.perf_counter()
+        cohort = plan.cohort(number)
+        workers = deal(cohort, work, exchange.sites)
+        updates = (
+            clients.train(
+                state.vector,
+                client,
+                round_number=number,
+                learning_rate=plan.learning_rate(number),
+                progress=watch.progress,
+                check=watch.check,
+            )
+            for client in cohort
+            if workers[client] == exchange.rank
+        )
+        step = server.step(state, plan.shares(cohort), updates)
+        trained = time.perf_counter()
+        state.round = number
+        metrics = _round_metrics(step, trained - began)
+        state.total_bytes += sum(r.download_bytes + r.upload_bytes for r in step.clients)
+        metrics["bytes.total"] = float(state.total_bytes)
+        if number % plan.eval_every == 0 or number == plan.num_rounds:
+            metrics |= evaluate(state.vector, exchange)
+        metrics["time.round_seconds"] = time.perf_counter() - began
+        watch.record(state, RoundReport(round=number, metrics=metrics, clients=step.clients))
+
+
+def _round_metrics(step: Step, seconds: float) -> dict[str, float]:
+    usable = [report for report in step.clients if report.failure is None]
+    num_examples = sum(report.num_examples for report in usable)
+
+    def mean(name: str) -> float:
+        values = (getattr(report, name) * report.num_examples for report in usable)
+        return math.fsum(values) / num_examples
+
+    return {
+        "train.loss": mean("loss"),
+        "train.accuracy": mean("accuracy"),
+        "bytes.download": float(sum(report.download_bytes for report in step.clients)),
+        "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),
+        "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
+        "update.drift": step.drift,
+        "time.train_seconds": seconds - step.exchange_seconds,
+        "time.exchange_seconds": step.exchange_seconds,
+    }

@@ -1,0 +1,100 @@
+"""A job: what several starts of one federation have in common, found by its checkpoint folder."""
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from scaling_fl.config import Config
+from scaling_fl.runtime.claim import Claim
+from scaling_fl.runtime.journal import JobRecord, Journal, JournalTail, fold
+from scaling_fl.runtime.storage import Storage, open_storage
+
+JOURNAL = "journal.jsonl"
+
+
+class JobMismatch(ValueError):
+    """The checkpoint folder belongs to another job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that this process owns until it releases it."""
+
+    name: str
+    checkpoints_url: str
+    journal: Journal
+    record: JobRecord
+    uid: str
+    claim: Claim
+
+    @property
+    def is_new(self) -> bool:
+        return not self.record.attempts
+
+    def begin(self, run_id: str) -> None:
+        """Journal this start."""
+        self.journal.append(
+            "start",
+            uid=self.uid,
+            job_name=self.name,
+            run_id=run_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def end(self, status: str, message: str = "") -> None:
+        self.journal.append("end", status=status, message=message)
+        self.claim.release()
+
+
+def default_name(task_name: str) -> str:
+    """Name a job by its task and the time, to the second."""
+    return f"{task_name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def open_job(config: Config) -> Job:
+    """Claim the checkpoint folder and read what earlier starts of the job have journaled.
+
+    Raises:
+        AlreadyClaimed: another run is at work on the folder.
+        JobMismatch: the folder is another job's.
+        StorageError: the folder cannot be reached.
+    """
+    name = config.job_name or default_name(config.task_name)
+    storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
+    claim = Claim.acquire(storage)
+    path = _journal_path(storage, config, name)
+    record = fold(JournalTail(path).read_new())
+    if config.job_name is None and record.job_name:
+        name = record.job_name  # a folder of checkpoints is enough to name the job
+    if record.job_name not in (None, "", name):
+        claim.release()
+        raise JobMismatch(
+            f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
+            f"job_name={name}; use that name to continue it, or another folder."
+        )
+    return Job(name, storage.url, Journal(path), record, record.uid or uuid.uuid4().hex, claim)
+
+
+def _journal_path(storage: Storage, config: Config, name: str) -> Path:
+    """Keep the journal beside local checkpoints; for remote ones here, with a copy beside them."""
+    if storage.is_local:
+        folder = Path(storage.url)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / JOURNAL
+    folder = Path(config.tracking.runs_dir) / "jobs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / JOURNAL
+    if JOURNAL in storage.names():
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Path(temporary) / JOURNAL
+            storage.fetch(JOURNAL, copy)
+            # Journals only grow, so the longer one has everything.
+            if not path.exists() or copy.stat().st_size > path.stat().st_size:
+                shutil.move(copy, path)
+    return path

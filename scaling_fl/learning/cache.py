@@ -1,0 +1,67 @@
+"""The folder of things that are made once: by one process each, whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+CACHE_VARIABLE = "SCALING_FL_CACHE"
+
+
+class CacheError(RuntimeError):
+    """What the cache should hold is not there and cannot be put there."""
+
+
+class FetchError(CacheError):
+    """Something that is not on this machine could not be fetched."""
+
+
+def cache_folder(cache_dir: Path | str | None = None) -> Path:
+    """Choose the cache: the one given, else ``SCALING_FL_CACHE``, else one in the home folder."""
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/scaling_fl"
+    return Path(chosen).expanduser()
+
+
+def cached_folder(
+    folder: Path, *, is_whole: Callable[[Path], bool], build: Callable[[Path], None]
+) -> Path:
+    """Return ``folder``, first building it when it is missing or no longer whole.
+
+    ``build`` fills a staging folder that is then renamed, so a build that dies leaves nothing that
+    could be taken for the result. Processes that need the same folder wait for the one that builds.
+
+    Raises:
+        CacheError: when the cache cannot be written.
+    """
+    if is_whole(folder):
+        return folder
+    from filelock import FileLock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not is_whole(folder):
+                _build(folder, build)
+    except OSError as error:
+        raise CacheError(
+            f"the cache folder {folder.parent} must be writable, and is not "
+            f"({error.strerror or error}); free space there or set {CACHE_VARIABLE} to another one."
+        ) from error
+    return folder
+
+
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
+    prefix = f".{folder.name}."
+    # Whoever made these is dead: the lock is ours.
+    for leftover in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        content = staging / "content"
+        content.mkdir()
+        build(content)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(content, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

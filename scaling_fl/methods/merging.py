@@ -1,0 +1,30 @@
+"""How updates become one update: sums over clients, wherever the clients are.
+
+A merge takes the local updates as an iterable, because each is only valid until the next is
+trained, and ``total``, which adds an integer tensor across workers (the identity for one worker).
+"""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from scaling_fl.core.exact_sum import ExactSum
+
+Total = Callable[[Tensor], Tensor]
+
+
+def accumulate(updates: Iterable[tuple[Tensor, float]], sums: ExactSum) -> None:
+    """Add up ``(update, share)`` pairs of this worker as they come."""
+    sums.clear()
+    for update, share in updates:
+        sums.add(update, share)
+
+
+def mean(sums: ExactSum, total: Total, *, included_share: float, out: Tensor) -> Tensor:
+    """Average the accumulated updates of all workers into ``out`` (fp32, the vector's size).
+
+    ``included_share`` is the summed share of the clients that were not left out.
+    Source: arXiv 1602.05629, algorithm 1.
+    """
+    total(sums.units)
+    return sums.mean(out, included_share)

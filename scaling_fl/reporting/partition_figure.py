@@ -1,0 +1,140 @@
+"""Draw how the labels lie on the clients."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_CLIENTS = 256
+MAX_LEGEND_ENTRIES = 20
+BAR_THICKNESS = 0.82
+MAX_NAME_LENGTH = 24
+TEXT_COLOUR, QUIET_COLOUR = "#222222", "#6b6b6b"
+DOTS_PER_INCH = 150
+Colour = tuple[float, float, float, float]
+
+
+def draw(
+    path: str | Path,
+    label_names: Sequence[str],
+    histograms: Sequence[Sequence[int]],
+    entropies: Sequence[float],
+) -> None:
+    """Draw one bar per client, made of its examples per label, with its entropy at the right.
+
+    The file appears whole; its format follows its suffix. ``histograms`` has a row for each client
+    and a column for each label; entropies are in bits.
+    """
+    from matplotlib.figure import Figure
+
+    title = "Labels of each client; at the right its label entropy in bits"
+    if len(histograms) > MAX_CLIENTS:
+        title += f" (the first {MAX_CLIENTS} of {len(histograms)} clients)"
+        histograms, entropies = histograms[:MAX_CLIENTS], entropies[:MAX_CLIENTS]
+    num_clients, colours = len(histograms), _colours(len(label_names))
+    # A row shrinks with the number of clients, down to what a bar still needs to be seen.
+    row_inches = min(0.42, max(0.11, 9.0 / num_clients))
+    height = 1.1 + num_clients * row_inches
+    figure = Figure(figsize=(9.0, max(2.2, height)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11, loc="left", color=TEXT_COLOUR)
+    _draw_bars(axes, colours, histograms)
+    _write_entropies(axes, histograms, entropies, row_inches)
+    _label_clients(axes, num_clients, row_inches)
+    _draw_legend(axes, label_names, colours)
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    figure.savefig(temporary, dpi=DOTS_PER_INCH)
+    os.replace(temporary, path)
+
+
+def _draw_bars(
+    axes: "Axes", colours: Sequence[Colour], histograms: Sequence[Sequence[int]]
+) -> None:
+    from matplotlib.collections import PolyCollection
+
+    left = [0] * len(histograms)
+    for label, colour in enumerate(colours):
+        right = [start + row[label] for start, row in zip(left, histograms, strict=True)]
+        boxes = [_box(*sides, client) for client, sides in enumerate(zip(left, right, strict=True))]
+        # One collection per label: a rectangle for each bar takes seconds for many clients.
+        axes.add_collection(PolyCollection(boxes, facecolors=[colour], linewidths=0))
+        left = right
+
+
+def _box(left: float, right: float, client: int) -> list[tuple[float, float]]:
+    low, high = client - BAR_THICKNESS / 2, client + BAR_THICKNESS / 2
+    return [(left, low), (right, low), (right, high), (left, high)]
+
+
+def _write_entropies(
+    axes: "Axes",
+    histograms: Sequence[Sequence[int]],
+    entropies: Sequence[float],
+    row_inches: float,
+) -> None:
+    longest = max(1, *(sum(row) for row in histograms))
+    for client, (row, entropy) in enumerate(zip(histograms, entropies, strict=True)):
+        axes.text(
+            sum(row) + 0.008 * longest,
+            client,
+            f"{max(0.0, entropy):.2f}",
+            va="center",
+            fontsize=_font_size(row_inches),
+            color=QUIET_COLOUR,
+        )
+    # Room for the numbers at the right of the longest bar.
+    axes.set_xlim(0, 1.07 * longest)
+
+
+def _label_clients(axes: "Axes", num_clients: int, row_inches: float) -> None:
+    axes.set_ylim(num_clients - 0.4, -0.6)  # client 0 at the top
+    axes.set_yticks(range(num_clients), [str(client) for client in range(num_clients)])
+    axes.tick_params(axis="y", length=0, labelsize=_font_size(row_inches), pad=2)
+    axes.tick_params(axis="x", labelsize=9, color=QUIET_COLOUR)
+    axes.set_ylabel("client", fontsize=10)
+    axes.set_xlabel("examples", fontsize=10)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_legend(axes: "Axes", names: Sequence[str], colours: Sequence[Colour]) -> None:
+    from matplotlib.patches import Patch
+
+    # Of many labels every so many-th is named; with ordered colours the others lie in between.
+    stride = -(-len(names) // MAX_LEGEND_ENTRIES)
+    shown = range(0, len(names), stride)
+    axes.legend(
+        handles=[Patch(color=colours[label], label=_shortened(names[label])) for label in shown],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        fontsize=9,
+        frameon=False,
+        handlelength=1.0,
+        handleheight=1.0,
+        title=f"{len(shown)} of {len(names)} labels" if stride > 1 else None,
+    )
+
+
+def _colours(num_labels: int) -> list[Colour]:
+    import matplotlib
+
+    if num_labels <= 10:
+        return [matplotlib.colormaps["tab10"](label) for label in range(num_labels)]
+    if num_labels <= 20:
+        return [matplotlib.colormaps["tab20"](label) for label in range(num_labels)]
+    spread = matplotlib.colormaps["turbo"]
+    return [spread(label / (num_labels - 1)) for label in range(num_labels)]
+
+
+def _font_size(row_inches: float) -> float:
+    return min(9.0, max(5.0, 72 * row_inches * 0.72))
+
+
+def _shortened(name: str) -> str:
+    # Matplotlib leaves names with a leading underscore out of a legend.
+    name = name.lstrip("_") or name
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"

@@ -1,0 +1,115 @@
+"""Say what a run came to, in the lines that close it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MAX_FAILURE_LINES = 10
+SHOWN_METRICS = ("validation", "train", "privacy")
+ENDINGS = {
+    "COMPLETED": "completed",
+    "DEGRADED": "completed, but degraded: clients were left out",
+    "INTERRUPTED": "interrupted",
+    "FAILED": "failed",
+}
+PLACES = {"run": "run_dir", "checkpoints": "checkpoints", "journal": "journal"}
+
+
+def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
+    """Write the closing summary of a run from plain data, given as a mapping or as keywords.
+
+    Known facts, all of them optional: ``status``, ``message``, ``job_name``, ``last_round``,
+    ``num_rounds``, ``metrics`` (a name to its last value, or to its series of ``values``, which
+    gives the exact bytes of the whole run), ``failures`` (``client``, ``reason``, ``round``),
+    ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``resume_command``.
+    """
+    facts = {**(record or {}), **facts}
+    metrics = facts.get("metrics") or {}
+    rows = [*_metric_rows(metrics), *_byte_rows(metrics)]
+    rows += [(name, str(facts[key])) for name, key in PLACES.items() if facts.get(key)]
+    if facts.get("database"):
+        rows.append(("database", str(facts["database"])))
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [_headline(facts), *_failure_lines(facts.get("failures") or [])]
+    lines += [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, *_resume_lines(facts)])
+
+
+def size(num_bytes: float) -> str:
+    """Write a number of bytes in powers of ten: 1 MB is 10^6 bytes."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{int(num_bytes)} bytes"
+
+
+def _headline(facts: Mapping[str, Any]) -> str:
+    status = str(facts.get("status") or "")
+    job = f"Job {facts['job_name']}" if facts.get("job_name") else "The run"
+    text = f"{job} {ENDINGS.get(status.upper(), f'ended as {status or None}')}"
+    if facts.get("num_rounds"):
+        text += f", {facts.get('last_round', 0)} of {facts['num_rounds']} rounds"
+    return f"{text}: {facts['message']}" if facts.get("message") else f"{text}."
+
+
+def _failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
+    rounds: dict[tuple[Any, Any], list[Any]] = {}
+    for failure in failures:
+        key = failure["client"], failure.get("reason") or "no reason given"
+        rounds.setdefault(key, []).append(failure.get("round"))
+    lines = [
+        f"  client {client} was left out{_of_rounds(numbers)}: {reason}"
+        for (client, reason), numbers in rounds.items()
+    ]
+    if len(lines) > MAX_FAILURE_LINES:
+        more = len(lines) - MAX_FAILURE_LINES
+        lines[MAX_FAILURE_LINES:] = [f"  and {more} more, see info.json of the run"]
+    return lines
+
+
+def _of_rounds(numbers: list[Any]) -> str:
+    known = [str(number) for number in numbers if number is not None]
+    if not known:
+        return ""
+    shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+    return f" of round{'s' if len(known) > 1 else ''} {shown}"
+
+
+def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    # A second dot names one class, and a task may have many of them.
+    names = [name for name in metrics if name.count(".") < 2]
+    return [
+        (name, f"{_values(metrics[name])[-1]:.4f}")
+        for group in SHOWN_METRICS
+        for name in sorted(names)
+        if name.startswith(f"{group}.") and _values(metrics[name])
+    ]
+
+
+def _byte_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, metric in (("bytes down", "bytes.download"), ("bytes up", "bytes.upload")):
+        if metric in metrics:
+            whole = isinstance(metrics[metric], Mapping)
+            text = _exact(sum(_values(metrics[metric])))
+            rows.append((name, text if whole else f"{text} in the last round"))
+    if "bytes.total" in metrics and not all(isinstance(m, Mapping) for m in metrics.values()):
+        rows.append(("bytes in all", _exact(_values(metrics["bytes.total"])[-1])))
+    return rows
+
+
+def _exact(num_bytes: float) -> str:
+    if num_bytes < 1000:
+        return size(num_bytes)
+    return f"{size(num_bytes)} ({int(num_bytes):,} bytes)"
+
+
+def _resume_lines(facts: Mapping[str, Any]) -> list[str]:
+    if not facts.get("resume_command"):
+        return []
+    done = bool(facts.get("num_rounds")) and facts.get("last_round") == facts.get("num_rounds")
+    how = "To train further, give a larger num_rounds to" if done else "To resume"
+    return [f"{how}:", f"  {facts['resume_command']}"]
+
+
+def _values(metric: Any) -> list[float]:
+    return list(metric["values"]) if isinstance(metric, Mapping) else [float(metric)]

@@ -1,0 +1,186 @@
+"""Everything that crosses between workers; torch.distributed lives only here.
+
+One worker needs no process group: ``SingleExchange`` is the identity. Several workers on one
+machine meet through a file; several machines through a TCP store that the first worker hosts at
+``MASTER_ADDR:MASTER_PORT`` (or that torchrun's agent hosts).
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from scaling_fl.core.exchange import Exchange, SingleExchange
+
+JOIN_SLICE = timedelta(seconds=5)
+COLLECTIVE_TIMEOUT = timedelta(
+    hours=6
+)  # a dead peer is found by its closed connection, not by this
+
+
+class PeerLost(RuntimeError):
+    """Another worker is not there or no longer there, so this one cannot go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Where this worker meets the others.
+
+    ``store_path`` for one machine, ``host`` and ``port`` for several. ``sites`` lists, for every
+    site of this node, the local worker that runs it.
+    """
+
+    node_rank: int
+    num_nodes: int
+    local_index: int
+    sites: list[int]
+    store_path: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    agent_store: bool = False
+
+
+class GroupExchange:
+    """The exchange of several workers over NCCL (GPU) or gloo (CPU)."""
+
+    def __init__(self, rank: int, size: int, sites: list[int], device: torch.device) -> None:
+        self.rank, self.size, self.sites = rank, size, sites
+        self._device = device
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Add an integer tensor across workers, in place; integers make the order irrelevant."""
+        if tensor.dtype is not torch.int64:
+            raise TypeError(f"only int64 sums are exact, got {tensor.dtype}")
+        dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Give every worker what worker 0 holds, in place."""
+        dist.broadcast(tensor, src=0)
+        return tensor
+
+    def gather(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Give every worker the records of all, in worker order; they travel as JSON."""
+        data = json.dumps(records).encode()
+        length = torch.zeros(self.size, dtype=torch.int64, device=self._device)
+        length[self.rank] = len(data)
+        lengths = [int(n) for n in self.total(length)]
+        row = torch.zeros(max(lengths), dtype=torch.uint8, device=self._device)
+        row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self._device)
+        rows = [torch.empty_like(row) for _ in lengths]
+        dist.all_gather(rows, row)
+        texts = [bytes(r[:n].cpu().numpy()) for r, n in zip(rows, lengths, strict=True)]
+        return [record for text in texts for record in json.loads(text)]
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+
+def connect(meeting: Meeting, device: torch.device, note: Callable[[str], None]) -> Exchange:
+    """Meet the other workers and return the exchange.
+
+    Raises:
+        PeerLost: the other machines did not come in time.
+    """
+    num_local = max(meeting.sites) + 1
+    if meeting.num_nodes == 1 and num_local == 1:
+        return SingleExchange(len(meeting.sites))
+    if meeting.store_path is not None:
+        store: dist.Store = dist.FileStore(meeting.store_path, num_local)
+        nodes: list[dict[str, Any]] = [{"sites": meeting.sites, "device": device.type}]
+        # Workers of one machine need no outside interface, which may not even exist.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    else:
+        store = _tcp_store(meeting, note)
+        nodes = _join(store, meeting, device, note)
+    kinds = sorted({str(node["device"]) for node in nodes})
+    if len(kinds) > 1:
+        raise PeerLost(f"all machines must use one kind of device, got {' and '.join(kinds)}.")
+    offsets = [0, *accumulate(max(node["sites"]) + 1 for node in nodes)]
+    sites = [
+        offset + local
+        for offset, node in zip(offsets, nodes, strict=False)
+        for local in node["sites"]
+    ]
+    rank, size = offsets[meeting.node_rank] + meeting.local_index, offsets[-1]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("group", store),
+        rank=rank,
+        world_size=size,
+        timeout=COLLECTIVE_TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+    return GroupExchange(rank, size, sites, device)
+
+
+def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
+    is_host = meeting.node_rank == 0 and meeting.local_index == 0 and not meeting.agent_store
+    deadline = time.monotonic() + join_seconds()
+    while True:
+        try:
+            return dist.TCPStore(
+                meeting.host,
+                meeting.port,
+                is_master=is_host,
+                timeout=JOIN_SLICE,
+                wait_for_workers=False,
+            )
+        except (dist.DistError, RuntimeError) as error:
+            where = f"{meeting.host}:{meeting.port}"
+            if is_host:
+                raise PeerLost(
+                    f"MASTER_PORT must be free on this machine, but {where} could not be opened "
+                    f"({_first_line(error)}); choose another port or end what uses it."
+                ) from error
+            if time.monotonic() > deadline:
+                raise PeerLost(
+                    f"the first machine did not answer at {where} within {join_seconds():.0f} s; "
+                    "check MASTER_ADDR, MASTER_PORT and that node 0 runs."
+                ) from error
+            note(f"waiting for the first machine at {where}")
+
+
+def _join(
+    store: dist.Store, meeting: Meeting, device: torch.device, note: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Tell the other nodes which sites this one has, and learn theirs, in node order."""
+    mine = {"sites": meeting.sites, "device": device.type, "host": socket.gethostname()}
+    if meeting.local_index == 0:
+        store.set(f"node/{meeting.node_rank}", json.dumps(mine))
+    deadline = time.monotonic() + join_seconds()
+    nodes = []
+    for node in range(meeting.num_nodes):
+        while True:
+            try:
+                store.wait([f"node/{node}"], JOIN_SLICE)
+                break
+            except (dist.DistError, RuntimeError) as error:
+                if time.monotonic() > deadline:
+                    raise PeerLost(
+                        f"node {node} of {meeting.num_nodes} did not come within "
+                        f"{join_seconds():.0f} s; start it with RANK={node} or lower WORLD_SIZE."
+                    ) from error
+                note(f"waiting for node {node} of {meeting.num_nodes}")
+        nodes.append(json.loads(store.get(f"node/{node}")))
+    return nodes
+
+
+def join_seconds() -> float:
+    """How long machines wait for each other at the start."""
+    return float(os.environ.get("SCALING_FL_JOIN_SECONDS", "900"))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

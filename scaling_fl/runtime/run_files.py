@@ -1,0 +1,151 @@
+"""How a run folder's files are written: plain JSON, growing tables, each file replaced whole."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+CLIENT_COLUMNS = [
+    "round",
+    "client",
+    "tier",
+    "num_examples",
+    "loss",
+    "accuracy",
+    "update_norm",
+    "download_bytes",
+    "upload_bytes",
+    "seconds",
+]
+COMMUNICATION_COLUMNS = ["federated_round", "sender", "receiver", "amount_of_bytes"]
+SERVER = -1
+TABLE_NAMES = ("clients.csv", "comm_log.csv")
+
+
+class GrowingTable:
+    """A CSV text of which only the new rows are rendered, unless earlier rows have changed."""
+
+    def __init__(
+        self, columns: list[str], lines: Callable[[Mapping[str, Any]], list[list[Any]]]
+    ) -> None:
+        self._lines = lines
+        self._header = _csv_text([columns])
+        self._text, self._count = self._header, 0
+        self._last: dict[str, Any] | None = None
+
+    def render(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        if self._count > len(rows) or (self._count and rows[self._count - 1] != self._last):
+            self._text, self._count = self._header, 0
+        new = [line for row in rows[self._count :] for line in self._lines(row)]
+        self._text += _csv_text(new)
+        self._count, self._last = len(rows), dict(rows[-1]) if rows else None
+        return self._text
+
+
+def _client_lines(row: Mapping[str, Any]) -> list[list[Any]]:
+    return [[row.get(column) for column in CLIENT_COLUMNS]]
+
+
+def _communication_lines(row: Mapping[str, Any]) -> list[list[Any]]:
+    start, client = row["round"], row["client"]
+    return [
+        [start, SERVER, client, row.get("download_bytes", 0)],
+        [start, client, SERVER, row.get("upload_bytes", 0)],
+    ]
+
+
+def tables() -> dict[str, GrowingTable]:
+    """Make the tables that are kept of every run, by file name."""
+    clients = GrowingTable(CLIENT_COLUMNS, _client_lines)
+    communication = GrowingTable(COMMUNICATION_COLUMNS, _communication_lines)
+    return dict(zip(TABLE_NAMES, (clients, communication), strict=True))
+
+
+def _csv_text(lines: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode()
+
+
+def plain(value: Any, clean: Callable[[str], str] = str) -> Any:
+    """Turn a value into what JSON knows: arrays become lists, times ISO-8601, the rest text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, clean) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, clean) for item in value]
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), clean)
+    return clean(str(value))
+
+
+def read_run(folder: Path, uid: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Read run.json and info.json of a folder, if it is the folder of that job."""
+    with suppress(OSError, ValueError):
+        info = json.loads((folder / "info.json").read_bytes())
+        if info.get("uid") == uid:
+            return json.loads((folder / "run.json").read_bytes()), info
+    return None
+
+
+def replace_file(path: Path, data: bytes, *, owner: str = "") -> None:
+    """Write a file so that it is seen whole or as it was; ``owner`` keeps several writers apart."""
+    # No fsync: a kill loses nothing that was written, and after a power cut the journal, which
+    # is synced, has it all.
+    temporary = path.with_name(f".{path.name}{owner}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def store_by_content(source: Path, store: Path) -> Path:
+    """Keep a copy of a file under its name and the md5 of its content, once."""
+    content = source.read_bytes()
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    stored = store / f"{source.stem}_{digest}{source.suffix}"
+    if not stored.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        replace_file(stored, content, owner=f".{os.getpid()}")
+    return stored
+
+
+def place_folder(staged: Path, *, wanted_name: str | None) -> Path:
+    """Rename a folder to the wanted name if it is free, else to the next number beside it."""
+    names = [wanted_name] if wanted_name else []
+    while True:
+        target = staged.with_name(names.pop() if names else str(_next_number(staged.parent)))
+        try:
+            staged.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+        else:
+            return target
+
+
+def _next_number(folder: Path) -> int:
+    numbers = (int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    return 1 + max(numbers, default=0)

@@ -1,0 +1,193 @@
+"""What a storage's error means, in one sentence that tells what to do and shows no secret.
+
+Clients of object stores raise some dozens of classes, wrapped in one another, whose texts may
+hold addresses and keys. So a message here is made of our own words; only the name of a class
+that is not known passes through. Classes are matched by name, which imports no client.
+"""
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+class StorageError(OSError):
+    """A storage refused or failed; the message is one sentence."""
+
+
+class NotStored(StorageError):
+    """The storage works and holds nothing of that name."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something failed, what to do about it, and whether trying again may help."""
+
+    text: str
+    remedy: str
+    is_transient: bool = False
+
+
+BUCKET = Reason("the bucket does not exist", "create it or correct the address")
+_CREDENTIALS = Reason(
+    "no credentials were found",
+    "give them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or"
+    " GOOGLE_APPLICATION_CREDENTIALS)",
+)
+_REJECTED = Reason("the credentials were rejected", "check that they are right and not expired")
+_DENIED = Reason("permission denied", "grant this account or user access to that place")
+_UNREACHABLE = Reason(
+    "the storage cannot be reached",
+    "check the network and the endpoint (AWS_ENDPOINT_URL or STORAGE_EMULATOR_HOST)",
+    is_transient=True,
+)
+_BUSY = Reason("the storage is overloaded or failing", "try again later", is_transient=True)
+_UNTRUSTED = Reason("the certificate of the storage is not trusted", "check the endpoint's address")
+_SPACE = Reason("no space is left", "free space or choose another checkpoints_dir")
+_READ_ONLY = Reason("the file system is read-only", "mount it writable or choose another folder")
+_TOO_LARGE = Reason("the file is larger than the limit allows", "raise the limit (ulimit -f)")
+_NO_FOLDER = Reason("a file or folder of its path does not exist", "check the path")
+_NOT_FOLDER = Reason("a part of its path is a file, not a folder", "choose another folder")
+_BROKEN_DISK = Reason("the disk failed to read or write", "check the disk")
+_NO_PACKAGE = Reason("the package for this kind of address is missing", "install it")
+_ADDRESS = Reason("the address is not valid", "use a folder, s3://bucket/path or gs://bucket/path")
+
+_BY_CODE = {
+    "AccessDenied": _DENIED,
+    "AllAccessDisabled": _DENIED,
+    "AuthorizationHeaderMalformed": _REJECTED,
+    "ExpiredToken": _REJECTED,
+    "InvalidAccessKeyId": _REJECTED,
+    "InvalidToken": _REJECTED,
+    "SignatureDoesNotMatch": _REJECTED,
+    "NoSuchBucket": BUCKET,
+    "InvalidBucketName": _ADDRESS,
+    "ConditionalRequestConflict": _BUSY,
+    "InternalError": _BUSY,
+    "OperationAborted": _BUSY,
+    "RequestTimeout": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "SlowDown": _BUSY,
+    "XMinioStorageFull": _SPACE,
+    "401": _CREDENTIALS,
+    "403": _DENIED,
+    "507": _SPACE,
+    **dict.fromkeys(("408", "429", "500", "502", "503", "504"), _BUSY),
+}
+_BY_CLASS = {
+    "NoCredentialsError": _CREDENTIALS,
+    "PartialCredentialsError": _CREDENTIALS,
+    "ProfileNotFound": _CREDENTIALS,
+    "DefaultCredentialsError": _CREDENTIALS,
+    "CredentialRetrievalError": _REJECTED,
+    "TokenRetrievalError": _REJECTED,
+    "RefreshError": _REJECTED,
+    "SSLError": _UNTRUSTED,
+    "ClientConnectorCertificateError": _UNTRUSTED,
+    "ParamValidationError": _ADDRESS,
+    "InvalidURL": _ADDRESS,
+    "EndpointConnectionError": _UNREACHABLE,
+    "HTTPClientError": _UNREACHABLE,
+    "ClientError": _UNREACHABLE,  # aiohttp's; botocore's has a response and is known by its code
+    "gaierror": _UNREACHABLE,
+    "ConnectionError": _UNREACHABLE,
+    "RequestException": _UNREACHABLE,
+    "TimeoutError": _UNREACHABLE,
+    "FSTimeoutError": _UNREACHABLE,
+    "ChecksumError": _BUSY,
+    "PermissionError": _DENIED,
+    "ImportError": _NO_PACKAGE,
+}
+_BY_ERRNO = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: _READ_ONLY,
+    errno.EFBIG: _TOO_LARGE,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ENOENT: _NO_FOLDER,
+    errno.ENOTDIR: _NOT_FOLDER,
+    errno.EEXIST: _NOT_FOLDER,
+    errno.EISDIR: Reason("a folder stands where the file should be", "remove it"),
+    errno.ENAMETOOLONG: _ADDRESS,
+    errno.EIO: _BROKEN_DISK,
+}
+
+
+def explain(error: BaseException, doing: str) -> StorageError:
+    """Say what failed while ``doing`` ("write x to y"), why, and what to do."""
+    return error if isinstance(error, StorageError) else explain_as(diagnose(error), doing)
+
+
+def explain_as(reason: Reason, doing: str) -> StorageError:
+    return StorageError(f"could not {doing}: {reason.text}; {reason.remedy}.")
+
+
+def diagnose(error: BaseException) -> Reason:
+    """Find the reason in an error or in the errors that led to it."""
+    # A service's own code says more than the Python class that a client made of it.
+    for look in (_by_code, _by_errno, _by_class, _by_text):
+        for link in _chain(error):
+            reason = look(link)
+            if reason is not None:
+                return reason
+    name = type(error).__name__
+    return Reason(f"it failed with an unexpected {name}", "check the address and the storage")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _by_code(error: BaseException) -> Reason | None:
+    return _BY_CODE.get(_code_of(error) or "")
+
+
+def _by_errno(error: BaseException) -> Reason | None:
+    return _BY_ERRNO.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def _by_class(error: BaseException) -> Reason | None:
+    if _code_of(error) is not None:
+        return None
+    names = (ancestor.__name__ for ancestor in type(error).__mro__)
+    return next((_BY_CLASS[name] for name in names if name in _BY_CLASS), None)
+
+
+def _by_text(error: BaseException) -> Reason | None:
+    """Read what gcsfs and safetensors put into the text only."""
+    text = str(error)
+    if text.startswith("Forbidden"):
+        return _DENIED
+    quoted = re.search(r"\(os error (\d+)\)", text)
+    return _BY_ERRNO.get(int(quoted[1])) if quoted else None
+
+
+def _code_of(error: BaseException) -> str | None:
+    """Read the status that HTTP clients keep in three different places."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        code = str(response.get("Error", {}).get("Code"))
+        status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+        return code if code in _BY_CODE else status
+    for name in ("code", "status"):
+        value = getattr(error, name, None)
+        if isinstance(value, int | str) and str(value).isdigit():
+            return str(value)
+    return None
+
+
+def without_credentials(url: str) -> str:
+    """Cut user, password and query out of an address, so that it can be shown."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    rest = rest.partition("?")[0]
+    user, at, place = rest.rpartition("@")
+    is_secret = at and (":" in user or "/" not in user)
+    return f"{scheme}://{place if is_secret else rest}"

@@ -1,0 +1,211 @@
+"""One worker process: ``python -m scaling_fl.worker``, started by ``launch`` and never by hand.
+
+Orders come as one JSON line on standard input, which then stays open as long as the parent lives.
+Events leave on standard output as JSON lines; anything else that is printed goes to standard error.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from scaling_fl.build import USER_ERRORS, Federation, build, choose_device
+from scaling_fl.config import read_config
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.records import RoundReport
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.runtime.exchange import Meeting, PeerLost, connect
+from scaling_fl.runtime.vigil import Vigil
+
+
+class Stopped(BaseException):
+    """SIGTERM came, and the round is abandoned; not an Exception, so that nothing swallows it."""
+
+
+class Channel:
+    """Events to the parent, one JSON line each, from any thread."""
+
+    def __init__(self) -> None:
+        self._out = os.dup(1)
+        os.dup2(2, 1)  # stray prints of libraries must not end up among the events
+        self._lock = threading.Lock()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, **fields}).encode() + b"\n"
+        with self._lock:
+            while line:
+                line = line[os.write(self._out, line) :]
+
+
+class Worker:
+    """This process's part in a run, from its orders to its end."""
+
+    def __init__(self, orders: dict[str, Any], channel: Channel) -> None:
+        self._orders, self._channel = orders, channel
+        self._stop_asked = threading.Event()
+        self._exchange: Exchange | None = None
+        self._vigil: Vigil | None = None
+        self._federation: Federation | None = None
+
+    def run(self) -> int:
+        """Do the work; returns the exit code after telling the parent how it ended."""
+        signal.signal(signal.SIGTERM, lambda *_: self._stop_asked.set())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._federate()
+        except Stopped:
+            self._save_unsaved()
+            self._publish("the run was stopped there")
+            return 143
+        except USER_ERRORS as error:
+            return self._fail("user", str(error))
+        except PeerLost as error:
+            return self._fail("peer", str(error))
+        except Exception as error:
+            return self._explain(error)
+        finally:
+            if self._vigil:
+                self._vigil.close()
+        return 0
+
+    def _federate(self) -> None:
+        orders = self._orders
+        config = read_config(orders["config"], num_nodes=orders["meeting"]["num_nodes"])
+        torch.set_num_threads(orders["num_threads"])
+        meeting = Meeting(**orders["meeting"])
+        speaks = meeting.local_index == 0
+        device = choose_device(config.device, orders["device_id"])
+        self._exchange = connect(meeting, device, self._note)
+        if meeting.store_path is None and self._exchange.size > 1:
+            self._vigil = Vigil(
+                meeting.host, meeting.port, self._exchange.rank, self._exchange.size, self._lost
+            )
+        federation = build(
+            config,
+            self._exchange,
+            device,
+            orders["job"],
+            note=self._note if speaks else self._mute,
+        )
+        self._federation = federation
+        if speaks:
+            self._channel.emit("ready", round=federation.state.round)
+        run_rounds(
+            federation.state,
+            federation.plan,
+            clients=federation.clients,
+            server=federation.server,
+            evaluate=federation.evaluator,
+            exchange=self._exchange,
+            watch=self._watch(federation, speaks=speaks),
+        )
+        self._exchange.close()
+
+    def _watch(self, federation: Federation, *, speaks: bool) -> Watch:
+        """Make the loop's surroundings; one worker of each machine speaks for all."""
+
+        def record(state: GlobalState, report: RoundReport) -> None:
+            if federation.recorder:
+                federation.recorder.record(state, report)
+            if speaks:
+                self._channel.emit(
+                    "round",
+                    round=report.round,
+                    num_rounds=federation.plan.num_rounds,
+                    metrics=report.metrics,
+                    num_clients=len(report.clients),
+                    failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
+                )
+
+        def progress(number: int, client: int, step: int, num_steps: int, loss: float) -> None:
+            fields = {"round": number, "client": client, "step": step, "num_steps": num_steps}
+            self._channel.emit("progress", loss=loss, **fields)
+
+        return Watch(record=record, progress=progress, check=self._check)
+
+    def _check(self) -> None:
+        if self._stop_asked.is_set():
+            raise Stopped
+
+    def _note(self, text: str) -> None:
+        self._check()
+        self._channel.emit("note", text=text)
+
+    def _mute(self, text: str) -> None:
+        self._check()
+
+    def _lost(self, reason: str) -> None:
+        """End this process from the vigil's thread: the main one may be stuck in a collective."""
+        self._channel.emit("failed", kind="peer", message=f"stopped because of {reason}")
+        os._exit(1)
+
+    def _explain(self, error: Exception) -> int:
+        """Tell the loss of another worker, which any collective may meet, from an own error."""
+        self._save_unsaved()
+        if self._stop_asked.is_set():
+            return 143
+        if self._exchange is not None and self._exchange.size > 1 and _is_connection_error(error):
+            reason = self._vigil.reason(patience_seconds=3.0) if self._vigil else None
+            cause = reason or f"lost contact with another worker ({_first_line(error)})"
+            return self._fail("peer", f"stopped because of {cause}" if reason else cause)
+        text = f"{type(error).__name__}: {_first_line(error)}"
+        return self._fail("bug", text, traceback.format_exc())
+
+    def _fail(self, kind: str, message: str, trace: str = "") -> int:
+        if kind != "peer":
+            self._save_unsaved()
+            self._publish(message)
+        self._channel.emit("failed", kind=kind, message=message, traceback=trace)
+        return 1
+
+    def _publish(self, message: str) -> None:
+        if self._vigil:
+            self._vigil.publish(message)
+
+    def _save_unsaved(self) -> None:
+        """Keep the last finished round; failing to must not hide why the run ends."""
+        if self._federation is None:
+            return
+        try:
+            self._federation.save_unsaved()
+        except OSError as error:
+            self._channel.emit("note", text=str(error))
+
+
+def _is_connection_error(error: Exception) -> bool:
+    text = str(error).lower()
+    signs = ("connection", "closed by peer", "gloo", "nccl", "broken pipe", "socket", "timed out")
+    return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in signs)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+
+
+def _die_with_parent(on_exit: Callable[[int], None] = os._exit) -> None:
+    """End this process when standard input closes: the parent is gone, however it went."""
+    while sys.stdin.buffer.read(1):
+        time.sleep(0.1)
+    on_exit(1)
+
+
+def main() -> None:
+    orders = json.loads(sys.stdin.buffer.readline())
+    channel = Channel()
+    threading.Thread(target=_die_with_parent, name="lifeline", daemon=True).start()
+    code = Worker(orders, channel).run()
+    sys.stderr.flush()
+    # Skip the interpreter's teardown: a stuck collective thread must not keep the process alive.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Fixtures of tests that run real workers."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the runs of one session share: texts and the cache of tokenised text."""
+    return tmp_path_factory.mktemp("corpus")

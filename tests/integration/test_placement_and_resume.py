@@ -1,0 +1,126 @@
+"""Law 1: one worker = several workers = resumed after kill -9, bitwise, metrics included."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness import Run
+
+from scaling_fl.launch import WorkerFailed
+
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "sampled_prox_uniform": {
+        "num_clients": 6,
+        "clients_per_round": 0.5,
+        "prox_mu": 0.1,
+        "weighting": "uniform",
+        "optimiser": "sgd",
+        "momentum": 0.9,
+        "learning_rate": 0.05,
+        "partition": {"kind": "dirichlet_by_class", "alpha": 0.5},
+    },
+    "steps_clip_cosine_grouped": {
+        "num_local_epochs": 2,  # the default, which steps overrule
+        "num_local_steps": 3,
+        "max_grad_norm": 0.5,
+        "length_grouped": True,
+        "schedule": {"kind": "cosine", "final_learning_rate": 0.001},
+        "server": {"learning_rate": 0.7},
+        "iid_split": False,
+    },
+}
+
+
+def assert_same(run: Run, reference: Run, round_number: int = 3) -> None:
+    assert run.digest == reference.digest
+    ours, theirs = run.state(round_number), reference.state(round_number)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert run.results() == reference.results()
+    client_rows = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in r.record.clients]
+        for r in (run, reference)
+    ]
+    assert client_rows[0] == client_rows[1]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_one_worker_equals_two_and_four_sites_on_two(
+    corpus: Path, tmp_path: Path, method: str
+) -> None:
+    one = Run(tmp_path / "one", shared=corpus, **METHODS[method]).start()
+    for name, site_ids in (("two", [0, 1]), ("four_on_two", [0, 0, 1, 1])):
+        run = Run(tmp_path / name, shared=corpus, site_ids=site_ids, **METHODS[method]).start()
+        assert_same(run, one)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_run_resumed_on_other_workers_equals_one_in_one_go(
+    corpus: Path, tmp_path: Path, method: str
+) -> None:
+    changes = METHODS[method]
+    whole = Run(tmp_path / "whole", shared=corpus, **changes).start()
+    stopped = Run(tmp_path / "parts", shared=corpus, site_ids=[0, 1], **changes)
+
+    asked: list[int] = []
+
+    def stop_after_round_1(run: Run) -> None:
+        if not asked and run.group and any(e["event"] == "round" for e in run.events):
+            run.group.request_stop(signal.SIGTERM)
+            asked.append(signal.SIGTERM)
+
+    stopped.start(tick=stop_after_round_1)
+    assert stopped.record.last_round >= 1
+    resumed = Run(tmp_path / "parts", shared=corpus, **changes).start()
+    assert resumed.record.last_round == 3
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_killed_at_random_moments_lose_and_double_nothing(
+    corpus: Path, tmp_path: Path, seed: int
+) -> None:
+    changes = {"num_rounds": 8, "num_local_epochs": 2}
+    whole = Run(tmp_path / "whole", shared=corpus, **changes).start()
+    rng = random.Random(seed)
+    for attempt in range(8):
+        run = Run(tmp_path / "killed", shared=corpus, site_ids=[0, 1], **changes)
+        # The last attempts are left alone, so that the job comes to its end.
+        if kill_at_random(run, rng, patience=rng.uniform(0.0, 1.2) if attempt < 4 else None):
+            break
+    assert run.record.last_round == 8
+    assert_same(run, whole, round_number=8)
+
+
+def kill_at_random(run: Run, rng: random.Random, patience: float | None) -> bool:
+    """Kill a worker some time after it was ready; True when the run came to its end."""
+    ready: list[float] = []
+
+    def kill(run: Run) -> None:
+        if not ready and any(event["event"] == "ready" for event in run.events):
+            ready.append(time.monotonic())
+        if patience is not None and ready and time.monotonic() - ready[0] > patience and run.group:
+            victims = [pid for pid in run.group.pids if is_alive(pid)]
+            if victims:
+                os.kill(rng.choice(victims), signal.SIGKILL)
+                ready[0] = float("inf")
+
+    with contextlib.suppress(WorkerFailed):
+        run.start(tick=kill)
+        return True
+    return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,308 @@
+"""The configuration: every problem at once, under its dotted path, before anything runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sacred.config.custom_containers import ReadOnlyDict, ReadOnlyList
+
+from scaling_fl.config import NAMED, Config, ConfigurationError, defaults, describe, read_config
+from scaling_fl.config.rules import NO_EFFECT, value_at
+from scaling_fl.config.schema import leaves
+
+PATHS = [path for path, _ in leaves(defaults())]
+SECTIONS = [name for name, value in defaults().items() if isinstance(value, dict)]
+PACKAGED = {"task_name": "20newsgroups_topics"}
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    section, _, name = path.rpartition(".")
+    return {section: {name: value}} if section else {name: value}
+
+
+def merged(*mappings: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for mapping in mappings:
+        for key, value in mapping.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def problems(mapping: dict[str, Any], **options: Any) -> list[str]:
+    try:
+        read_config(mapping, **options)
+    except ConfigurationError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def only_problem(mapping: dict[str, Any], **options: Any) -> str:
+    (problem,) = problems({**PACKAGED, **mapping}, **options)
+    return problem
+
+
+@pytest.mark.parametrize("path", [*PATHS, *SECTIONS])
+@pytest.mark.parametrize("wrong", [{"deeper": 1}, [[]], object(), 1j], ids=str)
+def test_every_setting_refuses_a_value_of_no_known_type(path: str, wrong: Any) -> None:
+    found = problems({**PACKAGED, **nested(path, wrong)})
+    assert any(problem.startswith((f"{path} must", f"{path}[", f"{path}.")) for problem in found)
+
+
+NUMBERS = [path for path, value in leaves(defaults()) if type(value) in (int, float)]
+COUNTS = [path for path, value in leaves(defaults()) if type(value) is int]
+
+
+@given(path=st.sampled_from(NUMBERS), wrong=st.booleans() | st.text() | st.integers().map(str))
+def test_truth_values_and_text_are_not_numbers(path: str, wrong: Any) -> None:
+    assert [p for p in problems({**PACKAGED, **nested(path, wrong)}) if p.startswith(path)]
+
+
+@given(path=st.sampled_from(COUNTS), wrong=st.floats() | st.integers(max_value=-1))
+def test_fractions_and_negative_numbers_are_not_counts(path: str, wrong: Any) -> None:
+    assert [p for p in problems({**PACKAGED, **nested(path, wrong)}) if p.startswith(path)]
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_are_finite(path: str, wrong: float) -> None:
+    assert [p for p in problems({**PACKAGED, **nested(path, wrong)}) if p.startswith(path)]
+
+
+@given(
+    paths=st.lists(st.sampled_from(PATHS), min_size=2, max_size=6, unique=True),
+    wrong=st.sampled_from([{"a": 1}, 1j]),
+)
+def test_all_wrong_settings_are_reported_together(paths: list[str], wrong: Any) -> None:
+    found = problems(merged(PACKAGED, *(nested(path, wrong) for path in paths)))
+    for path in paths:
+        assert any(problem.startswith((f"{path} ", f"{path}.", f"{path}[")) for problem in found)
+
+
+def test_a_wrong_type_does_not_hide_a_broken_rule() -> None:
+    found = problems(
+        {**PACKAGED, "num_rounds": "five", "nosuch": 1, "momentum": 0.9, "optimiser": "adam"}
+    )
+    assert [problem.split()[0] for problem in found] == ["num_rounds", "nosuch", "momentum"]
+
+
+def test_the_error_text_counts_the_problems_and_gives_each_a_line() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_config({**PACKAGED, "momentum": 0.9, "optimiser": "adam", "batch_size": 0})
+    assert str(caught.value).splitlines() == [
+        "2 problems in the configuration:",
+        "batch_size must be at least 1, got 0; give such a value or leave batch_size at 32.",
+        "momentum must be 0 unless optimiser is sgd, got 0.9 with optimiser=adam;"
+        " set optimiser=sgd or leave momentum at 0.",
+    ]
+
+
+def test_a_setting_that_is_wrong_itself_is_not_judged_by_the_rules_between_settings() -> None:
+    assert only_problem({"optimiser": "adan", "momentum": 0.9}).startswith("optimiser must be one")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "suggestion"),
+    [
+        ({"num_round": 3}, "use num_rounds."),
+        ({"schedule": {"knd": "linear"}}, "use schedule.kind."),
+        ({"alpha": 0.1}, "use partition.alpha."),
+        ({"optimizer": "adam"}, "use optimiser."),
+        ({"xyzzy": 1}, "see print_config for every setting."),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(
+    mapping: dict[str, Any], suggestion: str
+) -> None:
+    assert only_problem(mapping).endswith(suggestion)
+
+
+WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
+    ("momentum", "optimiser"): {"momentum": 0.9, "optimiser": "adamw"},
+    ("momentum", "num_local_steps"): {"momentum": 0.9, "num_local_steps": 1},
+    ("prox_mu", "num_local_steps"): {"prox_mu": 0.1, "num_local_steps": 1},
+    ("num_local_epochs", "num_local_steps"): {"num_local_epochs": 1, "num_local_steps": 5},
+    ("schedule.final_learning_rate", "schedule.kind"): {"schedule": {"final_learning_rate": 1e-6}},
+    ("partition.alpha", "partition.kind"): {"partition": {"alpha": 0.1}},
+    ("partition.min_examples", "partition.kind"): {
+        "partition": {"kind": "dirichlet_by_client", "min_examples": 5}
+    },
+    ("iid_split", "partition.kind"): {
+        "iid_split": False,
+        "partition": {"kind": "dirichlet_by_class"},
+    },
+    ("data.text", "task_name"): {"data": {"text": "title"}},
+    ("num_threads", "device"): {"num_threads": 2, "device": "cuda"},
+}
+
+
+@pytest.mark.parametrize("rule", NO_EFFECT, ids=lambda rule: f"{rule.path}-{rule.other}")
+def test_a_setting_without_effect_is_an_error(rule: Any) -> None:
+    problem = only_problem(WITHOUT_EFFECT[rule.path, rule.other])
+    assert problem.startswith(f"{rule.path} must ")
+    assert f"with {rule.other}=" in problem
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"momentum": 0.9},
+        {"weight_decay": 0.1, "optimiser": "sgd"},
+        {"weight_decay": 0.1, "optimiser": "adam"},
+        {"prox_mu": 0.1, "num_local_steps": 2},
+        {"schedule": {"kind": "linear", "final_learning_rate": 1e-6}},
+        {"partition": {"kind": "dirichlet_by_class", "alpha": 0.1, "min_examples": 5}},
+        {"partition": {"kind": "dirichlet_by_client", "alpha": 0.1}},
+        {"iid_split": False, "partition": {"kind": "label_sorted"}},
+        {"precision": "bf16", "device": "cpu"},
+        {"num_threads": 2, "device": "cpu"},
+        {"site_ids": [0, 0, 1], "clients_per_round": 2, "min_clients": 2},
+        {"site_ids": [0, 1], "num_clients": 8, "clients_per_round": 0.5, "min_clients": 4},
+        {"keep_last": None, "learning_rate": 1},
+        {"train_path": "sklearn", "test_path": "sklearn"},
+        {"checkpoints_dir": "s3://bucket/jobs/1"},
+    ],
+    ids=str,
+)
+def test_settings_that_belong_together_are_accepted(mapping: dict[str, Any]) -> None:
+    assert problems({**PACKAGED, **mapping}) == []
+
+
+@pytest.mark.parametrize(
+    ("mapping", "path"),
+    [
+        ({"site_ids": [0, 1], "clients_per_round": 3}, "clients_per_round"),
+        ({"site_ids": [0, 1], "min_clients": 3}, "min_clients"),
+        ({"num_clients": 4, "clients_per_round": 0.5, "min_clients": 3}, "min_clients"),
+        ({"site_ids": []}, "site_ids"),
+        ({"site_ids": [0, -1]}, "site_ids[1]"),
+        ({"site_ids": 4}, "site_ids"),
+        ({"clients_per_round": 1.5}, "clients_per_round"),
+        ({"clients_per_round": 0}, "clients_per_round"),
+    ],
+    ids=str,
+)
+def test_clients_must_add_up(mapping: dict[str, Any], path: str) -> None:
+    assert only_problem(mapping).startswith(f"{path} must ")
+
+
+def test_on_several_nodes_only_a_given_number_of_clients_is_known() -> None:
+    assert problems({**PACKAGED, "clients_per_round": 3}, num_nodes=2) == []
+    assert only_problem({"clients_per_round": 3, "num_clients": 2}, num_nodes=2)
+
+
+@pytest.mark.parametrize("task", ["agnews", "yelp", "spooky_author"])
+def test_tasks_read_from_files_need_both_files(task: str, tmp_path: Path) -> None:
+    found = problems({"task_name": task})
+    assert [problem.split()[0] for problem in found] == ["train_path", "test_path"]
+    file = tmp_path / "data.csv"
+    assert "must name an existing file, got" in "".join(
+        problems({"task_name": task, "train_path": str(file), "test_path": str(file)})
+    )
+    file.touch()
+    assert not problems({"task_name": task, "train_path": str(file), "test_path": "gs://b/t.csv"})
+
+
+def test_one_data_file_alone_is_refused(tmp_path: Path) -> None:
+    found = only_problem({"task_name": "imdb", "train_path": str(tmp_path)})
+    assert found.startswith("test_path must be given when the other one is")
+
+
+@pytest.mark.parametrize("path", ["train_path", "checkpoints_dir", "model", "data.cache_dir"])
+@pytest.mark.parametrize(
+    "url", ["s3://me:hunter2@bucket/x", "https://h/x?a=1&X-Sig=hunter2", "s3://me:hun/ter2@b"]
+)
+def test_credentials_are_refused_and_not_repeated(path: str, url: str) -> None:
+    found = problems({**PACKAGED, **nested(path, url)})
+    assert any(problem.startswith(f"{path} must") for problem in found)
+    assert not any("ter2" in problem for problem in found)
+
+
+def test_an_unknown_password_is_not_repeated() -> None:
+    assert "hunter2" not in only_problem({"password": "hunter2"})
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "a/b", "", ".", "..", "a b", "ä", "-x", 1.5, True, "a\n"]
+)
+def test_a_job_name_is_a_plain_name(name: Any) -> None:
+    assert only_problem({"job_name": name}).startswith("job_name must be a plain name")
+
+
+def test_a_job_name_that_the_command_line_made_a_number_is_taken_as_text() -> None:
+    config = read_config({**PACKAGED, "job_name": 20261121, "author": 7})
+    assert (config.job_name, config.author) == ("20261121", "7")
+
+
+def test_sacred_containers_are_read_and_left_alone() -> None:
+    given_dict = ReadOnlyDict(site_ids=ReadOnlyList([0, 1]), data=ReadOnlyDict(cache_dir=None))
+    given_dict = ReadOnlyDict({**PACKAGED, **given_dict})
+    assert read_config(given_dict).site_ids == (0, 1)
+    assert isinstance(given_dict["data"], ReadOnlyDict)
+
+
+def test_defaults_round_trip() -> None:
+    config = read_config({**defaults(), **PACKAGED})
+    assert config.model_dump(mode="json") == {**defaults(), **PACKAGED}
+    assert read_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_configurations_are_sound(name: str) -> None:
+    assert problems(merged(defaults(), NAMED[name])) == []
+
+
+def test_the_identity_leaves_out_what_decides_nothing() -> None:
+    base = read_config({**PACKAGED})
+    same = read_config({
+        **PACKAGED, "site_ids": [0, 1], "num_rounds": 9, "device": "cpu", "job_name": "x",
+        "num_threads": 1, "partition": {"kind": "iid"}, "keep_last": 1,
+    })  # fmt: skip
+    assert same.identity() == base.identity()
+    for change in ({"seed": 1}, {"iid_split": False}, {"schedule": {"kind": "linear"}}):
+        assert read_config({**PACKAGED, **change}).identity() != base.identity()
+
+
+def test_the_number_of_rounds_matters_to_a_schedule_over_them() -> None:
+    linear = {**PACKAGED, "schedule": {"kind": "linear"}}
+    one, two = (read_config({**linear, "num_rounds": n}).identity() for n in (3, 4))
+    assert one != two
+
+
+def test_a_fraction_of_the_clients_is_rounded_half_up_and_never_to_none() -> None:
+    config = Config(clients_per_round=0.5)
+    assert [config.cohort_size(n) for n in (1, 2, 3, 5)] == [1, 1, 2, 3]
+    assert Config(clients_per_round=0.01).cohort_size(10) == 1
+
+
+def test_print_config_shows_every_setting_with_its_documentation() -> None:
+    text = describe({**defaults(), "num_rounds": 7}, colour=False)
+    for path in PATHS:
+        assert f" {path.split('.')[-1]} " in text
+    assert "* num_rounds " in text
+    assert "\033" not in text
+    assert "\033" in describe(defaults(), colour=True)
+    marked = [line for line in describe(defaults(), colour=False).splitlines()[1:] if "*" in line]
+    assert marked == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_setting_is_documented(path: str) -> None:
+    *sections, name = path.split(".")
+    owner = value_at(Config(), sections[0]) if sections else Config()
+    documentation = type(owner).model_fields[name].description
+    assert documentation
+    assert documentation.endswith(".")
+
+
+def test_the_configuration_loads_without_heavy_libraries() -> None:
+    heavy = ["torch", "transformers", "datasets", "pandas", "matplotlib", "pymongo", "numpy"]
+    code = f"import sys, scaling_fl.config; print(*[m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == ""
