@@ -10,7 +10,7 @@ from typing import TypedDict
 import torch
 
 from scaling_fl.build_data import Data, SetupError, load_data
-from scaling_fl.config import Config
+from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients, LocalWork
@@ -95,6 +95,7 @@ def build(
     job: Job | None,
     *,
     note: Note,
+    stage: Note,
 ) -> Federation:
     """Put a worker together, resume the latest checkpoint, and give every worker the same state.
 
@@ -103,8 +104,10 @@ def build(
     """
     note(_placement_sentence(config, exchange, device))
     num_clients = config.num_clients or len(exchange.sites)
-    data = load_data(config, num_clients, note)
-    trainer = load_trainer(config, data, device, note)
+    if problems := cohort_problems(config, num_clients):
+        raise SetupError("; ".join(str(problem) for problem in problems))
+    data = load_data(config, num_clients, stage)
+    trainer = load_trainer(config, data, device, stage)
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](config.server.learning_rate)
     server = Server(exchange, server_optimiser, trainer.vector, min_clients=config.min_clients)
     state = GlobalState(trainer.vector.clone())
@@ -150,9 +153,9 @@ def build(
     )
 
 
-def load_trainer(config: Config, data: Data, device: torch.device, note: Note) -> LocalTrainer:
+def load_trainer(config: Config, data: Data, device: torch.device, stage: Note) -> LocalTrainer:
     """Load the model onto the device and give it its optimiser."""
-    note(f"loading model {config.model}")
+    stage(f"loading model {config.model}")
     model = load_classifier(
         config.model,
         num_labels=len(data.label_names),
@@ -175,11 +178,6 @@ def load_trainer(config: Config, data: Data, device: torch.device, note: Note) -
 def make_plan(config: Config, clients: Clients, num_clients: int) -> Plan:
     """Turn settings into functions of the round."""
     size = config.cohort_size(num_clients)
-    if size > num_clients:
-        raise SetupError(
-            f"clients_per_round must be at most the number of clients, {num_clients}, got {size}; "
-            "lower it or set num_clients."
-        )
     weigh = WEIGHTINGS[config.weighting]
     schedule = SCHEDULES[config.schedule.kind]
 

@@ -48,11 +48,11 @@ class Data:
     tokenizer: Any
 
 
-def load_data(config: Config, num_clients: int, note: Callable[[str], None]) -> Data:
+def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) -> Data:
     """Read, tokenise (once per machine) and partition the task's text."""
     cache = cache_folder(config.data.cache_dir)
     tokenizer = load_tokenizer(config.model, cache)
-    note(f"reading {config.task_name}")
+    stage(f"reading {config.task_name}")
     train = _tokenised(config, "train", tokenizer, cache)
     test = _tokenised(config, "test", tokenizer, cache)
     try:

@@ -133,7 +133,8 @@ def _name_sources(experiment: Experiment, root: Path) -> None:
         if path.stat().st_size:
             experiment.add_source_file(str(path))
     for package in ("torch", "transformers", "tokenizers", "safetensors", "datasets"):
-        experiment.add_package_dependency(package, version(package))
+        # Sacred refuses the local part of a version, such as +cpu.
+        experiment.add_package_dependency(package, version(package).partition("+")[0])
 
 
 def make_experiment(script: Path, doc: str | None, command: Command) -> Experiment:
@@ -166,9 +167,21 @@ def make_experiment(script: Path, doc: str | None, command: Command) -> Experime
     return experiment
 
 
+def _keep_names_as_typed(argv: list[str]) -> list[str]:
+    """Quote names for Sacred's parser, which takes job_name=20261121_101010 for a number."""
+    kept = []
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        is_bare = key in ("job_name", "author") and value[:1] not in ("'", '"')
+        kept.append(f"{key}={value!r}" if equals and is_bare and value != "None" else argument)
+    return kept
+
+
 def main(script: str, doc: str | None, argv: list[str]) -> int:
     """Run the command line; returns the exit code."""
-    load_dotenv(Path.cwd() / ".env")
+    for folder in (Path.cwd(), Path(script).resolve().parent.parent):
+        load_dotenv(folder / ".env")
+    argv = _keep_names_as_typed(argv)
     command = Command(argv)
     try:
         make_experiment(Path(script), doc, command).run_commandline(argv)

@@ -109,10 +109,15 @@ class Session:
             self._console.round_done(**fields)
         elif event["event"] == "note":
             self._console.line(fields["text"])
+        elif event["event"] == "stage":
+            self._console.stage(fields["text"])
         elif event["event"] == "ready" and fields["round"]:
-            self._console.line(
-                f"resuming after round {fields['round']} of {self._config.num_rounds}"
-            )
+            self._console.line(self._resume_sentence(fields["round"]))
+
+    def _resume_sentence(self, done: int) -> str:
+        if done >= self._config.num_rounds:
+            return f"nothing is left to do: round {done} of {self._config.num_rounds} is done"
+        return f"resuming after round {done} of {self._config.num_rounds}"
 
     def _tick(self) -> None:
         """Carry new journal lines into the run folder and poke the mirror, once a second."""

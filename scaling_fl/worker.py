@@ -94,6 +94,7 @@ class Worker:
             device,
             orders["job"],
             note=self._note if speaks else self._mute,
+            stage=self._stage if speaks else self._mute,
         )
         self._federation = federation
         if speaks:
@@ -138,6 +139,10 @@ class Worker:
     def _note(self, text: str) -> None:
         self._check()
         self._channel.emit("note", text=text)
+
+    def _stage(self, text: str) -> None:
+        self._check()
+        self._channel.emit("stage", text=text)
 
     def _mute(self, text: str) -> None:
         self._check()

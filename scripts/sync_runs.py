@@ -6,6 +6,7 @@ the environment (or ``.env``) names up to date; doing it twice changes nothing.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -74,6 +75,14 @@ def _runs(runs_dir: Path) -> list[Path]:
     return sorted(runs, key=lambda path: int(path.name))
 
 
+def _is_ours(run: Path) -> bool:
+    """Tell a run of this project, which has a uid from its first moment, from any other folder."""
+    try:
+        return "uid" in json.loads((run / "info.json").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _deliver_all(runs: list[Path], settings: MongoSettings, *, again: bool) -> int:
     from pymongo.errors import PyMongoError
 
@@ -82,6 +91,9 @@ def _deliver_all(runs: list[Path], settings: MongoSettings, *, again: bool) -> i
         with settings.connect(socket_seconds=SOCKET_SECONDS) as client:
             client.admin.command("ping")
             for run in runs:
+                if not _is_ours(run):
+                    print(f"run {run.name}: passed over, it is not a run of this project")
+                    continue
                 if not again and is_delivered(run, settings):
                     print(f"run {run.name}: already delivered")
                     continue

@@ -84,6 +84,8 @@ class Clients:
             if progress
             else None,
         )
+        if progress:
+            progress(round_number, client, num_steps, num_steps, result.loss)
         update = self._trainer.vector.sub_(start)
         num_bytes = update.numel() * update.element_size()
         report = ClientReport(

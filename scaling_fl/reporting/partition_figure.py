@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 256
 MAX_LEGEND_ENTRIES = 20
+LEGEND_ENTRY_INCHES = 0.2
 BAR_THICKNESS = 0.82
 MAX_NAME_LENGTH = 24
 TEXT_COLOUR, QUIET_COLOUR = "#222222", "#6b6b6b"
@@ -37,8 +38,10 @@ def draw(
     num_clients, colours = len(histograms), _colours(len(label_names))
     # A row shrinks with the number of clients, down to what a bar still needs to be seen.
     row_inches = min(0.42, max(0.11, 9.0 / num_clients))
-    height = 1.1 + num_clients * row_inches
-    figure = Figure(figsize=(9.0, max(2.2, height)), layout="constrained")
+    rows_height = 1.1 + num_clients * row_inches
+    legend_height = 0.9 + min(len(label_names), MAX_LEGEND_ENTRIES) * LEGEND_ENTRY_INCHES
+    height = max(2.2, rows_height, legend_height)
+    figure = Figure(figsize=(9.0, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, loc="left", color=TEXT_COLOUR)
     _draw_bars(axes, colours, histograms)

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -144,11 +144,15 @@ class MongoMirror(RunObserver):
         thread.join(deadline_seconds)
         self._left = True  # A thread that hangs in the network may come back: it stays silent.
         if not self._complete:
-            self.note(
+            self._tell(
                 f"the database {self._settings.target} has not received all of the run; "
                 f"`scripts/sync_runs.py --runs-dir {self._folder.path.parent}` delivers the rest "
                 f"of {self._folder.path} when it can be reached."
             )
+
+    def _tell(self, text: str) -> None:
+        with suppress(Exception):  # A console that is gone must not end the deliveries.
+            self.note(text)
 
     def _print(self, text: str) -> None:
         print(text, flush=True)
@@ -181,14 +185,14 @@ class MongoMirror(RunObserver):
             self._delivery = None
             if not (self._away or last or self._left):
                 sentence = failure_sentence(error, self._settings)
-                self.note(
+                self._tell(
                     f"{sentence}; the run goes on, its record is kept in {self._folder.path} and "
                     f"delivered when the database is back."
                 )
             self._away = True
             return False
         if self._away and not self._left:
-            self.note(f"the database {self._settings.target} is back and up to date.")
+            self._tell(f"the database {self._settings.target} is back and up to date.")
         self._away = False
         return True
 

@@ -67,6 +67,7 @@ class RunFolder(FileStorageObserver):
         self._facts: dict[str, Any] = {}
         self._early_lines: list[str] = []
         self._output_bytes = 0
+        self._failing: set[str] = set()
         self._tables = tables()
 
     @property
@@ -186,10 +187,10 @@ class RunFolder(FileStorageObserver):
     def refresh(self, record: JobRecord) -> None:
         """Write metrics.json, clients.csv, comm_log.csv and info.json from the journal's record.
 
-        Raises:
-            OSError: the run folder cannot be written.
+        A disk that is full stops no run: the journal has everything, and the next ``refresh``
+        writes all of it again.
         """
-        with self._lock:
+        with self._lock, self._reported("the record"):
             self._facts |= {
                 "last_round": record.last_round,
                 "last_digest": record.last_digest,
@@ -238,7 +239,11 @@ class RunFolder(FileStorageObserver):
         try:
             yield
         except OSError as error:
-            self.log(f"warning: {what} could not be stored: {error}")
+            if what not in self._failing:
+                self.log(f"warning: {what} could not be stored: {error}")
+            self._failing.add(what)
+        else:
+            self._failing.discard(what)
 
     def _plain(self, value: object) -> Any:
         return plain(value, lambda text: redact(text, self._secrets))

@@ -28,8 +28,8 @@ def test_equals_an_independent_federated_averaging(
         **changes,
     ).start()
     torch.set_num_threads(1)
-    data = load_data(run.config, 4, note=lambda text: None)
-    model = load_trainer(run.config, data, torch.device("cpu"), note=lambda text: None).model
+    data = load_data(run.config, 4, stage=lambda text: None)
+    model = load_trainer(run.config, data, torch.device("cpu"), stage=lambda text: None).model
     weights = [len(part) for part in data.parts]
     for round_number in (1, 2):
         trained = [

@@ -242,9 +242,12 @@ def test_the_script_tells_misuse_from_an_outage(
 def test_the_script_passes_over_a_folder_that_is_no_run(tmp_path: Path) -> None:
     start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
     (tmp_path / "runs" / "7").mkdir()
+    (tmp_path / "runs" / "8").mkdir()
+    (tmp_path / "runs" / "8" / "info.json").write_text('{"uid": "but no run"}')
     with secantus_server(tmp_path) as server:
         result = sync_runs(tmp_path, server.uri)
     lines = result.stdout.splitlines()
     assert result.returncode == 1
     assert lines[0].startswith("run 1: delivered")
-    assert lines[1].startswith("run 7: cannot be read")
+    assert lines[1].startswith("run 7: passed over")
+    assert lines[2].startswith("run 8: cannot be read (FileNotFoundError")

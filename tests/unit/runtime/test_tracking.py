@@ -261,6 +261,18 @@ def test_a_missing_artifact_is_noted_and_ends_nothing(tmp_path: Path) -> None:
     assert (read(folder)["artifacts"], read(folder)["status"]) == ([], "COMPLETED")
 
 
+def test_a_record_that_cannot_be_written_for_a_while_is_whole_afterwards(tmp_path: Path) -> None:
+    folder = start(new_folder(tmp_path / "runs"))
+    (folder.path / ".metrics.json.tmp").mkdir()  # in the way of the new file, as a full disk is
+    for rounds in (1, 2, 3):
+        folder.refresh(record_of(rounds))
+    assert not (folder.path / "metrics.json").exists()
+    (folder.path / ".metrics.json.tmp").rmdir()
+    folder.refresh(record_of(4))
+    assert read(folder, "metrics.json")["train.loss"]["steps"] == [1, 2, 3, 4]
+    assert (folder.path / "cout.txt").read_text().count("the record could not be stored") == 1
+
+
 def test_no_secret_reaches_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SACRED_MONGO_URI", "mongodb://ann:pass%40word1@db.example:1/x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret-1")

@@ -1,0 +1,93 @@
+"""The closing summary says how it ended, what came out, where it is and how to go on."""
+
+from typing import Any
+
+import pytest
+
+from scaling_fl.reporting.summary import size, summary
+
+
+def series(*values: float) -> dict[str, list[Any]]:
+    return {"steps": list(range(1, len(values) + 1)), "values": list(values)}
+
+
+FACTS: dict[str, Any] = {
+    "status": "COMPLETED",
+    "job_name": "demo",
+    "last_round": 3,
+    "num_rounds": 3,
+    "metrics": {
+        "train.loss": series(1.0, 0.5, 0.25),
+        "validation.accuracy": series(0.5, 0.8125),
+        "validation.f1.comp": series(0.5),
+        "bytes.download": series(4e6, 4e6, 4345678),
+        "bytes.upload": series(100, 200, 300),
+        "bytes.total": series(1, 2, 3),
+        "time.round_seconds": series(1, 1, 1),
+    },
+    "run_dir": "runs/3",
+    "checkpoints": "s3://bucket/demo",
+    "journal": "checkpoints/demo/journal.jsonl",
+    "resume_command": "./run-local.sh scripts/train_federated.py with demo",
+}
+
+
+def test_a_completed_run_is_summed_up() -> None:
+    assert summary(FACTS) == (
+        "Job demo completed, 3 of 3 rounds.\n"
+        "  validation.accuracy  0.8125\n"
+        "  train.loss           0.2500\n"
+        "  bytes down           12.3 MB (12,345,678 bytes)\n"
+        "  bytes up             600 bytes\n"
+        "  run                  runs/3\n"
+        "  checkpoints          s3://bucket/demo\n"
+        "  journal              checkpoints/demo/journal.jsonl\n"
+        "To train further, give a larger num_rounds to:\n"
+        "  ./run-local.sh scripts/train_federated.py with demo"
+    )
+
+
+def test_facts_can_be_given_as_keywords() -> None:
+    assert summary(**FACTS) == summary(FACTS)
+
+
+def test_last_values_alone_give_the_bytes_of_the_last_round_and_in_all() -> None:
+    last = {name: points["values"][-1] for name, points in FACTS["metrics"].items()}
+    text = summary(FACTS, metrics=last | {"bytes.total": 12_346_278.0})
+    assert "bytes down           4.3 MB (4,345,678 bytes) in the last round" in text
+    assert "bytes in all         12.3 MB (12,346,278 bytes)" in text
+
+
+def test_a_degraded_run_names_the_clients_left_out_with_rounds_and_reasons() -> None:
+    failures = [{"round": n, "client": 2, "reason": "its loss is nan"} for n in (1, 3)]
+    failures.append({"round": 2, "client": 0, "reason": "its update is not finite"})
+    text = summary(FACTS, status="DEGRADED", failures=failures)
+    assert text.startswith("Job demo completed, but degraded: clients were left out, 3 of 3 rounds")
+    assert "client 2 was left out of rounds 1, 3: its loss is nan" in text
+    assert "client 0 was left out of round 2: its update is not finite" in text
+
+
+def test_many_failures_do_not_bury_the_rest() -> None:
+    failures = [{"client": c, "reason": "nan", "round": r} for c in range(50) for r in range(9)]
+    text = summary(FACTS, status="DEGRADED", failures=failures)
+    assert text.count("was left out of rounds 0, 1, 2, 3, 4 and 4 more: nan") == 10
+    assert "and 40 more, see info.json of the run" in text
+
+
+def test_an_interrupted_run_says_so_and_how_to_resume() -> None:
+    text = summary(FACTS, status="INTERRUPTED", last_round=2, message="stopped by signal 15")
+    assert text.startswith("Job demo interrupted, 2 of 3 rounds: stopped by signal 15\n")
+    assert text.endswith("To resume:\n  ./run-local.sh scripts/train_federated.py with demo")
+
+
+def test_a_run_without_any_round_is_summed_up_too() -> None:
+    text = summary(status="FAILED", message="no data", metrics={}, num_rounds=3, last_round=0)
+    assert text == "The run failed, 0 of 3 rounds: no data"
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (1e6, "1.0 MB"), (2.5e9, "2.5 GB")],
+)
+def test_a_size_is_in_powers_of_ten(num_bytes: float, text: str) -> None:
+    assert size(num_bytes) == text
