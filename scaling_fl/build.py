@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import torch
 
-from scaling_fl.build_data import Data, SetupError, load_data
+from scaling_fl.build_data import Data, SetupError, check_same_data, load_data
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
@@ -107,6 +107,7 @@ def build(
     if problems := cohort_problems(config, num_clients):
         raise SetupError("; ".join(str(problem) for problem in problems))
     data = load_data(config, num_clients, stage)
+    check_same_data(data, exchange)
     trainer = load_trainer(config, data, device, stage)
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](config.server.learning_rate)
     server = Server(exchange, server_optimiser, trainer.vector, min_clients=config.min_clients)
@@ -222,7 +223,7 @@ def make_recorder(
         note(text)
 
     computed = {k: v for k, v in config.identity().items() if k not in ("train_path", "test_path")}
-    computed |= {"num_clients": len(data.parts), "data": [data.train.key, data.test.key]}
+    computed |= {"num_clients": len(data.parts), "data": [data.train.key[:12], data.test.key[:12]]}
     identity = Identity(
         layout=trainer.layout,
         must_match={

@@ -1,5 +1,6 @@
 """Configuration -> examples: which task is read, and who owns which of it."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.config import Config
+from scaling_fl.core.exchange import Exchange
 from scaling_fl.learning import tokenised
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models import load_tokenizer
@@ -97,3 +99,23 @@ def _tokenised(
         max_seq_len=config.max_seq_len,
         cache_dir=cache,
     )
+
+
+def check_same_data(data: Data, exchange: Exchange) -> None:
+    """Refuse to train when workers do not agree on the data and on who owns what.
+
+    Machines may hold different copies of a file, and draws of floating-point shares may differ
+    between kinds of processor.
+    """
+    parts = hashlib.sha256(b"|".join(part.tobytes() for part in data.parts)).hexdigest()
+    found = {
+        (row["train"], row["test"], row["parts"])
+        for row in exchange.gather(
+            [{"train": data.train.key, "test": data.test.key, "parts": parts}]
+        )
+    }
+    if len(found) > 1:
+        raise SetupError(
+            "all machines must have the same data, tokenizer and versions of the libraries, got "
+            f"{len(found)} different ones; compare train_path, test_path and model on each of them."
+        )

@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -27,6 +28,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine may have no gi
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources")
     from sacred import SETTINGS, Experiment
+    from sacred.observers import RunObserver
 
 # Workers write to the console through the parent, which keeps cout.txt itself: Sacred's own capture
 # loses the last lines of a failed run and stores every redraw of a progress display.
@@ -44,7 +46,7 @@ class Command:
     def __init__(self, argv: list[str]) -> None:
         self._argv = argv
         self.session: Session | None = None
-        self.exit_code = 0
+        self._job: Job | None = None
 
     def open(self, experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Check everything, claim the job and attach the observers; nothing is recorded before."""
@@ -66,7 +68,7 @@ class Command:
         mirror: MongoMirror | None = None
         settings = settings_from_environment(os.environ)
         if node.rank == 0:
-            job = open_job(config)
+            job = self._job = open_job(config)
             folder = RunFolder(
                 config.tracking.runs_dir,
                 run_id=job.record.run_id or None,
@@ -77,6 +79,8 @@ class Command:
             if settings:
                 mirror = MongoMirror(folder, settings.uri, settings.database)
                 experiment.observers.append(mirror)
+        else:
+            experiment.observers.append(RunObserver())  # Sacred warns of a run without any
         named = {
             "author": config.author,
             "job_name": job.name if job else config.job_name,
@@ -96,7 +100,10 @@ class Command:
         given = self._argv[1:] if "with" in self._argv else [*self._argv[1:], "with"]
         keys = {text.partition("=")[0] for text in given}
         added = [f"{k}={named[k]}" for k in ("job_name", "checkpoints_dir") if k not in keys]
-        return shlex.join(["./run-local.sh", os.path.relpath(self._argv[0]), *given, *added])
+        script = Path(self._argv[0])
+        runner = os.path.relpath(script.resolve().parent.parent / "run-local.sh")
+        runner = runner if os.sep in runner else f"./{runner}"
+        return shlex.join([runner, os.path.relpath(script), *given, *added])
 
     def run(self) -> dict[str, Any]:
         assert self.session
@@ -104,9 +111,11 @@ class Command:
             return self.session.run()
         except WorkerFailed as error:
             raise Refused(f"Error: {error}") from None
-        except Stopped as stopped:
-            self.exit_code = stopped.exit_code
-            raise
+
+    def close(self) -> None:
+        """Give the job up, once its record is complete."""
+        if self._job:
+            self._job.claim.release()
 
 
 def _is_ids(settings: Mapping[str, Any]) -> bool:
@@ -182,11 +191,22 @@ def main(script: str, doc: str | None, argv: list[str]) -> int:
     for folder in (Path.cwd(), Path(script).resolve().parent.parent):
         load_dotenv(folder / ".env")
     argv = _keep_names_as_typed(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     command = Command(argv)
     try:
         make_experiment(Path(script), doc, command).run_commandline(argv)
-    except Stopped:
-        return command.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except Stopped as stopped:
+        return stopped.exit_code
+    finally:
+        command.close()
     return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    """End in good order before and after the workers' time; the launcher has handlers of its own.
+
+    Only once: a second signal must not cut the closing short.
+    """
+    signal.signal(number, signal.SIG_IGN)
+    raise Stopped(number)

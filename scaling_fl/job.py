@@ -1,6 +1,8 @@
 """A job: what several starts of one federation have in common, found by its checkpoint folder."""
 
+import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -48,8 +50,8 @@ class Job:
         )
 
     def end(self, status: str, message: str = "") -> None:
+        """Journal the end; the claim stays until the run's record is complete, too."""
         self.journal.append("end", status=status, message=message)
-        self.claim.release()
 
 
 def default_name(task_name: str) -> str:
@@ -68,33 +70,38 @@ def open_job(config: Config) -> Job:
     name = config.job_name or default_name(config.task_name)
     storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
     claim = Claim.acquire(storage)
-    path = _journal_path(storage, config, name)
-    record = fold(JournalTail(path).read_new())
-    if config.job_name is None and record.job_name:
-        name = record.job_name  # a folder of checkpoints is enough to name the job
-    if record.job_name not in (None, "", name):
+    try:
+        path = _journal_path(storage, Path(config.tracking.runs_dir))
+        record = fold(JournalTail(path).read_new())
+        if config.job_name is None and record.job_name:
+            name = record.job_name  # a folder of checkpoints is enough to name the job
+        if record.job_name not in (None, "", name):
+            raise JobMismatch(
+                f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
+                f"job_name={name}; use that name to continue it, or another folder."
+            )
+        return Job(name, storage.url, Journal(path), record, record.uid or uuid.uuid4().hex, claim)
+    except BaseException:
         claim.release()
-        raise JobMismatch(
-            f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
-            f"job_name={name}; use that name to continue it, or another folder."
-        )
-    return Job(name, storage.url, Journal(path), record, record.uid or uuid.uuid4().hex, claim)
+        raise
 
 
-def _journal_path(storage: Storage, config: Config, name: str) -> Path:
+def _journal_path(storage: Storage, runs_dir: Path) -> Path:
     """Keep the journal beside local checkpoints; for remote ones here, with a copy beside them."""
     if storage.is_local:
         folder = Path(storage.url)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / JOURNAL
-    folder = Path(config.tracking.runs_dir) / "jobs" / name
+    # By address and not by name: one name in two places is two jobs.
+    digest = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
+    folder = runs_dir / "jobs" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', storage.url)[:60]}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / JOURNAL
     if JOURNAL in storage.names():
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary) / JOURNAL
             storage.fetch(JOURNAL, copy)
-            # Journals only grow, so the longer one has everything.
-            if not path.exists() or copy.stat().st_size > path.stat().st_size:
+            # The one here may be ahead of its copy, unless the job has gone on elsewhere.
+            if not path.exists() or not path.read_bytes().startswith(copy.read_bytes()):
                 shutil.move(copy, path)
     return path

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.node import Node
+from scaling_fl.node import Node, silence_seconds
 
 GRACE_SECONDS = 25.0
 """Time to end by itself after SIGTERM; clusters kill 30 seconds after asking."""
@@ -29,8 +29,8 @@ AFTERMATH_SECONDS = 8.0
 """Time for the other workers to end by themselves after one has failed."""
 
 
-_ASKED = (0, 143, -signal.SIGTERM)
-"""Exit codes of a worker that went to its end or was asked to end."""
+_STOPPED = (143, -signal.SIGTERM)
+"""Exit codes of a worker that was asked to end."""
 
 
 class WorkerFailed(RuntimeError):
@@ -49,8 +49,17 @@ class Worker:
     device_id: int
     process: subprocess.Popen[bytes]
     failure: dict[str, Any] | None = None
+    heard: float | None = None
+    """When a worker of several machines last said that it lives."""
+    was_killed: bool = False
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     buffers: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b""})
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended in silence, and not because it was told to or killed from here."""
+        silent = self.failure is None and not self.was_killed
+        return silent and self.process.poll() not in (None, 0, *_STOPPED)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class WorkerGroup:
                 callbacks.tick()
                 self._end_if_due()
             self._read(callbacks, timeout=0.0)
+            self._end_if_due()
         finally:
             self._kill()
             self._bury()
@@ -164,7 +174,9 @@ class WorkerGroup:
             callbacks.stray(f"[worker {worker.index}] {line}")
             return
         event = json.loads(line)
-        if event["event"] == "failed":
+        if event["event"] == "alive":
+            worker.heard = time.monotonic()
+        elif event["event"] == "failed":
             worker.failure = event
         else:
             callbacks.event(event)
@@ -174,13 +186,32 @@ class WorkerGroup:
 
     def _end_if_due(self) -> None:
         """Ask all workers to end after a signal or a failure, and make them when they do not."""
+        self._find_silent()
         asked = self._stop_by < float("inf")
+        if not asked and not self._signals and self._was_stopped():
+            self._signals.append(signal.SIGTERM)
         if not asked and self._signals:
             self._ask(GRACE_SECONDS)
         elif not asked and any(w.failure or w.process.poll() for w in self._workers):
             self._ask(AFTERMATH_SECONDS)
         elif time.monotonic() > self._stop_by or len(self._signals) > 1:
             self._kill()
+
+    def _was_stopped(self) -> bool:
+        """Say whether a worker was stopped by another than this process, as on another machine."""
+        stopped = any(w.process.poll() in _STOPPED and not w.failure for w in self._workers)
+        kinds = {w.failure["kind"] for w in self._workers if w.failure}
+        return stopped and kinds <= {"peer"} and not any(w.died for w in self._workers)
+
+    def _find_silent(self) -> None:
+        """Give up a worker that stands still; a worker watches the others, but not itself."""
+        limit = silence_seconds() + 5.0  # the worker's own vigil, if it can, speaks first
+        for w in self._workers:
+            is_late = w.heard is not None and time.monotonic() - w.heard > limit
+            if is_late and not w.failure and w.process.poll() is None:
+                text = f"{_who(w)} has been silent for {limit:.0f} s; it was ended."
+                w.failure = {"kind": "silent", "message": text}
+                w.process.kill()
 
     def _ask(self, grace_seconds: float) -> None:
         self._stop_by = time.monotonic() + grace_seconds
@@ -190,6 +221,7 @@ class WorkerGroup:
     def _kill(self) -> None:
         for worker in self._workers:
             if worker.process.poll() is None:
+                worker.was_killed = True
                 worker.process.kill()
 
     def _bury(self) -> None:
@@ -205,7 +237,7 @@ class WorkerGroup:
             return
         # A worker that was killed says nothing; those that then lose it only report the loss, and
         # those that were asked to end say nothing either.
-        silent = [w for w in self._workers if not w.failure and w.process.returncode not in _ASKED]
+        silent = [w for w in self._workers if w.died]
         failed = [w for w in self._workers if w.failure]
         failed.sort(key=lambda w: (w.failure or {})["kind"] == "peer")
         for worker in [*silent, *failed]:
@@ -214,9 +246,12 @@ class WorkerGroup:
             raise WorkerFailed(_epitaph(worker), "\n".join(worker.last_lines))
 
 
+def _who(worker: Worker) -> str:
+    return f"worker {worker.index} (site id {worker.device_id}, process {worker.process.pid})"
+
+
 def _epitaph(worker: Worker) -> str:
-    code = worker.process.returncode
-    who = f"worker {worker.index} (site id {worker.device_id}, process {worker.process.pid})"
+    code, who = worker.process.returncode, _who(worker)
     if code >= 0:
         return f"{who} ended with exit code {code} without a word."
     name = signal.Signals(-code).name
@@ -228,4 +263,7 @@ def _worker_environment(num_threads: int) -> dict[str, str]:
     """The workers' environment: threads pinned, and none of the tracking database's secrets."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SACRED_")}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
-    return kept | threads | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    # Connections that break are told in a sentence of ours, not in a trace of C++ frames.
+    quiet = {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+    fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    return kept | threads | quiet | fixed

@@ -23,6 +23,8 @@ class Node:
     host: str = "127.0.0.1"
     port: int = 0
     agent_store: bool = False
+    local_rank: int = 0
+    """Which of torchrun's processes on this machine this is; the first one speaks for all."""
 
     @property
     def sites(self) -> list[int]:
@@ -71,6 +73,7 @@ def read_node(site_ids: Sequence[int], environ: Mapping[str, str]) -> Node:
         site_ids=[site for site in site_ids if site == mine],
         device_ids=[mine],
         agent_store=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        local_rank=local_rank,
         **meeting,
     )
 
@@ -81,6 +84,11 @@ def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
         return int(text)
     except ValueError:
         raise PlacementError(f"{name} must be a whole number, got {text!r}.") from None
+
+
+def silence_seconds() -> float:
+    """How long a worker of several machines may be silent before it counts as lost."""
+    return float(os.environ.get("SCALING_FL_SILENCE_SECONDS", "20"))
 
 
 def available_cores() -> int:

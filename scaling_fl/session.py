@@ -1,6 +1,7 @@
 """One start of a job in the parent process: from a checked configuration to the summary."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Stopped(KeyboardInterrupt):
     STATUS = "INTERRUPTED"
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.exit_code = 128 + signal_number
 
 
@@ -51,6 +52,8 @@ class Session:
         self._job, self._folder, self._mirror = job, folder, mirror
         self._resume_command = resume_command
         self._console = Console(log=folder.log if folder else None)
+        if mirror:
+            mirror.note = self._console.warn
         self._tail = JournalTail(job.journal.path) if job else None
         self._record = job.record if job else None
         self._refreshed = 0.0
@@ -70,10 +73,12 @@ class Session:
                 self._job.begin(self._folder.run_id)
             stopped_by = self._run_workers()
             if stopped_by:
-                status, message = "INTERRUPTED", f"stopped by signal {stopped_by}"
                 raise Stopped(stopped_by)
             status = self._final_status()
             return self._last_metrics()
+        except Stopped as stopped:
+            status, message = stopped.STATUS, str(stopped)
+            raise
         except WorkerFailed as error:
             message = str(error)
             if error.report:
@@ -102,6 +107,8 @@ class Session:
         return self._config.num_threads or max(1, available_cores() // workers)
 
     def _show(self, event: Mapping[str, Any]) -> None:
+        if self._node.local_rank:
+            return
         fields = {key: value for key, value in event.items() if key != "event"}
         if event["event"] == "progress":
             self._console.client_progress(num_rounds=self._config.num_rounds, **fields)

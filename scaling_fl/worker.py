@@ -17,13 +17,17 @@ from typing import Any
 import torch
 
 from scaling_fl.build import USER_ERRORS, Federation, build, choose_device
-from scaling_fl.config import read_config
+from scaling_fl.config import Config, read_config
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.node import silence_seconds
 from scaling_fl.runtime.exchange import Meeting, PeerLost, connect
-from scaling_fl.runtime.vigil import Vigil
+from scaling_fl.runtime.vigil import Reason, Vigil
+
+ORPHAN_SECONDS = 2.0
+"""Time to tell the other machines that this one's parent process is gone."""
 
 
 class Stopped(BaseException):
@@ -63,7 +67,7 @@ class Worker:
             self._federate()
         except Stopped:
             self._save_unsaved()
-            self._publish("the run was stopped there")
+            self._publish("", was_asked=True)
             return 143
         except USER_ERRORS as error:
             return self._fail("user", str(error))
@@ -80,14 +84,23 @@ class Worker:
         orders = self._orders
         config = read_config(orders["config"], num_nodes=orders["meeting"]["num_nodes"])
         torch.set_num_threads(orders["num_threads"])
-        meeting = Meeting(**orders["meeting"])
+        terms = _terms(config, orders["meeting"]["num_nodes"])
+        meeting = Meeting(**orders["meeting"], terms=terms)
         speaks = meeting.local_index == 0
         device = choose_device(config.device, orders["device_id"])
-        self._exchange = connect(meeting, device, self._note)
-        if meeting.store_path is None and self._exchange.size > 1:
-            self._vigil = Vigil(
-                meeting.host, meeting.port, self._exchange.rank, self._exchange.size, self._lost
-            )
+
+        def met(rank: int, size: int) -> None:
+            if meeting.store_path is None and size > 1:
+                self._vigil = Vigil(
+                    (meeting.host, meeting.port),
+                    rank,
+                    size,
+                    silence_seconds=silence_seconds(),
+                    lost=self._lost,
+                    alive=self._alive,
+                )
+
+        self._exchange = connect(meeting, device, self._note, met=met)
         federation = build(
             config,
             self._exchange,
@@ -147,9 +160,24 @@ class Worker:
     def _mute(self, text: str) -> None:
         self._check()
 
-    def _lost(self, reason: str) -> None:
+    def _alive(self) -> None:
+        self._channel.emit("alive")
+
+    def orphaned(self) -> None:
+        """End this process, whose parent is gone, from the lifeline's thread."""
+        threading.Timer(ORPHAN_SECONDS, os._exit, (1,)).start()
+        if self._vigil:
+            self._vigil.publish("its parent process is gone")
+            self._vigil.close()
+        os._exit(1)
+
+    def _lost(self, reason: Reason) -> None:
         """End this process from the vigil's thread: the main one may be stuck in a collective."""
-        self._channel.emit("failed", kind="peer", message=f"stopped because of {reason}")
+        text = f"stopped because {reason.text}"
+        if reason.was_asked:
+            self._channel.emit("note", text=text)
+            os._exit(143)
+        self._channel.emit("failed", kind="peer", message=text)
         os._exit(1)
 
     def _explain(self, error: Exception) -> int:
@@ -157,12 +185,16 @@ class Worker:
         self._save_unsaved()
         if self._stop_asked.is_set():
             return 143
-        if self._exchange is not None and self._exchange.size > 1 and _is_connection_error(error):
-            reason = self._vigil.reason(patience_seconds=3.0) if self._vigil else None
-            cause = reason or f"lost contact with another worker ({_first_line(error)})"
-            return self._fail("peer", f"stopped because of {cause}" if reason else cause)
-        text = f"{type(error).__name__}: {_first_line(error)}"
-        return self._fail("bug", text, traceback.format_exc())
+        alone = self._exchange is not None and self._exchange.size == 1
+        if alone or not _is_connection_error(error):
+            text = f"{type(error).__name__}: {_first_line(error)}"
+            return self._fail("bug", text, traceback.format_exc())
+        reason = self._vigil.reason(patience_seconds=3.0) if self._vigil else None
+        if reason and reason.was_asked:
+            self._channel.emit("note", text=f"stopped because {reason.text}")
+            return 143
+        cause = f"stopped because {reason.text}" if reason else _loss(error)
+        return self._fail("peer", cause)
 
     def _fail(self, kind: str, message: str, trace: str = "") -> int:
         if kind != "peer":
@@ -171,9 +203,9 @@ class Worker:
         self._channel.emit("failed", kind=kind, message=message, traceback=trace)
         return 1
 
-    def _publish(self, message: str) -> None:
+    def _publish(self, message: str, *, was_asked: bool = False) -> None:
         if self._vigil:
-            self._vigil.publish(message)
+            self._vigil.publish(message, was_asked=was_asked)
 
     def _save_unsaved(self) -> None:
         """Keep the last finished round; failing to must not hide why the run ends."""
@@ -183,6 +215,21 @@ class Worker:
             self._federation.save_unsaved()
         except OSError as error:
             self._channel.emit("note", text=str(error))
+
+
+def _terms(config: Config, num_nodes: int) -> dict[str, Any]:
+    """List what must be the same on all machines, or they would wait for each other in vain."""
+    local = ("train_path", "test_path")
+    names = ("num_rounds", "num_clients", "min_clients", "eval_every", "per_class_metrics")
+    settings = {name: value for name, value in config.identity().items() if name not in local}
+    return settings | {name: getattr(config, name) for name in names} | {"WORLD_SIZE": num_nodes}
+
+
+def _loss(error: Exception) -> str:
+    """Name the loss of a peer without the library's place in its source and its advice."""
+    text = _first_line(error).rpartition("] ")[2] if ": [" in _first_line(error) else ""
+    detail = (text or _first_line(error)).partition(". ")[0]
+    return f"lost contact with another worker ({detail}); its own output says why."
 
 
 def _is_connection_error(error: Exception) -> bool:
@@ -195,18 +242,20 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
 
 
-def _die_with_parent(on_exit: Callable[[int], None] = os._exit) -> None:
-    """End this process when standard input closes: the parent is gone, however it went."""
+def _watch_parent(orphaned: Callable[[], None]) -> None:
+    """Wait until standard input closes: then the parent is gone, however it went."""
     while sys.stdin.buffer.read(1):
         time.sleep(0.1)
-    on_exit(1)
+    orphaned()
 
 
 def main() -> None:
     orders = json.loads(sys.stdin.buffer.readline())
     channel = Channel()
-    threading.Thread(target=_die_with_parent, name="lifeline", daemon=True).start()
-    code = Worker(orders, channel).run()
+    worker = Worker(orders, channel)
+    lifeline = threading.Thread(target=_watch_parent, args=(worker.orphaned,), daemon=True)
+    lifeline.start()
+    code = worker.run()
     sys.stderr.flush()
     # Skip the interpreter's teardown: a stuck collective thread must not keep the process alive.
     os._exit(code)

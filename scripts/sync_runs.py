@@ -10,6 +10,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
@@ -86,31 +90,40 @@ def _is_ours(run: Path) -> bool:
 def _deliver_all(runs: list[Path], settings: MongoSettings, *, again: bool) -> int:
     from pymongo.errors import PyMongoError
 
-    whole = ALL_DELIVERED
     try:
         with settings.connect(socket_seconds=SOCKET_SECONDS) as client:
             client.admin.command("ping")
-            for run in runs:
-                if not _is_ours(run):
-                    print(f"run {run.name}: passed over, it is not a run of this project")
-                    continue
-                if not again and is_delivered(run, settings):
-                    print(f"run {run.name}: already delivered")
-                    continue
-                try:
-                    number = deliver(run, client[settings.database], settings)
-                    print(f"run {run.name}: delivered to {settings.target} as run {number}")
-                except (OSError, LookupError, ValueError) as error:
-                    print(f"run {run.name}: cannot be read ({type(error).__name__}: {error})")
-                    whole = NOT_DELIVERED
+            database = client[settings.database]
+            whole = [_deliver_one(run, database, settings, again=again) for run in runs]
     except SettingsError as error:
         print(f"sync_runs: {error}.", file=sys.stderr)
         return MISUSED
     except PyMongoError as error:
         sentence = failure_sentence(error, settings)
-        print(f"sync_runs: {sentence}; try again when it is back.", file=sys.stderr)
+        print(f"sync_runs: {sentence}; nothing is lost, try again later.", file=sys.stderr)
         return NOT_DELIVERED
-    return whole
+    return ALL_DELIVERED if all(whole) else NOT_DELIVERED
+
+
+def _deliver_one(
+    run: Path, database: "Database[dict[str, Any]]", settings: MongoSettings, *, again: bool
+) -> bool:
+    """Deliver a run, print its line, and tell whether there is nothing left of it to deliver."""
+    from bson.errors import BSONError
+
+    if not _is_ours(run):
+        print(f"run {run.name}: passed over, it is not a run of this project")
+        return True
+    if not again and is_delivered(run, settings):
+        print(f"run {run.name}: already delivered")
+        return True
+    try:
+        number = deliver(run, database, settings)
+    except (BSONError, OSError, LookupError, ValueError) as error:
+        print(f"run {run.name}: cannot be delivered ({type(error).__name__}: {error})")
+        return False
+    print(f"run {run.name}: delivered to {settings.target} as run {number}")
+    return True
 
 
 if __name__ == "__main__":

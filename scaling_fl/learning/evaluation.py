@@ -11,7 +11,7 @@ from scaling_fl.learning.batches import Batch
 
 _LOSS_UNIT = 2.0**32
 _LARGEST_LOSS = 2.0**10
-"""Losses are summed in units of 2**-32; 2**21 examples of the largest loss still fit 63 bits."""
+"""Losses are summed in units of 2**-32; almost 2**21 examples of the largest loss fit 63 bits."""
 
 
 def count(
@@ -47,22 +47,23 @@ def metrics(counts: Tensor, label_names: list[str], *, per_class: bool) -> dict[
     counts as 0, as in scikit-learn with ``zero_division=0`` and all labels named.
     """
     num_labels = len(label_names)
-    values = counts.cpu().numpy()
-    confusion = values[:-2].reshape(num_labels, num_labels)
+    totals = counts.cpu().numpy()
+    confusion = totals[:-2].reshape(num_labels, num_labels)
     num_examples = int(confusion.sum())
     right = np.diag(confusion).astype(np.float64)
     sizes = confusion.sum(1) + confusion.sum(0)
     f1 = 2 * right / np.maximum(sizes, 1)
     result = {
-        "validation.loss": float(values[-2] / _LOSS_UNIT / num_examples),
+        "validation.loss": float(totals[-2] / _LOSS_UNIT / num_examples),
         "validation.accuracy": float(right.sum() / num_examples),
         "validation.f1_macro": float(f1.mean()),
     }
-    if values[-1]:
+    if totals[-1]:
         result["validation.loss"] = float("inf")
     if per_class:
+        precision = right / np.maximum(confusion.sum(0), 1)
         recall = right / np.maximum(confusion.sum(1), 1)
-        for name, label_f1, label_recall in zip(label_names, f1, recall, strict=True):
-            result[f"validation.f1.{name}"] = float(label_f1)
-            result[f"validation.recall.{name}"] = float(label_recall)
+        for kind, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+            for name, value in zip(label_names, values, strict=True):
+                result[f"validation.{kind}.{name}"] = float(value)
     return result

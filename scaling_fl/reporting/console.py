@@ -159,7 +159,7 @@ class _Picture:
     def __init__(self) -> None:
         self.stage = ""
         self._round = self._num_rounds = self._done = self._first = 0
-        self._clients_done = 0
+        self._clients_done: frozenset[int] = frozenset()
         self._rows: dict[int, tuple[int, int, float]] = {}
         self._began = time.monotonic()
 
@@ -172,7 +172,7 @@ class _Picture:
         if step < num_steps:
             rows[client] = (step, num_steps, loss)
         else:
-            self._clients_done += 1
+            self._clients_done = self._clients_done | {client}
         self._rows = rows
 
     def finish(self, round: int, num_rounds: int) -> None:
@@ -185,7 +185,7 @@ class _Picture:
             # A resumed run starts in the middle; its pace is that of its own rounds.
             self._began, self._first, self._done = time.monotonic(), round - 1, round - 1
         self._round, self._num_rounds, self.stage = round, num_rounds, ""
-        self._clients_done, self._rows = 0, {}
+        self._clients_done, self._rows = frozenset(), {}
 
     def render(self) -> "RenderableType":
         from rich.spinner import Spinner
@@ -199,7 +199,9 @@ class _Picture:
         for client, (step, num_steps, loss) in rows:
             self._add_bar(table, f"  client {client}", step, num_steps, f"loss {loss:.4f}")
         if self._clients_done:
-            table.add_row(f"  {self._clients_done} done")
+            waits = "" if self._rows else ", merging and evaluating"
+            done = len(self._clients_done)
+            table.add_row(f"  {done} client{'s'[: done > 1]} done{waits}")
         return table
 
     def _add_bar(self, table: Any, name: str, done: int, total: int, note: str) -> None:

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any
@@ -25,6 +25,9 @@ JOIN_SLICE = timedelta(seconds=5)
 COLLECTIVE_TIMEOUT = timedelta(
     hours=6
 )  # a dead peer is found by its closed connection, not by this
+
+FAREWELL_SECONDS = 2.0
+"""Time for the other machines to read what this one has told them before it ends."""
 
 
 class PeerLost(RuntimeError):
@@ -47,14 +50,19 @@ class Meeting:
     host: str = "127.0.0.1"
     port: int = 0
     agent_store: bool = False
+    terms: dict[str, Any] = field(default_factory=dict)
+    """What must be the same on all machines, by name."""
 
 
 class GroupExchange:
     """The exchange of several workers over NCCL (GPU) or gloo (CPU)."""
 
-    def __init__(self, rank: int, size: int, sites: list[int], device: torch.device) -> None:
+    def __init__(
+        self, rank: int, size: int, sites: list[int], device: torch.device, store: dist.Store
+    ) -> None:
         self.rank, self.size, self.sites = rank, size, sites
-        self._device = device
+        # The first worker's store serves all others, so it lives as long as its exchange.
+        self._device, self._store = device, store
 
     def total(self, tensor: Tensor) -> Tensor:
         """Add an integer tensor across workers, in place; integers make the order irrelevant."""
@@ -85,11 +93,20 @@ class GroupExchange:
         dist.destroy_process_group()
 
 
-def connect(meeting: Meeting, device: torch.device, note: Callable[[str], None]) -> Exchange:
+def connect(
+    meeting: Meeting,
+    device: torch.device,
+    note: Callable[[str], None],
+    *,
+    met: Callable[[int, int], None] = lambda rank, size: None,
+) -> Exchange:
     """Meet the other workers and return the exchange.
 
+    ``met`` is told this worker's rank and their number before the connections between them are
+    made, which may wait for a worker that is gone by then.
+
     Raises:
-        PeerLost: the other machines did not come in time.
+        PeerLost: the other machines did not come in time, or have other settings.
     """
     num_local = max(meeting.sites) + 1
     if meeting.num_nodes == 1 and num_local == 1:
@@ -112,6 +129,7 @@ def connect(meeting: Meeting, device: torch.device, note: Callable[[str], None])
         for local in node["sites"]
     ]
     rank, size = offsets[meeting.node_rank] + meeting.local_index, offsets[-1]
+    met(rank, size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
@@ -122,7 +140,7 @@ def connect(meeting: Meeting, device: torch.device, note: Callable[[str], None])
         timeout=COLLECTIVE_TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
-    return GroupExchange(rank, size, sites, device)
+    return GroupExchange(rank, size, sites, device, store)
 
 
 def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
@@ -158,23 +176,53 @@ def _join(
     """Tell the other nodes which sites this one has, and learn theirs, in node order."""
     mine = {"sites": meeting.sites, "device": device.type, "host": socket.gethostname()}
     if meeting.local_index == 0:
-        store.set(f"node/{meeting.node_rank}", json.dumps(mine))
+        terms = json.dumps(mine | {"terms": meeting.terms})
+        store.set(f"node/{meeting.node_rank}", terms)
     deadline = time.monotonic() + join_seconds()
     nodes = []
-    for node in range(meeting.num_nodes):
-        while True:
-            try:
-                store.wait([f"node/{node}"], JOIN_SLICE)
-                break
-            except (dist.DistError, RuntimeError) as error:
-                if time.monotonic() > deadline:
-                    raise PeerLost(
-                        f"node {node} of {meeting.num_nodes} did not come within "
-                        f"{join_seconds():.0f} s; start it with RANK={node} or lower WORLD_SIZE."
-                    ) from error
-                note(f"waiting for node {node} of {meeting.num_nodes}")
-        nodes.append(json.loads(store.get(f"node/{node}")))
+    for number in range(meeting.num_nodes):
+        node = _wait_for_node(store, number, meeting, deadline, note)
+        try:
+            _compare(meeting.terms, node["terms"], f"node {number} ({node['host']})")
+        except PeerLost:
+            time.sleep(FAREWELL_SECONDS)
+            raise
+        nodes.append(node)
     return nodes
+
+
+def _wait_for_node(
+    store: dist.Store,
+    number: int,
+    meeting: Meeting,
+    deadline: float,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    while True:
+        try:
+            store.wait([f"node/{number}"], JOIN_SLICE)
+            return dict(json.loads(store.get(f"node/{number}")))
+        except dist.DistNetworkError as error:
+            raise PeerLost(
+                f"the first machine, {meeting.host}:{meeting.port}, was lost before node {number} "
+                f"of {meeting.num_nodes} came; its own output says why."
+            ) from error
+        except (dist.DistError, RuntimeError) as error:
+            if time.monotonic() > deadline:
+                raise PeerLost(
+                    f"node {number} of {meeting.num_nodes} did not come within "
+                    f"{join_seconds():.0f} s; start it with RANK={number} or lower WORLD_SIZE."
+                ) from error
+            note(f"waiting for node {number} of {meeting.num_nodes}")
+
+
+def _compare(mine: dict[str, Any], theirs: dict[str, Any], who: str) -> None:
+    keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
+    if keys:
+        listed = ", ".join(f"{key} is {mine.get(key)} here and {theirs.get(key)}" for key in keys)
+        raise PeerLost(
+            f"all machines must have the same settings, and {listed} on {who}; give all the same."
+        )
 
 
 def join_seconds() -> float:

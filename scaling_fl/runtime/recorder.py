@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,8 @@ class Recorder:
         self._journal, self._checkpoints, self._identity = journal, checkpoints, identity
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
         self._recorded = self._saved = 0
+        self._retry_at: float | None = None
+        """When to make up for a save that failed, on the monotonic clock."""
         self._previous_digest = ""
         self._cohort: list[int] = []
         self.num_threads: int | None = None
@@ -113,19 +116,39 @@ class Recorder:
         )
         self._recorded = state.round
         last = state.round == self._num_rounds
-        if last or state.round % self._save_every == 0:
+        if last or self._is_due(state.round):
+            began = time.monotonic()
             try:
                 self._save(state)
             except CheckpointError as error:
                 if last:
                     raise
-                self._note(f"{error} The run goes on; the next round is saved instead.")
+                self._postpone(error, time.monotonic() - began)
         return state.digest
 
+    def _is_due(self, round_number: int) -> bool:
+        if self._retry_at is not None:
+            return time.monotonic() >= self._retry_at
+        return round_number % self._save_every == 0
+
+    def _postpone(self, error: CheckpointError, spent_seconds: float) -> None:
+        """Train for as long as the failed attempt took, so that an outage stops no run."""
+        self._retry_at = time.monotonic() + spent_seconds
+        self._note(
+            f"{str(error).rstrip('.')}; the run goes on, and a later round is saved instead."
+        )
+
     def save_unsaved(self, state: GlobalState) -> None:
-        """Save the last recorded round if it is not saved; for a run that ends early."""
-        if self._recorded == state.round > self._saved:
-            self._save(state)
+        """Save the last recorded round of a run that ends early, if it is not saved.
+
+        Failing to is only noted: the run has its own reason to end. The last round of a run is
+        left alone, because recording it has saved it or failed to.
+        """
+        if self._recorded == state.round > self._saved and state.round < self._num_rounds:
+            try:
+                self._save(state)
+            except CheckpointError as error:
+                self._note(str(error))
 
     def _save(self, state: GlobalState) -> None:
         path = self._checkpoints.save(
@@ -145,7 +168,7 @@ class Recorder:
             },
             journal=self._journal.path,
         )
-        self._saved = state.round
+        self._saved, self._retry_at = state.round, None
         self._journal.append("checkpoint", round=state.round, path=path, digest=state.digest)
 
 

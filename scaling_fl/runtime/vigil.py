@@ -1,66 +1,97 @@
 """Notice within seconds that a worker on another machine is gone, and say why if it is known.
 
-A closed connection ends most waits by itself, but not a lost network or a stuck GPU kernel. Every
-worker of a federation over several machines therefore beats in the shared store, watches the next
-worker's beat, and reads the one key under which a failing worker leaves its reason.
+A closed connection ends most waits by itself, but not a lost network, a machine that stands still
+or a stuck GPU kernel. Every worker of a federation over several machines therefore beats in the
+shared store, watches the next worker's beat, and reads the one key under which a worker that ends
+early leaves its reason.
 """
 
 import json
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
-_REASON = "vigil/reason"
+_REASON, _DONE = "vigil/reason", "done"
+_BEAT_SECONDS = 1.0
+LINGER_SECONDS = 4.0
+_STARTS = 3
+"""Times the usual silence is allowed before the first beat: machines do not start equally fast."""
 
 
-def silence_seconds() -> float:
-    """How long a worker may be silent before it counts as lost."""
-    return float(os.environ.get("SCALING_FL_SILENCE_SECONDS", "20"))
+@dataclass(frozen=True)
+class Reason:
+    """Why the run ends: a clause that follows "because", and whether it was asked to end."""
+
+    text: str
+    was_asked: bool = False
 
 
 class Vigil:
-    """A thread with a store connection of its own, so that it never waits for a collective."""
+    """Two threads that never wait for a collective: one talks to the store, one times it.
+
+    ``lost`` is called at most once, on one of them, and may end the process. ``alive`` is called
+    every second.
+    """
 
     def __init__(
-        self, host: str, port: int, rank: int, size: int, lost: Callable[[str], None]
+        self,
+        address: tuple[str, int],
+        rank: int,
+        size: int,
+        *,
+        silence_seconds: float,
+        lost: Callable[[Reason], None],
+        alive: Callable[[], None],
     ) -> None:
-        self._address, self._rank, self._size, self._lost = (host, port), rank, size, lost
-        self._stop = threading.Event()
+        self._address, self._rank, self._size = address, rank, size
+        self._silence_seconds, self._lost, self._alive = silence_seconds, lost, alive
+        self._host = socket.gethostname()
+        self._stop, self._stopped_watching = threading.Event(), threading.Event()
+        self._answered = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="vigil", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._time_store, name="vigil-timer", daemon=True).start()
 
-    def publish(self, message: str) -> None:
-        """Leave the first reason why the run ends, for the others to show."""
+    def publish(self, message: str, *, was_asked: bool = False) -> None:
+        """Leave the reason why the run ends, unless there is one, for the others to show."""
+        verb = "was asked to stop" if was_asked else f"failed: {message}"
+        reason = Reason(f"worker {self._rank} on {self._host} {verb}", was_asked)
         try:
-            store = self._connect()
-            reason = {"rank": self._rank, "host": socket.gethostname(), "message": message}
-            store.compare_set(_REASON, "", json.dumps(reason))
+            self._leave(self._connect(), reason)
         except RuntimeError:
             pass  # the store went down with its worker; the others see that by themselves
 
-    def reason(self, patience_seconds: float) -> str | None:
-        """Return the published reason, waiting a little for it."""
+    def reason(self, patience_seconds: float) -> Reason | None:
+        """Return why a connection broke: what was published, else whose beat has stopped."""
         deadline = time.monotonic() + patience_seconds
         try:
             store = self._connect()
-            while True:
-                if found := self._read(store):
+            before = self._beats(store)
+            while time.monotonic() < deadline:
+                if found := self._published(store):
                     return found
-                if time.monotonic() > deadline:
-                    return None
                 time.sleep(0.2)
+            now = self._beats(store)
         except RuntimeError:
             return None
+        still = [rank for rank, beat in now.items() if beat == before.get(rank)]
+        still = [rank for rank in still if rank != self._rank and now[rank] != _DONE]
+        return Reason(f"worker {still[0]} on {_host(now[still[0]])} is gone") if still else None
 
-    def close(self) -> None:
+    def close(self, linger_seconds: float = LINGER_SECONDS) -> None:
+        """Say goodbye; the first worker, in whom the store may live, waits for the others'."""
         self._stop.set()
         self._thread.join(timeout=5)
+        try:
+            self._linger(self._connect() if self._rank == 0 else None, linger_seconds)
+        except RuntimeError:
+            pass  # torchrun's store, which ends when torchrun does
 
     def _connect(self) -> Any:
         host, port = self._address
@@ -68,33 +99,77 @@ class Vigil:
             host, port, is_master=False, timeout=timedelta(seconds=10), wait_for_workers=False
         )
 
-    def _read(self, store: Any) -> str | None:
+    def _beats(self, store: Any) -> dict[int, str]:
+        keys = {rank: f"vigil/{rank}" for rank in range(self._size)}
+        return {r: store.get(key).decode() for r, key in keys.items() if store.check([key])}
+
+    def _published(self, store: Any) -> Reason | None:
         if not store.check([_REASON]):
             return None
         found = json.loads(store.get(_REASON) or "{}")
         if not found or found["rank"] == self._rank:
             return None
-        return f"worker {found['rank']} on {found['host']}: {found['message']}"
+        return Reason(found["text"], found["was_asked"])
+
+    def _leave(self, store: Any, reason: Reason) -> None:
+        record = {"rank": self._rank, "text": reason.text, "was_asked": reason.was_asked}
+        store.compare_set(_REASON, "", json.dumps(record))
+
+    def _linger(self, store: Any, seconds: float) -> None:
+        """Keep the first worker, and so the store, until the others have read what they need."""
+        deadline = time.monotonic() + seconds
+        while self._rank == 0 and time.monotonic() < deadline:
+            beats = self._beats(store)
+            if all(beat == _DONE for rank, beat in beats.items() if rank):
+                return
+            time.sleep(0.1)
 
     def _run(self) -> None:
-        neighbour = (self._rank + 1) % self._size
-        beat, seen, since = 0, b"", time.monotonic()
         try:
             store = self._connect()
-            while not self._stop.wait(1.0):
-                beat += 1
-                store.set(f"vigil/{self._rank}", str(beat))
-                if reason := self._read(store):
-                    self._lost(reason)
-                    return
-                key = f"vigil/{neighbour}"
-                now = store.get(key) if store.check([key]) else b""
-                if now != seen:
-                    seen, since = now, time.monotonic()
-                elif seen not in (b"", b"done") and time.monotonic() - since > silence_seconds():
-                    self._lost(f"worker {neighbour} has been silent for {silence_seconds():.0f} s")
-                    return
-            store.set(f"vigil/{self._rank}", "done")
+            reason = self._watch(store)
+            self._stopped_watching.set()
+            if reason:
+                self._leave(store, reason)
+            store.set(f"vigil/{self._rank}", _DONE)
+            if reason:
+                self._linger(store, LINGER_SECONDS)
         except RuntimeError:
-            if not self._stop.is_set():
-                self._lost("the first worker, which all others talk to, is gone")
+            # A stop that was asked for here ends the store's host too; all else is a loss.
+            reason = Reason("the first worker, which all others talk to, is gone")
+        if reason and not self._stop.is_set():
+            self._lost(reason)
+
+    def _watch(self, store: Any) -> Reason | None:
+        """Beat and watch until this worker is done or there is a reason to end it."""
+        key = f"vigil/{(self._rank + 1) % self._size}"
+        beat, seen, since = 0, "", time.monotonic()
+        while not self._stop.is_set():
+            beat += 1
+            store.set(f"vigil/{self._rank}", f"{beat} {self._host}")
+            if reason := self._published(store):
+                return reason
+            now = store.get(key).decode() if store.check([key]) else ""
+            self._answered = time.monotonic()
+            if now != seen:
+                seen, since = now, self._answered
+            patience = self._silence_seconds * (1 if seen else _STARTS)
+            if seen != _DONE and self._answered - since > patience:
+                silent = f"{key.replace('vigil/', 'worker ')}{f' on {_host(seen)}' * bool(seen)}"
+                return Reason(f"{silent} has been silent for {patience:.0f} s")
+            self._stop.wait(_BEAT_SECONDS)
+        return None
+
+    def _time_store(self) -> None:
+        """See that the store answers: a machine that stands still keeps its connections open."""
+        while not self._stop.wait(_BEAT_SECONDS):
+            self._alive()
+            silence = time.monotonic() - self._answered
+            if not self._stopped_watching.is_set() and silence > self._silence_seconds:
+                where = ":".join(map(str, self._address))
+                self._lost(Reason(f"{where} has not answered for {self._silence_seconds:.0f} s"))
+                return
+
+
+def _host(beat: str) -> str:
+    return beat.partition(" ")[2]
