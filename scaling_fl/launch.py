@@ -50,7 +50,7 @@ class Worker:
     process: subprocess.Popen[bytes]
     failure: dict[str, Any] | None = None
     heard: float | None = None
-    """When a worker of several machines last said that it lives."""
+    """When a worker of several machines last said that it lives, on the monotonic clock."""
     was_killed: bool = False
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     buffers: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b""})
@@ -103,7 +103,9 @@ class WorkerGroup:
         try:
             self._start(keep_open)
             while any(worker.process.poll() is None for worker in self._workers):
+                now = time.monotonic()
                 self._read(callbacks, timeout=0.1)
+                self._find_silent(now)
                 callbacks.tick()
                 self._end_if_due()
             self._read(callbacks, timeout=0.0)
@@ -175,7 +177,7 @@ class WorkerGroup:
             return
         event = json.loads(line)
         if event["event"] == "alive":
-            worker.heard = time.monotonic()
+            worker.heard = event["at"]
         elif event["event"] == "failed":
             worker.failure = event
         else:
@@ -186,7 +188,6 @@ class WorkerGroup:
 
     def _end_if_due(self) -> None:
         """Ask all workers to end after a signal or a failure, and make them when they do not."""
-        self._find_silent()
         asked = self._stop_by < float("inf")
         if not asked and not self._signals and self._was_stopped():
             self._signals.append(signal.SIGTERM)
@@ -203,11 +204,14 @@ class WorkerGroup:
         kinds = {w.failure["kind"] for w in self._workers if w.failure}
         return stopped and kinds <= {"peer"} and not any(w.died for w in self._workers)
 
-    def _find_silent(self) -> None:
-        """Give up a worker that stands still; a worker watches the others, but not itself."""
+    def _find_silent(self, now: float) -> None:
+        """Give up a worker that stands still; a worker watches the others, but not itself.
+
+        ``now`` is from before the last reading, so that a slow tick makes nobody look silent.
+        """
         limit = silence_seconds() + 5.0  # the worker's own vigil, if it can, speaks first
         for w in self._workers:
-            is_late = w.heard is not None and time.monotonic() - w.heard > limit
+            is_late = w.heard is not None and now - w.heard > limit
             if is_late and not w.failure and w.process.poll() is None:
                 text = f"{_who(w)} has been silent for {limit:.0f} s; it was ended."
                 w.failure = {"kind": "silent", "message": text}

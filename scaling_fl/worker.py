@@ -26,6 +26,8 @@ from scaling_fl.node import silence_seconds
 from scaling_fl.runtime.exchange import Meeting, PeerLost, connect
 from scaling_fl.runtime.vigil import Reason, Vigil
 
+STUCK_SECONDS = 5.0
+"""Time for the main thread to end by itself, and to save, once another worker is lost."""
 ORPHAN_SECONDS = 2.0
 """Time to tell the other machines that this one's parent process is gone."""
 
@@ -54,7 +56,8 @@ class Worker:
 
     def __init__(self, orders: dict[str, Any], channel: Channel) -> None:
         self._orders, self._channel = orders, channel
-        self._stop_asked = threading.Event()
+        self._stop_asked, self._ending = threading.Event(), threading.Event()
+        self._reason: Reason | None = None
         self._exchange: Exchange | None = None
         self._vigil: Vigil | None = None
         self._federation: Federation | None = None
@@ -67,6 +70,8 @@ class Worker:
             self._federate()
         except Stopped:
             self._save_unsaved()
+            if self._reason:
+                return self._end_because(self._reason)
             self._publish("", was_asked=True)
             return 143
         except USER_ERRORS as error:
@@ -161,7 +166,7 @@ class Worker:
         self._check()
 
     def _alive(self) -> None:
-        self._channel.emit("alive")
+        self._channel.emit("alive", at=time.monotonic())
 
     def orphaned(self) -> None:
         """End this process, whose parent is gone, from the lifeline's thread."""
@@ -172,29 +177,36 @@ class Worker:
         os._exit(1)
 
     def _lost(self, reason: Reason) -> None:
-        """End this process from the vigil's thread: the main one may be stuck in a collective."""
+        """End this process, on the vigil's thread if the main one is stuck in a collective."""
+        self._reason = self._reason or reason  # what comes after the first is its consequence
+        self._stop_asked.set()
+        if not self._ending.wait(STUCK_SECONDS):
+            os._exit(self._end_because(self._reason))
+
+    def _end_because(self, reason: Reason) -> int:
+        """Say why another worker ends this one, and return the exit code."""
+        self._ending.set()
         text = f"stopped because {reason.text}"
         if reason.was_asked:
             self._channel.emit("note", text=text)
-            os._exit(143)
+            return 143
         self._channel.emit("failed", kind="peer", message=text)
-        os._exit(1)
+        return 1
 
     def _explain(self, error: Exception) -> int:
         """Tell the loss of another worker, which any collective may meet, from an own error."""
         self._save_unsaved()
+        if self._reason:
+            return self._end_because(self._reason)
         if self._stop_asked.is_set():
             return 143
         alone = self._exchange is not None and self._exchange.size == 1
         if alone or not _is_connection_error(error):
             text = f"{type(error).__name__}: {_first_line(error)}"
             return self._fail("bug", text, traceback.format_exc())
+        self._ending.set()
         reason = self._vigil.reason(patience_seconds=3.0) if self._vigil else None
-        if reason and reason.was_asked:
-            self._channel.emit("note", text=f"stopped because {reason.text}")
-            return 143
-        cause = f"stopped because {reason.text}" if reason else _loss(error)
-        return self._fail("peer", cause)
+        return self._end_because(reason) if reason else self._fail("peer", _loss(error))
 
     def _fail(self, kind: str, message: str, trace: str = "") -> int:
         if kind != "peer":

@@ -8,7 +8,18 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-WORDS = ["raven", "chamber", "heart", "abyss", "cult", "dream", "creature", "mountain", "misery", "ice"]
+WORDS = [
+    "raven",
+    "chamber",
+    "heart",
+    "abyss",
+    "cult",
+    "dream",
+    "creature",
+    "mountain",
+    "misery",
+    "ice",
+]
 _SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _WIDE = {**_SHAPE, "intermediate_size": 32}
 

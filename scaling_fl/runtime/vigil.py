@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -62,10 +63,9 @@ class Vigil:
         """Leave the reason why the run ends, unless there is one, for the others to show."""
         verb = "was asked to stop" if was_asked else f"failed: {message}"
         reason = Reason(f"worker {self._rank} on {self._host} {verb}", was_asked)
-        try:
+        # Where the store went down with its worker, the others see that by themselves.
+        with suppress(RuntimeError):
             self._leave(self._connect(), reason)
-        except RuntimeError:
-            pass  # the store went down with its worker; the others see that by themselves
 
     def reason(self, patience_seconds: float) -> Reason | None:
         """Return why a connection broke: what was published, else whose beat has stopped."""
@@ -88,10 +88,9 @@ class Vigil:
         """Say goodbye; the first worker, in whom the store may live, waits for the others'."""
         self._stop.set()
         self._thread.join(timeout=5)
-        try:
-            self._linger(self._connect() if self._rank == 0 else None, linger_seconds)
-        except RuntimeError:
-            pass  # torchrun's store, which ends when torchrun does
+        with suppress(RuntimeError):  # torchrun's store ends when torchrun does
+            if self._rank == 0:
+                self._linger(self._connect(), linger_seconds)
 
     def _connect(self) -> Any:
         host, port = self._address
@@ -116,9 +115,9 @@ class Vigil:
         store.compare_set(_REASON, "", json.dumps(record))
 
     def _linger(self, store: Any, seconds: float) -> None:
-        """Keep the first worker, and so the store, until the others have read what they need."""
+        """Keep this worker, and so the store, until the others have read what they need."""
         deadline = time.monotonic() + seconds
-        while self._rank == 0 and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             beats = self._beats(store)
             if all(beat == _DONE for rank, beat in beats.items() if rank):
                 return
@@ -132,8 +131,6 @@ class Vigil:
             if reason:
                 self._leave(store, reason)
             store.set(f"vigil/{self._rank}", _DONE)
-            if reason:
-                self._linger(store, LINGER_SECONDS)
         except RuntimeError:
             # A stop that was asked for here ends the store's host too; all else is a loss.
             reason = Reason("the first worker, which all others talk to, is gone")

@@ -62,15 +62,19 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 class Run:
-    """One start of a federation in ``folder``; its results are read from what it left there."""
+    """One start of a federation in ``folder``; its results are read from what it left there.
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    With ``url`` the checkpoints go to an object store, and only the journal is in the folder.
+    """
+
+    def __init__(self, folder: Path, *, url: str | None = None, **changes: Any) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         shared = changes.pop("shared", folder.parent)
         self.config = read_config(settings(shared, **changes))
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
+        self.url = url or str(self.checkpoints)
         self.events: list[dict[str, Any]] = []
         self.stray: list[str] = []
         self.group: WorkerGroup | None = None
@@ -96,7 +100,7 @@ class Run:
         return self
 
     def _orders(self, node: Node) -> dict[str, Any]:
-        job = {"checkpoints": str(self.checkpoints), "journal": str(self.journal)}
+        job = {"checkpoints": self.url, "journal": str(self.journal)}
         return {
             "config": self.config.model_dump(mode="json"),
             "job": job if node.rank == 0 else None,

@@ -148,7 +148,7 @@ def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     away = sync_runs(tmp_path, server.uri)
     assert (away.returncode, away.stdout) == (1, "")
     [sentence] = away.stderr.splitlines()
-    assert sentence.endswith("cannot be reached; try again when it is back.")
+    assert sentence.endswith("cannot be reached; nothing is lost, try again later.")
     server.start()
     target = f"mongodb://{server.host}/sacred"
     first, second = (sync_runs(tmp_path, server.uri) for _ in range(2))
@@ -250,4 +250,4 @@ def test_the_script_passes_over_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert lines[0].startswith("run 1: delivered")
     assert lines[1].startswith("run 7: passed over")
-    assert lines[2].startswith("run 8: cannot be read (FileNotFoundError")
+    assert lines[2].startswith("run 8: cannot be delivered (FileNotFoundError")
