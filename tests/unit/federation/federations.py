@@ -1,0 +1,66 @@
+"""A small federation in one process: the tiny model, made-up texts, and its parts by hand."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.learning.models import load_classifier, load_tokenizer
+from scaling_fl.learning.tokenised import TokenisedExamples
+
+NUM_LABELS = 3
+
+
+def make_examples(num_examples: int, *, seed: int = 0) -> TokenisedExamples:
+    """Make texts of random tokens, one of which tells the label."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num_examples, dtype=np.int64) % NUM_LABELS
+    lengths = rng.integers(3, 12, num_examples)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    token_ids = rng.integers(20, 200, offsets[-1]).astype(np.int32)
+    token_ids[offsets[:-1]] = 10 + labels
+    return TokenisedExamples(token_ids, offsets, labels, 16)
+
+
+def make_trainer(**options: Any) -> LocalTrainer:
+    tokenizer = load_tokenizer("tiny", None)  # type: ignore[arg-type]
+    model = load_classifier(
+        "tiny",
+        num_labels=NUM_LABELS,
+        max_seq_len=16,
+        seed=0,
+        tokenizer=tokenizer,
+        cache_dir=None,  # type: ignore[arg-type]
+    )
+    return LocalTrainer(model, **({"optimiser": "adamw"} | options))
+
+
+def make_clients(
+    trainer: LocalTrainer,
+    parts: list[NDArray[np.int64]],
+    *,
+    batch_size: int = 4,
+    num_epochs: int | None = 1,
+    num_steps: int | None = None,
+    seed: int = 7,
+    examples: TokenisedExamples | None = None,
+) -> Clients:
+    return Clients(
+        trainer,
+        examples or make_examples(48),
+        parts,
+        work=LocalWork(batch_size=batch_size, num_epochs=num_epochs, num_steps=num_steps),
+        pad_token_id=0,
+        seed=seed,
+    )
+
+
+def even_parts(num_clients: int, num_examples: int = 48) -> list[NDArray[np.int64]]:
+    return [np.sort(part) for part in np.array_split(np.arange(num_examples), num_clients)]
+
+
+def start_of(trainer: LocalTrainer) -> torch.Tensor:
+    return trainer.vector.clone()

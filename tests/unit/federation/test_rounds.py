@@ -1,0 +1,228 @@
+"""The loop: resumed equals uninterrupted, what is recorded, and how little memory it takes."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scaling_fl.core.exchange import Exchange, SingleExchange
+from scaling_fl.core.records import RoundReport
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client import Clients
+from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.rounds import Plan, Watch, run_rounds
+from scaling_fl.federation.server import Server
+from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.methods.sampling import sample_cohort
+from scaling_fl.methods.server_optimisers import sgd
+from scaling_fl.methods.weighting import by_examples
+from tests.unit.federation.federations import (
+    even_parts,
+    make_clients,
+    make_examples,
+    make_trainer,
+)
+from tests.unit.federation.worker_threads import on_workers
+
+
+@dataclass
+class Federation:
+    """A worker and all that it was asked to record."""
+
+    state: GlobalState
+    trainer: LocalTrainer
+    clients: Clients
+    plan: Plan
+    reports: list[RoundReport] = field(default_factory=list)
+    vectors: list[torch.Tensor] = field(default_factory=list)
+
+    def run(
+        self,
+        exchange: Exchange | None = None,
+        *,
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[..., None] = lambda *_: None,
+    ) -> "Federation":
+        exchange = exchange or SingleExchange(1)
+
+        def record(state: GlobalState, report: RoundReport) -> None:
+            assert state.round == report.round
+            self.reports.append(report)
+            self.vectors.append(state.vector.clone())
+
+        run_rounds(
+            self.state,
+            self.plan,
+            clients=self.clients,
+            server=Server(exchange, sgd(1.0), self.trainer.vector, min_clients=1),
+            evaluate=Evaluator(
+                self.trainer,
+                make_examples(30, seed=9),
+                ["a", "b", "c"],
+                batch_size=8,
+                pad_token_id=0,
+                per_class=False,
+            ),
+            exchange=exchange,
+            watch=Watch(record=record, progress=progress, check=check),
+        )
+        return self
+
+
+def make_federation(
+    *,
+    num_rounds: int = 4,
+    num_clients: int = 5,
+    cohort_size: int = 3,
+    eval_every: int = 1,
+    learning_rate: Callable[[int], float] = lambda round_number: 1e-2,
+    state: GlobalState | None = None,
+    **options: Any,
+) -> Federation:
+    trainer = make_trainer()
+    examples = make_examples(64)
+    parts = even_parts(num_clients, len(examples))
+    clients = make_clients(trainer, parts, examples=examples, **options)
+
+    def shares(cohort: list[int]) -> dict[int, float]:
+        weights = by_examples([clients.num_examples(client) for client in cohort])
+        return dict(zip(cohort, weights, strict=True))
+
+    plan = Plan(
+        num_rounds=num_rounds,
+        num_clients=num_clients,
+        cohort=lambda number: sample_cohort(
+            seed=3, round_number=number, num_clients=num_clients, size=cohort_size
+        ),
+        shares=shares,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+    )
+    return Federation(state or GlobalState(trainer.vector.clone()), trainer, clients, plan)
+
+
+def results(reports: list[RoundReport]) -> list[dict[str, float]]:
+    return [{k: v for k, v in r.metrics.items() if not k.startswith("time.")} for r in reports]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one() -> None:
+    whole = make_federation(num_rounds=4).run()
+    first = make_federation(num_rounds=2).run()
+    kept = GlobalState(
+        first.state.vector.clone(), round=first.state.round, total_bytes=first.state.total_bytes
+    )
+    second = make_federation(num_rounds=4, state=kept).run()
+    assert torch.equal(second.state.vector, whole.state.vector)
+    assert results(first.reports + second.reports) == results(whole.reports)
+    assert [report.round for report in second.reports] == [3, 4]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_any_number_of_workers_comes_to_the_same(size: int) -> None:
+    federations = [make_federation(num_rounds=2) for _ in range(size + 1)]
+    for federation in federations:
+        for module in federation.trainer.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # it draws from the generator that these threads share
+    alone = federations[size].run()
+    for worker in on_workers(size, lambda exchange: federations[exchange.rank].run(exchange)):
+        assert torch.equal(worker.state.vector, alone.state.vector)
+        assert results(worker.reports) == results(alone.reports)
+
+
+def test_a_round_reports_what_its_clients_did() -> None:
+    federation = make_federation(num_rounds=3).run()
+    bytes_each_way = 4 * federation.trainer.layout.size
+    for number, report in enumerate(federation.reports, start=1):
+        cohort = federation.plan.cohort(number)
+        assert [row.client for row in report.clients] == cohort
+        assert report.metrics["bytes.download"] == 3 * bytes_each_way
+        assert report.metrics["bytes.upload"] == 3 * bytes_each_way
+        assert report.metrics["bytes.total"] == number * 6 * bytes_each_way
+        weights = np.array([row.num_examples for row in report.clients])
+        losses = np.array([row.loss for row in report.clients])
+        assert report.metrics["train.loss"] == pytest.approx(np.average(losses, weights=weights))
+        norms = [row.update_norm for row in report.clients]
+        assert report.metrics["update.norm_mean"] == pytest.approx(np.mean(norms))
+        assert 0 < report.metrics["update.drift"] < max(norms)
+        times = [report.metrics[f"time.{part}_seconds"] for part in ("train", "exchange", "round")]
+        assert times[0] + times[1] <= times[2]
+    first, last = (federation.reports[i].metrics["validation.loss"] for i in (0, -1))
+    assert last < first
+
+
+def test_evaluation_happens_when_due_and_on_the_last_round() -> None:
+    federation = make_federation(num_rounds=5, eval_every=2).run()
+    evaluated = ["validation.loss" in report.metrics for report in federation.reports]
+    assert evaluated == [False, True, False, True, True]
+
+
+def test_each_round_trains_with_its_own_learning_rate() -> None:
+    """A rate of nearly nothing in the second round leaves the state as good as unmoved."""
+    rates = {1: 1e-2, 2: 1e-12, 3: 1e-2}
+    federation = make_federation(num_rounds=3, learning_rate=rates.__getitem__).run()
+    moves = [
+        float((b - a).norm())
+        for a, b in zip(federation.vectors, federation.vectors[1:], strict=False)
+    ]
+    assert moves[0] < 1e-6 < 1e-2 < moves[1]
+
+
+def test_a_stop_in_the_middle_leaves_the_last_finished_round() -> None:
+    whole = make_federation(num_rounds=2).run()
+    stopped = make_federation(num_rounds=5)
+    calls: list[int] = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(stopped.reports) == 2 and len(calls) % 5 == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run(check=check)
+    assert stopped.state.round == 2
+    assert torch.equal(stopped.state.vector, whole.state.vector)
+
+
+def test_64_clients_take_no_more_memory_than_2() -> None:
+    """One model, its gradients, one optimiser state, the global vector and the exact sum."""
+    sizes: dict[int, int] = {}
+    for num_clients in (2, 64):
+        federation = make_federation(
+            num_rounds=2,
+            num_clients=num_clients,
+            cohort_size=num_clients,
+            num_epochs=None,
+            num_steps=1,
+        )
+
+        def weigh(number: int, client: int, *_: object, last: int = num_clients - 1) -> None:
+            # The last turn of a round has all that could have piled up behind it.
+            if (number, client) == (2, last):
+                sizes[last + 1] = live_bytes()
+
+        before = live_bytes() - 4 * 2 * federation.trainer.layout.size  # the model, the state
+        federation.run(progress=weigh)
+        sizes[num_clients] -= before + sum(v.nbytes for v in federation.vectors[:1])
+        size = federation.trainer.layout.size
+        rounding = 2 * 8 * min(size, 1 << 16)
+        # In units of the model: itself, gradients, two moments, global vector, sum of 8 bytes.
+        assert 7 * 4 * size <= sizes[num_clients] <= 7 * 4 * size + rounding + 20_000
+    assert sizes[64] == pytest.approx(sizes[2], abs=5000)  # the batches differ in width
+
+
+def live_bytes() -> int:
+    """Count the bytes of all tensors there are, each storage once."""
+    gc.collect()
+    storages: dict[int, int] = {}
+    for thing in gc.get_objects():
+        if type(thing) in (torch.Tensor, torch.nn.Parameter):
+            for tensor in (thing, thing.grad if thing.is_leaf else None):
+                if tensor is not None:
+                    storage = tensor.untyped_storage()
+                    storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
