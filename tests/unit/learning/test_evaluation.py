@@ -69,7 +69,7 @@ def test_equals_scikit_learn(num_examples: int, num_labels: int, size: int, seed
     macro = f1_score(labels, answers, labels=names, average="macro", zero_division=0)
     assert found["validation.f1_macro"] == pytest.approx(macro)
     loss = log_loss(labels, logits.double().softmax(-1), labels=names)
-    assert found["validation.loss"] == pytest.approx(loss, rel=1e-6)
+    assert found["validation.loss"] == pytest.approx(loss, rel=1e-5, abs=1e-6)
     scores = precision_recall_fscore_support(labels, answers, labels=names, zero_division=0)
     for kind, values in zip(("precision", "recall", "f1"), scores, strict=False):
         ours = [found[f"validation.{kind}.c{i}"] for i in names]
