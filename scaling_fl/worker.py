@@ -58,6 +58,7 @@ class Worker:
         self._orders, self._channel = orders, channel
         self._stop_asked, self._ending = threading.Event(), threading.Event()
         self._reason: Reason | None = None
+        self._is_saving = False
         self._exchange: Exchange | None = None
         self._vigil: Vigil | None = None
         self._federation: Federation | None = None
@@ -151,7 +152,7 @@ class Worker:
         return Watch(record=record, progress=progress, check=self._check)
 
     def _check(self) -> None:
-        if self._stop_asked.is_set():
+        if self._stop_asked.is_set() and not self._is_saving:
             raise Stopped
 
     def _note(self, text: str) -> None:
@@ -223,6 +224,7 @@ class Worker:
         """Keep the last finished round; failing to must not hide why the run ends."""
         if self._federation is None:
             return
+        self._is_saving = True  # what saving has to say must not stop it
         try:
             self._federation.save_unsaved()
         except OSError as error:
@@ -267,10 +269,15 @@ def main() -> None:
     worker = Worker(orders, channel)
     lifeline = threading.Thread(target=_watch_parent, args=(worker.orphaned,), daemon=True)
     lifeline.start()
-    code = worker.run()
-    sys.stderr.flush()
-    # Skip the interpreter's teardown: a stuck collective thread must not keep the process alive.
-    os._exit(code)
+    code = 1
+    try:
+        code = worker.run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        # Skip the interpreter's teardown: a stuck collective must not keep the process alive.
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -115,8 +115,8 @@ class Checkpoints:
         }
         folder = _name(round)
         with self._explained(folder):
-            self._noted(partial(self._storage.sweep, _FOLDER))
-            self._noted(self._remove_torn)
+            if self._storage.is_local:  # what dead runs left may be what fills the disk
+                self._tidy()
             with self._storage.staging() as staging:
                 save_file(layout.views(vector.detach()), staging / STATE)
                 save_file(_plain(optimiser), staging / OPTIMISER)
@@ -126,6 +126,8 @@ class Checkpoints:
                 # An earlier checkpoint of this round must not seem whole while it is replaced.
                 self._storage.delete([f"{folder}/{MANIFEST}"])
                 self._storage.publish(staging, folder, _ORDER)
+        if not self._storage.is_local:  # a store that is away is waited for only once
+            self._tidy()
         self._noted(self._retain)
         return f"{self._storage.url}/{folder}"
 
@@ -179,6 +181,10 @@ class Checkpoints:
             if match and name in _ORDER and folder == _name(int(match[1])):
                 folders.setdefault(int(match[1]), set()).add(name)
         return folders
+
+    def _tidy(self) -> None:
+        self._noted(partial(self._storage.sweep, _FOLDER))
+        self._noted(self._remove_torn)
 
     def _remove_torn(self) -> None:
         folders = self._folders()

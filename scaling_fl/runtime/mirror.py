@@ -146,8 +146,8 @@ class MongoMirror(RunObserver):
         if not self._complete:
             self._tell(
                 f"the database {self._settings.target} has not received all of the run; "
-                f"`scripts/sync_runs.py --runs-dir {self._folder.path.parent}` delivers the rest "
-                f"of {self._folder.path} when it can be reached."
+                f"`./run-local.sh scripts/sync_runs.py --runs-dir {self._folder.path.parent}` "
+                f"delivers the rest of {self._folder.path} when it can be reached."
             )
 
     def _tell(self, text: str) -> None:

@@ -246,3 +246,28 @@ def test_an_upload_that_is_cut_leaves_the_checkpoint_before_it(
     assert resumed.results()["train.loss"][0] == [1, 2, 3]
     whole = Run(tmp_path / "whole", shared=corpus, **changes).start()
     assert resumed.digest == whole.digest
+
+
+@pytest.mark.slow
+def test_a_stop_while_the_store_is_away_is_a_stop(
+    corpus: Path, tmp_path: Path, store: Store
+) -> None:
+    run = Run(
+        tmp_path / "run",
+        shared=corpus,
+        url=store.url,
+        num_rounds=9000,
+        save_every=5000,
+    )
+    asked: list[int] = []
+
+    def stop_without_store(run: Run) -> None:
+        rounds = sum(event["event"] == "round" for event in run.events)
+        if rounds >= 5 and not asked and run.group:
+            store.proxy.down()
+            run.group.request_stop(signal.SIGTERM)
+            asked.append(signal.SIGTERM)
+
+    run.start(tick=stop_without_store)
+    assert run.stopped_by == signal.SIGTERM
+    assert not run.stray

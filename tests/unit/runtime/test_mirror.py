@@ -143,7 +143,7 @@ def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     server.stop()
     folder.refresh(record_of(5))
     assert finish(folder, mirror) < 6
-    assert f"`scripts/sync_runs.py --runs-dir {tmp_path / 'runs'}` delivers the rest" in notes[-1]
+    assert f"scripts/sync_runs.py --runs-dir {tmp_path / 'runs'}` delivers the rest" in notes[-1]
 
     away = sync_runs(tmp_path, server.uri)
     assert (away.returncode, away.stdout) == (1, "")
