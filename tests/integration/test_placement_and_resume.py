@@ -36,6 +36,9 @@ METHODS: dict[str, dict[str, Any]] = {
         "iid_split": False,
     },
 }
+SLOW_METHODS = [
+    pytest.param(name, marks=pytest.mark.slow) for name in sorted(METHODS) if name != "plain"
+]
 
 
 def assert_same(run: Run, reference: Run, round_number: int = 3) -> None:
@@ -61,7 +64,7 @@ def test_one_worker_equals_two_and_four_sites_on_two(
         assert_same(run, one)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", ["plain", *SLOW_METHODS])
 def test_a_run_resumed_on_other_workers_equals_one_in_one_go(
     corpus: Path, tmp_path: Path, method: str
 ) -> None:
@@ -83,7 +86,7 @@ def test_a_run_resumed_on_other_workers_equals_one_in_one_go(
     assert_same(resumed, whole)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_workers_killed_at_random_moments_lose_and_double_nothing(
     corpus: Path, tmp_path: Path, seed: int
 ) -> None:
