@@ -27,7 +27,7 @@ from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.weighting import WEIGHTINGS
 from scaling_fl.runtime.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
-from scaling_fl.runtime.journal import Journal
+from scaling_fl.runtime.journal import Journal, JournalError
 from scaling_fl.runtime.recorder import Identity, Recorder
 from scaling_fl.runtime.storage import StorageError, open_storage
 
@@ -39,6 +39,7 @@ USER_ERRORS = (
     CheckpointError,
     CheckpointMismatch,
     StorageError,
+    JournalError,
     TooFewClients,
 )
 """Errors whose text is all that a user needs; everything else is shown with its traceback."""

@@ -7,9 +7,13 @@
 Every run is tracked under runs/, checkpointed, and resumed by starting it again with its job_name.
 """
 
+import signal
 import sys
 
-from scaling_fl.experiment import main
+# Ctrl-C during the imports ends the command without a traceback; main() then handles it.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from scaling_fl.experiment import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(__file__, __doc__, sys.argv))
