@@ -6,6 +6,7 @@ Events leave on standard output as JSON lines; anything else that is printed goe
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -241,8 +242,7 @@ def _terms(config: Config, num_nodes: int) -> dict[str, Any]:
 
 def _loss(error: Exception) -> str:
     """Name the loss of a peer without the library's place in its source and its advice."""
-    text = _first_line(error).rpartition("] ")[2] if ": [" in _first_line(error) else ""
-    detail = (text or _first_line(error)).partition(". ")[0]
+    detail = re.sub(r"^.*\[[^\]]*\.\w+:\d+\] ", "", _first_line(error)).partition(". ")[0]
     return f"lost contact with another worker ({detail}); its own output says why."
 
 

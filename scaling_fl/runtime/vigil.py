@@ -21,6 +21,7 @@ import torch.distributed as dist
 _REASON, _DONE = "vigil/reason", "done"
 _BEAT_SECONDS = 1.0
 LINGER_SECONDS = 4.0
+_CONNECT_SECONDS = 5.0
 _STARTS = 3
 """Times the usual silence is allowed before the first beat: machines do not start equally fast."""
 
@@ -31,6 +32,9 @@ class Reason:
 
     text: str
     was_asked: bool = False
+
+
+_STORE_LOST = Reason("the first worker, which all others talk to, is gone")
 
 
 class Vigil:
@@ -79,7 +83,7 @@ class Vigil:
                 time.sleep(0.2)
             now = self._beats(store)
         except RuntimeError:
-            return None
+            return _STORE_LOST
         still = [rank for rank, beat in now.items() if beat == before.get(rank)]
         still = [rank for rank in still if rank != self._rank and now[rank] != _DONE]
         return Reason(f"worker {still[0]} on {_host(now[still[0]])} is gone") if still else None
@@ -94,6 +98,12 @@ class Vigil:
 
     def _connect(self) -> Any:
         host, port = self._address
+        # TCPStore holds the interpreter's lock until it is connected, which stops all threads: try
+        # the way there first.
+        try:
+            socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        except OSError as error:
+            raise RuntimeError(f"{host}:{port} does not answer ({error})") from error
         return dist.TCPStore(
             host, port, is_master=False, timeout=timedelta(seconds=10), wait_for_workers=False
         )
@@ -133,7 +143,7 @@ class Vigil:
             store.set(f"vigil/{self._rank}", _DONE)
         except RuntimeError:
             # A stop that was asked for here ends the store's host too; all else is a loss.
-            reason = Reason("the first worker, which all others talk to, is gone")
+            reason = _STORE_LOST
         if reason and not self._stop.is_set():
             self._lost(reason)
 
@@ -159,6 +169,7 @@ class Vigil:
 
     def _time_store(self) -> None:
         """See that the store answers: a machine that stands still keeps its connections open."""
+        self._alive()  # at once: who never spoke is not missed when it falls silent
         while not self._stop.wait(_BEAT_SECONDS):
             self._alive()
             silence = time.monotonic() - self._answered

@@ -80,7 +80,7 @@ def some_shares(clients: int, seed: int) -> dict[int, float]:
     return {client: weight / sum(weights) for client, weight in enumerate(weights)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     placement=st.lists(st.integers(0, 3), min_size=1, max_size=9),
     seed=st.integers(0, 99),

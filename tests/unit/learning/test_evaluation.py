@@ -53,7 +53,7 @@ def evaluate(
     return metrics(counts, [f"c{i}" for i in range(num_labels)], per_class=per_class)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     num_examples=st.integers(1, 40),
     num_labels=st.integers(2, 6),

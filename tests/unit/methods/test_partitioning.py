@@ -33,7 +33,7 @@ def problems(draw):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(problem=problems())
 def test_every_partition_is_disjoint_complete_and_honours_the_minimum(kind, problem):
     parts = partition(kind=kind, **problem)
@@ -46,7 +46,7 @@ def test_every_partition_is_disjoint_complete_and_honours_the_minimum(kind, prob
 
 
 @pytest.mark.parametrize("kind", NEAR_EQUAL)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problem=problems())
 def test_sizes_differ_by_at_most_one(kind, problem):
     sizes = [len(part) for part in partition(kind=kind, **problem)]
