@@ -14,6 +14,8 @@
 set -euo pipefail
 
 PROJECT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+FOLDER=$PWD # the caller's
+RUNNER=$0
 VENV=$PROJECT/.venv
 LOCK=$PROJECT/.venv.lock # empty, or a line while a set-up is under way or was interrupted
 
@@ -157,20 +159,156 @@ run_in_venv() {
 
 # --- container -----------------------------------------------------------------------------------
 
-run_in_docker() {
-  local compose=(docker compose) terminal=()
-  say "using a container (RUNTIME=docker)"
-  if ! docker compose version >/dev/null 2>&1; then
-    command -v docker-compose >/dev/null ||
-      fail "RUNTIME=docker needs Docker with its compose plugin; install it, or set RUNTIME=venv."
-    compose=(docker-compose)
+find_compose() {
+  if docker compose version >/dev/null 2>&1; then
+    COMPOSE=(docker compose)
+  elif command -v docker-compose >/dev/null; then
+    COMPOSE=(docker-compose)
+  else
+    fail "RUNTIME=docker needs Docker with its compose plugin; install it, or set RUNTIME=venv."
   fi
   docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it, or set RUNTIME=venv."
-  [[ -t 0 && -t 1 ]] || terminal=(-T)
-  # Compose looks for its files, those named in COMPOSE_FILE too, in the current folder.
+  NAME=scaling-fl-$$-$RANDOM # two calls must not share a Compose project
+  # The container reads .env by itself, as the program does outside. Compose must not: it would
+  # take values apart and show them in what it prints. It is given a file that sets nothing.
+  COMPOSE+=(--env-file "$PROJECT/.env.template" --project-name "$NAME")
+}
+
+# Compose looks for its files, those named in COMPOSE_FILE too, in the current folder.
+choose_compose_files() {
+  export COMPOSE_PATH_SEPARATOR=: COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.yaml}
+  if nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+    COMPOSE_FILE=$COMPOSE_FILE:deploy/docker-compose.gpu.yaml
+  fi
+}
+
+# What the Compose file asks for: where the image comes from, who runs it and what it sees.
+export_settings() {
+  local name value
+  for name in TORCH_INDEX_URL BASE_IMAGE TRAIN_IMAGE DEBUG_IMAGE; do
+    value=$(setting "$name")
+    [[ -z $value ]] || export "$name=$value"
+  done
+  [[ ${TORCH_INDEX_URL:-} != *@* ]] ||
+    fail "TORCH_INDEX_URL holds a user or a password, which the image would keep; take them out."
+  SCALING_FL_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+  SCALING_FL_COMMIT=$(git rev-parse --verify HEAD 2>/dev/null || true)
+  SCALING_FL_DIRTY=$([[ -z $(git status --porcelain 2>/dev/null) ]] || echo 1)
+  export SCALING_FL_VERSION SCALING_FL_COMMIT SCALING_FL_DIRTY
+  CALLER=$(id -u):$(id -g)
+  USER_NAME=$(setting USER_NAME)
+  export CALLER USER_NAME=${USER_NAME:-${USER:-}}
+  [[ -n $USER_NAME ]] || unset USER_NAME
+
+  DATA_MOUNT_DIR=$(setting DATA_MOUNT_DIR)
+  [[ -z $DATA_MOUNT_DIR || -d $DATA_MOUNT_DIR ]] ||
+    fail "DATA_MOUNT_DIR must name a folder, got '$DATA_MOUNT_DIR'; correct it in .env."
+  export DATA_MOUNT_DIR=${DATA_MOUNT_DIR:-$PROJECT/data}
+  SCALING_FL_CACHE=$(setting SCALING_FL_CACHE)
+  HF_HOME=$(setting HF_HOME)
+  export SCALING_FL_CACHE=${SCALING_FL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/scaling_fl}
+  export HF_HOME=${HF_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/huggingface}
+  export RUNS_DIR=$FOLDER/runs CHECKPOINTS_DIR=$FOLDER/checkpoints
+  # Docker would make what is missing as root.
+  mkdir -p -- "$DATA_MOUNT_DIR" "$SCALING_FL_CACHE" "$HF_HOME" "$RUNS_DIR" "$CHECKPOINTS_DIR" ||
+    fail "the folders that the container needs cannot be made; see the line above."
+}
+
+# Fill MOUNTS with .env, the credentials and the paths among the arguments, so that these mean in
+# the container what they mean outside. Paths below /workspace are the container's own.
+choose_mounts() {
+  local argument value credentials
+  MOUNTS=()
+  [[ ! -f .env ]] || MOUNTS+=(-v "$PROJECT/.env:/workspace/.env:ro")
+  credentials=$(setting GOOGLE_APPLICATION_CREDENTIALS)
+  if [[ -n $credentials ]]; then
+    [[ -f $credentials ]] ||
+      fail "GOOGLE_APPLICATION_CREDENTIALS must name a file, got '$credentials'; correct it in .env."
+    MOUNTS+=(-v "$credentials:/workspace/credentials.json:ro"
+      -e GOOGLE_APPLICATION_CREDENTIALS=/workspace/credentials.json)
+  fi
+  for argument in "$@"; do
+    value=${argument#*=}
+    value=${value#[\"\']}
+    value=${value%[\"\']}
+    case $argument in
+      *=*://* | *=/workspace/* | *=[\"\']/workspace/*) ;;
+      checkpoints_dir=* | tracking.runs_dir=* | data.cache_dir=*) mount "$value" rw ;;
+      train_path=* | test_path=* | model=*) mount "$value" ro ;;
+      *.yaml | *.yml | *.json) mount "$argument" ro ;;
+    esac
+  done
+}
+
+# Mount a path that an argument names: where it exists, or, to be written to, wherever it is.
+mount() {
+  local here=$1 there=$1
+  [[ $1 == /* ]] || { here=$FOLDER/$1; there=/workspace/$1; }
+  case $there in /workspace/runs/* | /workspace/checkpoints/* | /workspace/data/*) return ;; esac
+  [[ $2 == ro ]] || mkdir -p -- "$here" || fail "$here cannot be made; see the line above."
+  [[ ! -e $here || $here == "$PROJECT"/configs/* ]] || MOUNTS+=(-v "$here:$there:$2")
+}
+
+build_image() {
+  local service=$1 image=$2
+  if docker image inspect "$image" >/dev/null 2>&1; then
+    say "building the image $image where something has changed."
+    "${COMPOSE[@]}" build -q "$service" >&2 || fail "building the image failed; see the lines above."
+  else
+    say "building the image $image, once: PyTorch and the other libraries take about 2 GB of disk"
+    say "(8 GB where the package index serves a CUDA build) and some minutes."
+    "${COMPOSE[@]}" build "$service" >&2 || fail "building the image failed; see the lines above."
+  fi
+}
+
+run_in_docker() {
+  say "using a container (RUNTIME=docker)"
+  find_compose
   cd -- "$PROJECT"
-  "${compose[@]}" build main >&2 || fail "building the image failed."
-  exec "${compose[@]}" run --rm --service-ports ${terminal[@]+"${terminal[@]}"} main "$@"
+  choose_compose_files
+  export_settings
+  local service=main image=${TRAIN_IMAGE:-scaling-fl:train}
+  [[ $1 != -m ]] || service=tools
+  [[ $1 != -m && $COMPOSE_FILE != *debug* ]] || image=${DEBUG_IMAGE:-scaling-fl:debug}
+  if [[ $1 != -m ]]; then
+    local script=${1#"$PROJECT"/}
+    [[ -f $script && $script != /* ]] ||
+      fail "a container runs scripts of this project, got $1; set RUNTIME=venv for others."
+    set -- "$script" "${@:2}"
+  fi
+  choose_mounts "$@"
+  build_image "$service" "$image"
+  export SCALING_FL_RUNNER=${RUNTIME:+RUNTIME=$RUNTIME }$(printf '%q' "$RUNNER")
+  run_and_forward --name "$NAME" --service-ports ${MOUNTS[@]+"${MOUNTS[@]}"} "$service" "$@"
+}
+
+# Run the container in the background and hand signals on: Compose would stop it and hide its code.
+run_and_forward() {
+  local child='' code signalled=''
+  trap 'signalled=1; forward INT' INT
+  trap 'signalled=1; forward TERM' TERM HUP
+  if [[ -t 0 && -t 1 ]]; then
+    "${COMPOSE[@]}" run --rm "$@" <&0 & # the terminal's Ctrl-C goes to the container as a key
+  else
+    set -m # a process group of its own, which Ctrl-C does not reach
+    "${COMPOSE[@]}" run --rm -T "$@" </dev/null &
+  fi
+  child=$!
+  while :; do
+    code=0
+    wait "$child" || code=$?
+    [[ -n $signalled ]] || break
+    signalled=''
+  done
+  # Compose 1 makes these for services that do not run.
+  docker network rm "${NAME}_default" >/dev/null 2>&1 || true
+  docker volume rm "${NAME}_mongo" >/dev/null 2>&1 || true
+  exit "$code"
+}
+
+forward() {
+  docker kill --signal "$1" "$NAME" >/dev/null 2>&1 ||
+    kill -s "$1" -- "${child:+-$child}" 2>/dev/null || true
 }
 
 # -------------------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ from typing import Any
 from dotenv import load_dotenv
 
 from scaling_fl.config import NAMED, Config, ConfigurationError, defaults, describe, read_config
-from scaling_fl.job import Job, JobMismatch, open_job
+from scaling_fl.job import Job, JobMismatch, from_here, open_job
 from scaling_fl.launch import WorkerFailed
 from scaling_fl.node import Node, PlacementError, read_node
 from scaling_fl.runtime.claim import AlreadyClaimed
 from scaling_fl.runtime.mirror import MongoMirror, SettingsError, settings_from_environment
+from scaling_fl.runtime.secret_manager import SecretUnavailable, resolve_secrets
 from scaling_fl.runtime.storage import StorageError
 from scaling_fl.runtime.storage_base import explained
 from scaling_fl.runtime.tracking import RunFolder
@@ -104,14 +105,17 @@ class Command:
         )
         return named
 
-    def _resume_command(self, named: Mapping[str, Any]) -> str:
+    def _resume_command(self, named: dict[str, Any]) -> str:
         given = self._argv[1:] if "with" in self._argv else [*self._argv[1:], "with"]
         keys = {text.partition("=")[0] for text in given}
+        named = named | {"checkpoints_dir": from_here(str(named["checkpoints_dir"]))}
         added = [f"{k}={named[k]}" for k in ("job_name", "checkpoints_dir") if k not in keys]
         script = Path(self._argv[0])
         runner = os.path.relpath(script.resolve().parent.parent / "run-local.sh")
-        runner = runner if os.sep in runner else f"./{runner}"
-        return shlex.join([runner, os.path.relpath(script), *given, *added])
+        runner = shlex.quote(runner if os.sep in runner else f"./{runner}")
+        # In a container, what the caller types is not to be seen.
+        runner = os.environ.get("SCALING_FL_RUNNER", runner)
+        return f"{runner} {shlex.join([os.path.relpath(script), *given, *added])}"
 
     def run(self) -> dict[str, Any]:
         assert self.session
@@ -206,16 +210,23 @@ def _keep_names_as_typed(argv: list[str]) -> list[str]:
     return kept
 
 
+def _load_environment(root: Path) -> None:
+    for folder in (Path.cwd(), root):
+        load_dotenv(folder / ".env")
+    try:
+        os.environ.update(resolve_secrets(os.environ))
+    except SecretUnavailable as error:
+        raise Refused(f"Error: {error}") from None
+
+
 def main(script: str, doc: str | None, argv: list[str]) -> int:
     """Run the command line; returns the exit code."""
-    for folder in (Path.cwd(), Path(script).resolve().parent.parent):
-        load_dotenv(folder / ".env")
-    argv = _keep_names_as_typed(argv)
+    _load_environment(Path(script).resolve().parent.parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     command = Command(argv)
     try:
-        make_experiment(Path(script), doc, command).run_commandline(argv)
+        make_experiment(Path(script), doc, command).run_commandline(_keep_names_as_typed(argv))
     except Stopped as stopped:
         return stopped.exit_code
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 from scaling_fl.config import Config
 from scaling_fl.runtime.claim import Claim
 from scaling_fl.runtime.journal import JobRecord, Journal, JournalTail, fold
-from scaling_fl.runtime.storage import Storage, open_storage
+from scaling_fl.runtime.storage import Storage, StorageError, open_storage
 
 JOURNAL = "journal.jsonl"
 
@@ -59,6 +59,12 @@ def default_name(task_name: str) -> str:
     return f"{task_name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
+def from_here(path: str) -> str:
+    """Write a path below the current folder relative to it; other paths and addresses stay."""
+    here = Path.cwd()
+    return os.path.relpath(path) if Path(path).is_relative_to(here) else path
+
+
 def open_job(config: Config) -> Job:
     """Claim the checkpoint folder and read what earlier starts of the job have journaled.
 
@@ -69,6 +75,8 @@ def open_job(config: Config) -> Job:
     """
     name = config.job_name or default_name(config.task_name)
     storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
+    if storage.is_local:
+        _check_outlives_container(Path(storage.url))
     claim = Claim.acquire(storage)
     try:
         path = _journal_path(storage, Path(config.tracking.runs_dir))
@@ -105,3 +113,16 @@ def _journal_path(storage: Storage, runs_dir: Path) -> Path:
             if not path.exists() or not path.read_bytes().startswith(copy.read_bytes()):
                 shutil.move(copy, path)
     return path
+
+
+def _check_outlives_container(folder: Path) -> None:
+    """Refuse to keep what was trained in a place that ends with its container."""
+    if "SCALING_FL_CONTAINER" not in os.environ:
+        return
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if there.stat().st_dev == Path("/").stat().st_dev:
+        raise StorageError(
+            f"checkpoints_dir must outlive the container, got {folder}, which is inside it; mount "
+            f"a folder of this machine there (docker run -v /a/folder:{folder.absolute()}) or use "
+            f"gs:// or s3://."
+        )

@@ -10,6 +10,7 @@ the parent and leaves its workers behind when the parent is killed.)
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ GRACE_SECONDS = 25.0
 """Time to end by itself after SIGTERM; clusters kill 30 seconds after asking."""
 AFTERMATH_SECONDS = 8.0
 """Time for the other workers to end by themselves after one has failed."""
-
+MIN_SHARED_BYTES = 256 * 2**20
+"""Shared memory below which NCCL is told to use none."""
 
 _STOPPED = (143, -signal.SIGTERM)
 """Exit codes of a worker that was asked to end."""
@@ -270,4 +272,11 @@ def _worker_environment(num_threads: int) -> dict[str, str]:
     # Connections that break are told in a sentence of ours, not in a trace of C++ frames.
     quiet = {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
     fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    return kept | threads | quiet | fixed
+    return kept | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"))
+
+
+def _small_shared_memory(folder: Path) -> dict[str, str]:
+    """Have NCCL do without shared memory where a container has Docker's usual 64 MB of it."""
+    if not folder.is_dir() or shutil.disk_usage(folder).total >= MIN_SHARED_BYTES:
+        return {}
+    return {"NCCL_SHM_DISABLE": os.environ.get("NCCL_SHM_DISABLE", "1")}

@@ -1,10 +1,10 @@
 """site_ids and cluster variables -> what this machine is in the federation."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 
 class PlacementError(ValueError):
@@ -42,23 +42,10 @@ def read_node(site_ids: Sequence[int], environ: Mapping[str, str]) -> Node:
         PlacementError: naming the variable.
     """
     devices = list(dict.fromkeys(site_ids))
-    size = _integer(environ, "WORLD_SIZE", 1)
-    rank = _integer(environ, "RANK", 0)
-    if not 0 <= rank < size:
-        raise PlacementError(f"RANK must be at least 0 and below WORLD_SIZE={size}, got {rank}.")
-    if size == 1:
+    cluster = _read_cluster(environ)
+    if cluster.num_nodes == 1:
         return Node(rank=0, num_nodes=1, site_ids=list(site_ids), device_ids=devices)
-    if "MASTER_ADDR" not in environ:
-        raise PlacementError(
-            f"MASTER_ADDR must name the first machine when WORLD_SIZE is above 1, got nothing with "
-            f"WORLD_SIZE={size}; set MASTER_ADDR and MASTER_PORT."
-        )
-    meeting: dict[str, Any] = {
-        "rank": rank,
-        "num_nodes": size,
-        "host": environ["MASTER_ADDR"],
-        "port": _integer(environ, "MASTER_PORT", 23456),
-    }
+    meeting = asdict(cluster)
     if "TORCHELASTIC_RUN_ID" not in environ:
         return Node(site_ids=list(site_ids), device_ids=devices, **meeting)
     local_rank = _integer(environ, "LOCAL_RANK", 0)
@@ -78,6 +65,76 @@ def read_node(site_ids: Sequence[int], environ: Mapping[str, str]) -> Node:
     )
 
 
+@dataclass(frozen=True)
+class _Cluster:
+    """Which of how many nodes this is, and where the first one listens."""
+
+    rank: int
+    num_nodes: int
+    host: str = ""
+    port: int = 0
+
+
+def _read_cluster(environ: Mapping[str, str]) -> _Cluster:
+    is_torchrun = "TORCHELASTIC_RUN_ID" in environ
+    if "PET_NNODES" in environ and not is_torchrun:
+        return _from_kubeflow(environ)
+    if environ.get("CLUSTER_SPEC") and not is_torchrun and "WORLD_SIZE" not in environ:
+        return _from_vertex(environ["CLUSTER_SPEC"])
+    return _from_variables(environ, "WORLD_SIZE", "RANK")
+
+
+def _from_kubeflow(environ: Mapping[str, str]) -> _Cluster:
+    """Read what Kubeflow sets for torchrun; its ``WORLD_SIZE`` may count processes instead."""
+    size = environ["PET_NNODES"]
+    if ":" in size:
+        raise PlacementError(
+            f"PET_NNODES must be one number, got the range {size!r}; a federation's machines do "
+            "not come and go: leave elasticPolicy out of the job."
+        )
+    if size != "1" and "PET_NODE_RANK" not in environ:
+        raise PlacementError(
+            f"PET_NODE_RANK must be set when PET_NNODES is above 1, got nothing with "
+            f"PET_NNODES={size}; give the job a Master."
+        )
+    plain = {"MASTER_ADDR": "PET_MASTER_ADDR", "MASTER_PORT": "PET_MASTER_PORT"}
+    addresses = {name: environ[pet] for name, pet in plain.items() if pet in environ}
+    return _from_variables(dict(environ) | addresses, "PET_NNODES", "PET_NODE_RANK")
+
+
+def _from_vertex(text: str) -> _Cluster:
+    """Read Vertex AI's CLUSTER_SPEC: the nodes in the order of the pools; the first one hosts."""
+    try:
+        spec = json.loads(text)
+        pools = sorted((int(name.removeprefix("workerpool")), name) for name in spec["cluster"])
+        nodes = [(name, index) for _, name in pools for index in range(len(spec["cluster"][name]))]
+        rank = nodes.index((spec["task"]["type"], int(spec["task"]["index"])))
+        host, _, port = spec["cluster"][nodes[0][0]][0].rpartition(":")
+        return _Cluster(rank, len(nodes), host, int(port))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise PlacementError(
+            "CLUSTER_SPEC must be JSON whose cluster lists host:port for workerpool0 onwards and "
+            f"whose task is one of them, got {text!r}; unset it outside Vertex AI."
+        ) from None
+
+
+def _from_variables(environ: Mapping[str, str], size_name: str, rank_name: str) -> _Cluster:
+    size, rank = _integer(environ, size_name, 1), _integer(environ, rank_name, 0)
+    if not 0 <= rank < size:
+        raise PlacementError(
+            f"{rank_name} must be at least 0 and below {size_name}={size}, got {rank}."
+        )
+    if size == 1:
+        return _Cluster(rank, size)
+    if "MASTER_ADDR" not in environ:
+        raise PlacementError(
+            f"MASTER_ADDR must name the first machine when {size_name} is above 1, got nothing "
+            f"with {size_name}={size}; set MASTER_ADDR and MASTER_PORT."
+        )
+    port = _integer(environ, "MASTER_PORT", 23456)
+    return _Cluster(rank, size, environ["MASTER_ADDR"], port)
+
+
 def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name, str(default))
     try:
@@ -94,8 +151,16 @@ def silence_seconds() -> float:
 def available_cores() -> int:
     """Cores this process may use: its affinity, capped by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores or 1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores or 1
+    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    return max(1, min(cores or 1, int(quota))) if quota else cores or 1
+
+
+def _cpu_quota(groups: Path) -> float | None:
+    """Read how many cores' time a container may take, from control groups version 2 or 1."""
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((groups / name).read_text() for name in names).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+        except (OSError, ValueError):
+            continue  # there is none, or it is "max"
+    return None

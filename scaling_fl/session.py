@@ -5,11 +5,10 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from scaling_fl.config import Config
-from scaling_fl.job import Job
+from scaling_fl.job import Job, from_here
 from scaling_fl.launch import Callbacks, WorkerFailed, WorkerGroup
 from scaling_fl.node import Node, available_cores
 from scaling_fl.reporting.console import Console
@@ -183,8 +182,8 @@ class Session:
                     last_round=self._record.last_round,
                     failures=self._record.failures,
                     run_dir=str(self._folder.path),
-                    checkpoints=self._job.checkpoints_url,
-                    journal=str(Path(self._job.journal.path)),
+                    checkpoints=from_here(self._job.checkpoints_url),
+                    journal=from_here(str(self._job.journal.path)),
                     resume_command=self._resume_command,
                 )
             )

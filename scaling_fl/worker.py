@@ -263,9 +263,22 @@ def _watch_parent(orphaned: Callable[[], None]) -> None:
     orphaned()
 
 
+def _wait_for_debugger(index: int, channel: Channel) -> None:
+    """Wait until a debugger is attached, where the environment asks this worker to."""
+    if os.environ.get("SCALING_FL_DEBUG_WORKER") != str(index):
+        return
+    import debugpy
+
+    host, _, port = os.environ.get("SCALING_FL_DEBUG_ADDRESS", "127.0.0.1:5678").rpartition(":")
+    debugpy.listen((host, int(port)))
+    channel.emit("note", text=f"worker {index} waits for a debugger on port {port}")
+    debugpy.wait_for_client()
+
+
 def main() -> None:
     orders = json.loads(sys.stdin.buffer.readline())
     channel = Channel()
+    _wait_for_debugger(orders["meeting"]["local_index"], channel)
     worker = Worker(orders, channel)
     lifeline = threading.Thread(target=_watch_parent, args=(worker.orphaned,), daemon=True)
     lifeline.start()

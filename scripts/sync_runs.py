@@ -25,6 +25,7 @@ from scaling_fl.runtime.mongo_settings import (  # noqa: E402
     failure_sentence,
     settings_from_environment,
 )
+from scaling_fl.runtime.secret_manager import SecretUnavailable, resolve_secrets  # noqa: E402
 
 # Nothing waits for this script, so a large file on a slow line may take its time.
 SOCKET_SECONDS = 30.0
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = _settings()
         runs = _runs(options.runs_dir)
-    except (SettingsError, NotADirectoryError) as error:
+    except (SecretUnavailable, SettingsError, NotADirectoryError) as error:
         print(f"sync_runs: {error}", file=sys.stderr)
         return MISUSED
     return _deliver_all(runs, settings, again=options.all)
@@ -60,6 +61,7 @@ def _settings() -> MongoSettings:
     from dotenv import load_dotenv
 
     load_dotenv(ROOT / ".env")
+    os.environ.update(resolve_secrets(os.environ))
     settings = settings_from_environment(os.environ)
     if settings is None:
         raise SettingsError(

@@ -149,3 +149,10 @@ def place_folder(staged: Path, *, wanted_name: str | None) -> Path:
 def _next_number(folder: Path) -> int:
     numbers = (int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     return 1 + max(numbers, default=0)
+
+
+def commit_of_image(environ: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Name what an image was built from, as Sacred does where there is a repository."""
+    commit = environ.get("SCALING_FL_COMMIT")
+    dirty = environ.get("SCALING_FL_DIRTY") == "1"
+    return [{"url": None, "commit": commit, "dirty": dirty}] if commit else []

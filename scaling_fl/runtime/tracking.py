@@ -19,6 +19,7 @@ from typing import Any
 from scaling_fl.runtime.journal import JobRecord
 from scaling_fl.runtime.redaction import redact, secrets_of
 from scaling_fl.runtime.run_files import (
+    commit_of_image,
     copy_file,
     place_folder,
     plain,
@@ -98,6 +99,7 @@ class RunFolder(FileStorageObserver):
             attempt = {"start_time": start_time.isoformat(), "status": "RUNNING"}
             self._attempts.append(attempt | {"hostname": socket.gethostname(), "pid": os.getpid()})
             experiment = dict(ex_info) | {"sources": self.save_sources(ex_info)}
+            experiment["repositories"] = ex_info["repositories"] or commit_of_image(os.environ)
             self.run_entry = self._plain(
                 {
                     "experiment": experiment,

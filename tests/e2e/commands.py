@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train_federated.py")]
 CLUSTER = ("WORLD_SIZE", "RANK", "MASTER_", "LOCAL_", "TORCHELASTIC_", "GROUP_", "ROLE_")
+CLUSTER += ("PET_", "CLUSTER_SPEC")
 PATIENCE_SECONDS = 120.0
 
 WORDS = {

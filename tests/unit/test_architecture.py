@@ -23,6 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "runtime": {"core"},
     "federation": JOINED,
     "reporting": set(),
+    "submission": {"config", "runtime"},
     "flower": JOINED | {"federation", "config", "build"},
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

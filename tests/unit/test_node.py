@@ -1,5 +1,7 @@
 """What a machine is in a federation, read from plain, node-level and torchrun's variables."""
 
+import json
+
 import pytest
 
 from scaling_fl.node import Node, PlacementError, available_cores, read_node
@@ -12,6 +14,26 @@ TORCHRUN = CLUSTER | {
     "WORLD_SIZE": "4",
     "RANK": "3",
     "TORCHELASTIC_USE_AGENT_STORE": "True",
+}
+KUBEFLOW = {
+    "PET_NNODES": "2",
+    "PET_NODE_RANK": "1",
+    "PET_MASTER_ADDR": "job-master-0",
+    "PET_MASTER_PORT": "23456",
+    "PET_NPROC_PER_NODE": "4",
+    # The training operator multiplies the machines by the processes that torchrun would start.
+    "WORLD_SIZE": "8",
+    "RANK": "1",
+    "MASTER_ADDR": "job-master-0",
+    "MASTER_PORT": "23456",
+}
+VERTEX = {
+    "cluster": {
+        "workerpool0": ["training-workerpool0-ab-0:2222"],
+        "workerpool1": ["training-workerpool1-ab-0:2222", "training-workerpool1-ab-1:2222"],
+    },
+    "environment": "cloud",
+    "task": {"type": "workerpool1", "index": 1},
 }
 
 
@@ -67,11 +89,98 @@ def test_torchrun_without_its_own_store_leaves_the_store_to_the_first_worker() -
         (CLUSTER | {"MASTER_PORT": "http"}, "MASTER_PORT must be a whole number, got 'http'"),
         (TORCHRUN | {"LOCAL_WORLD_SIZE": "3"}, "one process per distinct id in site_ids, got 3 "),
         (TORCHRUN | {"LOCAL_RANK": "x"}, "LOCAL_RANK must be a whole number"),
+        (
+            {"PET_NNODES": "1:4"},
+            "PET_NNODES must be one number, got the range '1:4'; .* elasticPolicy",
+        ),
+        (
+            {"PET_NNODES": "two", "PET_NODE_RANK": "0"},
+            "PET_NNODES must be a whole number, got 'two'",
+        ),
+        ({"PET_NNODES": "2"}, "PET_NODE_RANK must be set when PET_NNODES is above 1"),
+        ({"PET_NNODES": "2", "PET_NODE_RANK": "2"}, "PET_NODE_RANK must be .* below PET_NNODES=2"),
+        ({"PET_NNODES": "2", "PET_NODE_RANK": "0"}, "MASTER_ADDR must .* PET_NNODES is above 1"),
     ],
 )
 def test_half_set_and_nonsense_variables_are_named(environ: dict[str, str], message: str) -> None:
     with pytest.raises(PlacementError, match=message) as caught:
         read_node([0, 1], environ)
+    assert "\n" not in str(caught.value)
+
+
+def test_kubeflow_says_how_many_machines_there_are() -> None:
+    node = read_node([0, 1], KUBEFLOW)
+    assert (node.rank, node.num_nodes, node.host, node.port) == (1, 2, "job-master-0", 23456)
+    assert node.device_ids == [0, 1]
+
+
+def test_kubeflow_without_addresses_of_its_own_leaves_the_plain_ones() -> None:
+    plain = {name: KUBEFLOW[name] for name in KUBEFLOW if not name.startswith("PET_MASTER")}
+    assert read_node([0], plain) == read_node([0], KUBEFLOW)
+    assert read_node([0], KUBEFLOW | {"PET_MASTER_ADDR": "other"}).host == "other"
+
+
+def test_kubeflow_with_one_machine_is_a_machine_of_its_own() -> None:
+    assert read_node([0], {"PET_NNODES": "1"}) == read_node([0], {})
+
+
+def test_torchrun_inside_kubeflow_wins() -> None:
+    assert read_node([0, 1, 1], KUBEFLOW | TORCHRUN) == read_node([0, 1, 1], TORCHRUN)
+
+
+@pytest.mark.parametrize(
+    ("pool", "index", "rank"), [("workerpool0", 0, 0), ("workerpool1", 0, 1), ("workerpool1", 1, 2)]
+)
+def test_vertex_counts_through_its_pools(pool: str, index: int, rank: int) -> None:
+    spec = VERTEX | {"task": {"type": pool, "index": index, "trial": ""}}
+    node = read_node([0, 1], {"CLUSTER_SPEC": json.dumps(spec)})
+    assert (node.rank, node.num_nodes) == (rank, 3)
+    assert (node.host, node.port) == ("training-workerpool0-ab-0", 2222)
+    assert (node.site_ids, node.device_ids) == ([0, 1], [0, 1])
+
+
+def test_vertex_pools_are_ordered_by_their_number() -> None:
+    pools = [f"workerpool{number}" for number in (10, 2, 0)]
+    cluster = {name: [f"{name}-0:2222"] for name in pools}
+    task = {"type": "workerpool10", "index": 0}
+    node = read_node([0], {"CLUSTER_SPEC": json.dumps({"cluster": cluster, "task": task})})
+    assert (node.rank, node.host) == (2, "workerpool0-0")
+
+
+def test_vertex_with_one_replica_is_a_machine_of_its_own() -> None:
+    cluster = {"workerpool0": ["training-workerpool0-ab-0:2222"]}
+    spec = {"cluster": cluster, "task": {"type": "workerpool0", "index": 0}}
+    assert read_node([0], {"CLUSTER_SPEC": json.dumps(spec)}) == read_node([0], {})
+
+
+@pytest.mark.parametrize("environ", [CLUSTER, KUBEFLOW, TORCHRUN])
+def test_other_variables_win_over_a_cluster_spec(environ: dict[str, str]) -> None:
+    node = read_node([0, 1], environ | {"CLUSTER_SPEC": json.dumps(VERTEX)})
+    assert node == read_node([0, 1], environ)
+
+
+def test_an_empty_cluster_spec_is_none() -> None:
+    assert read_node([0], {"CLUSTER_SPEC": ""}) == read_node([0], {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "7",
+        "{}",
+        json.dumps({"cluster": VERTEX["cluster"]}),
+        json.dumps(VERTEX | {"task": {"type": "workerpool3", "index": 0}}),
+        json.dumps(VERTEX | {"cluster": {"chief": ["a:1"]}}),
+        json.dumps(
+            {"cluster": {"workerpool0": ["no-port"]}, "task": {"type": "workerpool0", "index": 0}}
+        ),
+    ],
+)
+def test_a_malformed_cluster_spec_is_one_sentence(text: str) -> None:
+    with pytest.raises(PlacementError, match="CLUSTER_SPEC must be JSON whose cluster") as caught:
+        read_node([0], {"CLUSTER_SPEC": text})
     assert "\n" not in str(caught.value)
 
 

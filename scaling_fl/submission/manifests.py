@@ -1,0 +1,238 @@
+"""The manifests of ``deploy/``, filled with what is asked for; all else in them is kept."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scaling_fl.config import Problem
+from scaling_fl.submission.request import Request
+
+FOLDER = "deploy"
+FILES = {
+    "kubeflow-pytorchjob": "kubeflow-pytorchjob.yaml",
+    "kubeflow-trainjob": "kubeflow-trainjob.yaml",
+    "kubernetes": "kubernetes-job.yaml",
+    "vertex": "vertex-custom-job.yaml",
+}
+GPU = "nvidia.com/gpu"
+# Volumes that end with the pod, or hold no data.
+_PASSING = ("emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI")
+
+Document = dict[str, Any]
+
+
+class ManifestError(ValueError):
+    """A file of ``deploy/`` that cannot be filled; the text says why."""
+
+
+def read(platform: str, root: Path) -> list[Document]:
+    """Read a platform's manifest as it stands.
+
+    Raises:
+        ManifestError: when there is none or it is no YAML.
+    """
+    path = root / FOLDER / FILES[platform]
+    try:
+        return list(yaml.safe_load_all(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ManifestError(f"{path} must be a readable YAML file, got: {reason}.") from None
+
+
+def fill(documents: list[Document], request: Request) -> None:
+    """Put what is asked for at its places.
+
+    Raises:
+        ManifestError: when such a place is missing.
+    """
+    with _expecting_fields(request.platform):
+        _FILL[request.platform](documents, request)
+
+
+def write(documents: list[Document]) -> str:
+    return yaml.safe_dump_all(documents, sort_keys=False, width=100)
+
+
+def lasting_mounts(documents: list[Document], platform: str) -> list[str]:
+    """List where the first machine's container sees volumes that outlive it.
+
+    Raises:
+        ManifestError: when the manifest has no such container.
+    """
+    if platform == "vertex":
+        return []
+    with _expecting_fields(platform):
+        pod = next(_pods(documents, platform))
+        passing = {v["name"] for v in pod.get("volumes", []) if any(k in v for k in _PASSING)}
+        mounts = pod["containers"][0].get("volumeMounts", [])
+        return [mount["mountPath"] for mount in mounts if mount["name"] not in passing]
+
+
+def machine_problems(documents: list[Document], request: Request) -> list[Problem]:
+    """Say whether the machines of Vertex AI have the GPUs that are asked for.
+
+    Raises:
+        ManifestError: when the manifest describes no machine.
+    """
+    if request.platform != "vertex":
+        return []
+    with _expecting_fields(request.platform):
+        machine = documents[0]["workerPoolSpecs"][0]["machineSpec"]
+        return list(_machine_problems(machine, request))
+
+
+@contextmanager
+def _expecting_fields(platform: str) -> Iterator[None]:
+    """Explain what happens where a field of the manifest is not as it was."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ManifestError(
+            f"{FOLDER}/{FILES[platform]} must keep the fields that are filled in, but at one of "
+            f"them {type(error).__name__} occurred: {error}; restore it from the repository."
+        ) from None
+
+
+def _machine_problems(machine: Mapping[str, Any], request: Request) -> Iterator[Problem]:
+    if request.machine_type is None and request.gpus != machine.get("acceleratorCount", 0):
+        yield Problem(
+            "--machine-type",
+            f"must be given with --gpus {request.gpus}",
+            f"{machine['machineType']} with {machine.get('acceleratorCount', 0)} GPUs from "
+            f"{FOLDER}/{FILES['vertex']}",
+            "name a machine that has as many, such as g2-standard-12 for 1 NVIDIA_L4",
+        )
+    if request.machine_type and request.gpus > 0 and not request.accelerator_type:
+        remedy = "add it, such as --accelerator-type NVIDIA_L4"
+        rule = f"must be given with --machine-type {request.machine_type}"
+        yield Problem("--accelerator-type", rule, "none", remedy)
+    if request.accelerator_type and request.gpus == 0:
+        rule = "must be left out with --gpus 0"
+        yield Problem("--accelerator-type", rule, request.accelerator_type, "leave it out")
+
+
+def _pods(documents: list[Document], platform: str) -> Iterator[dict[str, Any]]:
+    """Yield the pod specifications of a Kubernetes manifest, the first machine's first."""
+    spec = documents[0]["spec"]
+    if platform == "kubeflow-pytorchjob":
+        replicas = spec["pytorchReplicaSpecs"]
+        yield from (replicas[r]["template"]["spec"] for r in ("Master", "Worker") if r in replicas)
+    elif platform == "kubeflow-trainjob":
+        yield spec["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    else:
+        yield spec["template"]["spec"]
+
+
+def _fill_pytorchjob(documents: list[Document], request: Request) -> None:
+    _fill_metadata(documents, request)
+    replicas = documents[0]["spec"]["pytorchReplicaSpecs"]
+    replicas["Worker"]["replicas"] = request.nodes - 1
+    if request.nodes == 1:
+        del replicas["Worker"]
+    for pod in _pods(documents, request.platform):
+        _fill_pod(pod, request)
+        _fill_container(pod["containers"][0], request)
+        _fill_gpus(pod["containers"][0], "resources", request.gpus)
+
+
+def _fill_trainjob(documents: list[Document], request: Request) -> None:
+    _fill_metadata(documents, request)
+    for pod in _pods(documents, request.platform):
+        _fill_pod(pod, request)
+        pod["containers"][0]["image"] = request.image
+    job = documents[1]["spec"]
+    job["runtimeRef"]["name"] = request.name
+    job["trainer"]["numNodes"] = request.nodes
+    _fill_container(job["trainer"], request)
+    _fill_gpus(job["trainer"], "resourcesPerNode", request.gpus)
+
+
+def _fill_kubernetes(documents: list[Document], request: Request) -> None:
+    _fill_metadata(documents, request)
+    for pod in _pods(documents, request.platform):
+        _fill_pod(pod, request)
+        _fill_container(pod["containers"][0], request)
+        _fill_gpus(pod["containers"][0], "resources", request.gpus)
+
+
+def _fill_vertex(documents: list[Document], request: Request) -> None:
+    spec = documents[0]
+    first, others = spec["workerPoolSpecs"]
+    others["replicaCount"] = request.nodes - 1
+    spec["workerPoolSpecs"] = [first, others] if request.nodes > 1 else [first]
+    for pool in spec["workerPoolSpecs"]:
+        _fill_machine(pool["machineSpec"], request)
+        container = pool["containerSpec"]
+        container["imageUri"] = request.image
+        container["args"] = list(request.arguments)
+        values = request.variables | request.managed_secrets
+        _fill_environment(container, {name: {"value": value} for name, value in values.items()})
+    if request.service_account:
+        spec["serviceAccount"] = request.service_account
+    if request.spot:
+        spec["scheduling"]["strategy"] = "SPOT"
+
+
+def _fill_machine(machine: dict[str, Any], request: Request) -> None:
+    if request.machine_type:
+        machine["machineType"] = request.machine_type
+    if request.accelerator_type:
+        machine["acceleratorType"] = request.accelerator_type
+    machine["acceleratorCount"] = request.gpus
+    if request.gpus == 0:
+        for field in ("acceleratorType", "acceleratorCount"):
+            machine.pop(field, None)
+
+
+def _fill_metadata(documents: list[Document], request: Request) -> None:
+    for document in documents:
+        document["metadata"]["name"] = request.name
+        if request.namespace:
+            document["metadata"]["namespace"] = request.namespace
+
+
+def _fill_pod(pod: dict[str, Any], request: Request) -> None:
+    if request.service_account:
+        pod["serviceAccountName"] = request.service_account
+
+
+def _fill_container(container: dict[str, Any], request: Request) -> None:
+    container["image"] = request.image
+    container["args"] = [_literally(argument) for argument in request.arguments]
+    values = {name: {"value": _literally(v)} for name, v in request.variables.items()}
+    secrets = {
+        name: {"valueFrom": {"secretKeyRef": reference}}
+        for name, reference in request.kubernetes_secrets.items()
+    }
+    _fill_environment(container, values | secrets)
+
+
+def _fill_environment(container: dict[str, Any], given: Mapping[str, dict[str, Any]]) -> None:
+    kept = [entry for entry in container.get("env") or [] if entry["name"] not in given]
+    container["env"] = [*kept, *({"name": name, **source} for name, source in given.items())]
+
+
+def _fill_gpus(container: dict[str, Any], field: str, gpus: int) -> None:
+    resources = container.setdefault(field, {})
+    for part in ("requests", "limits"):
+        resources.get(part, {}).pop(GPU, None)
+    if gpus:
+        resources.setdefault("limits", {})[GPU] = gpus
+    elif not resources.get("limits", True):
+        del resources["limits"]
+
+
+def _literally(text: str) -> str:
+    """Keep Kubernetes from replacing ``$(NAME)`` and ``$$`` in arguments and values."""
+    return text.replace("$", "$$")
+
+
+_FILL: dict[str, Callable[[list[Document], Request], None]] = {
+    "kubeflow-pytorchjob": _fill_pytorchjob,
+    "kubeflow-trainjob": _fill_trainjob,
+    "kubernetes": _fill_kubernetes,
+    "vertex": _fill_vertex,
+}

@@ -1,0 +1,161 @@
+"""What is asked of a platform, and what is wrong with it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from scaling_fl.config import Problem, redact
+from scaling_fl.runtime.redaction import SECRET_NAME
+
+# Services, pods and hosts are named after a job, which leaves this much of the 63 characters.
+LONGEST_NAME = 45
+_NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KUBERNETES_SECRET = re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)(?:/([-._a-zA-Z0-9]+))?")
+_MANAGED_SECRET = re.compile(
+    r"(?:projects/(?P<project>[^/]+)/secrets/)?(?P<name>[A-Za-z0-9_-]+)"
+    r"(?:/versions/(?P<version>[^/]+))?"
+)
+_SET_BY_PLATFORMS = re.compile(r"PET_.*|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK|CLUSTER_SPEC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A command to run on a platform, with what the options say."""
+
+    platform: str
+    nodes: int
+    gpus: int
+    image: str
+    name: str
+    arguments: Sequence[str]
+    """Of the image's entry point, python: a script and its arguments."""
+    environ: Sequence[str] = ()
+    """NAME=VALUE each."""
+    secrets: Sequence[str] = ()
+    """VARIABLE=REFERENCE each."""
+    service_account: str | None = None
+    namespace: str | None = None
+    project: str | None = None
+    region: str | None = None
+    machine_type: str | None = None
+    accelerator_type: str | None = None
+    spot: bool = False
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return dict(_pair(text) for text in self.environ)
+
+    @property
+    def kubernetes_secrets(self) -> dict[str, dict[str, str]]:
+        """For every variable, the key of which Kubernetes Secret it is."""
+        found = {}
+        for variable, reference in map(_pair, self.secrets):
+            name, _, key = reference.partition("/")
+            found[variable] = {"name": name, "key": key or variable}
+        return found
+
+    @property
+    def managed_secrets(self) -> dict[str, str]:
+        """For every variable, the secret of Secret Manager that the program is to read."""
+        found = {}
+        for variable, reference in map(_pair, self.secrets):
+            parts = _MANAGED_SECRET.fullmatch(reference)
+            assert parts
+            project, version = parts["project"] or self.project, parts["version"] or "latest"
+            found[variable] = f"sm://projects/{project}/secrets/{parts['name']}/versions/{version}"
+        return found
+
+
+def problems(request: Request) -> list[Problem]:
+    """Find everything that is wrong with the options."""
+    found = [*_size_problems(request), *_name_problems(request)]
+    for text in request.environ:
+        found += _variable_problems(text)
+    for text in request.secrets:
+        found += _secret_problems(text, request)
+    return [*found, *_repeated(request)]
+
+
+def name_of_job(job_name: str) -> str:
+    """Derive the platforms' name of a job: lower case, hyphens, a letter first."""
+    name = re.sub(r"[^a-z0-9]+", "-", job_name.lower()).strip("-")
+    return name if name[:1].isalpha() else f"job-{name}".rstrip("-")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _size_problems(request: Request) -> Iterator[Problem]:
+    nodes, gpus = request.nodes, request.gpus
+    if nodes < 1:
+        yield Problem("--nodes", "must be at least 1", str(nodes), "count the machines")
+    elif nodes > 1 and request.platform == "kubernetes":
+        remedy = "use kubeflow-trainjob or kubeflow-pytorchjob for several machines"
+        yield Problem("--nodes", "must be 1 for a plain Kubernetes Job", str(nodes), remedy)
+    if gpus < 0:
+        yield Problem("--gpus", "must be at least 0", str(gpus), "count those of one machine")
+
+
+def _name_problems(request: Request) -> Iterator[Problem]:
+    if not request.name:
+        remedy = "add --name NAME or job_name=NAME"
+        yield Problem("--name", "must be given when the command has no job_name", "none", remedy)
+    elif not _NAME.fullmatch(request.name):
+        yield Problem(
+            "--name",
+            f"must be lower-case letters, digits and hyphens, a letter first, at most "
+            f"{LONGEST_NAME} in all",
+            repr(request.name),
+            "give such a name",
+        )
+    if not request.image or re.search(r"\s", request.image):
+        remedy = "give the image's whole name, such as registry.example.com/scaling-fl:1"
+        yield Problem("--image", "must name a container image", repr(request.image), remedy)
+
+
+def _variable_problems(text: str) -> Iterator[Problem]:
+    name, value = _pair(text)
+    if "=" not in text or not _VARIABLE.fullmatch(name):
+        remedy = "write it as NAME=VALUE"
+        yield Problem("--env", "must be a variable and its value", repr(redact(text)), remedy)
+    elif _SET_BY_PLATFORMS.fullmatch(name):
+        yield Problem("--env", "must leave the platform's own variables", name, "leave it out")
+    elif SECRET_NAME.search(name) or redact(value) != value:
+        yield Problem(
+            "--env",
+            "must not hold a secret, which anyone who may read the job could then read",
+            name,
+            f"use --secret {name}=SECRET",
+        )
+
+
+def _secret_problems(text: str, request: Request) -> Iterator[Problem]:
+    variable, reference = _pair(text)
+    if "=" not in text or not _VARIABLE.fullmatch(variable):
+        remedy = "write it as VARIABLE=NAME"
+        # What stands there may be the secret itself.
+        yield Problem("--secret", "must be a variable and where its value is", "***", remedy)
+    elif _SET_BY_PLATFORMS.fullmatch(variable):
+        remedy = "leave it out"
+        yield Problem("--secret", "must leave the platform's own variables", variable, remedy)
+    elif request.platform == "vertex":
+        parts = _MANAGED_SECRET.fullmatch(reference)
+        if not parts:
+            rule = "must name a secret of Secret Manager"
+            remedy = "write it as VARIABLE=projects/PROJECT/secrets/NAME[/versions/VERSION]"
+            yield Problem("--secret", rule, f"{variable}=***", remedy)
+        elif not (parts["project"] or request.project):
+            rule = "must say in which project the secret is"
+            yield Problem("--secret", rule, text, "add --project PROJECT")
+    elif not _KUBERNETES_SECRET.fullmatch(reference):
+        rule, remedy = "must name a Kubernetes Secret", "write it as VARIABLE=NAME or =NAME/KEY"
+        yield Problem("--secret", rule, f"{variable}=***", remedy)
+
+
+def _repeated(request: Request) -> Iterator[Problem]:
+    names = [_pair(text)[0] for text in (*request.environ, *request.secrets) if "=" in text]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield Problem("--env and --secret", "must set a variable once", name, "keep one of them")

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Submit a command of this project to Kubeflow, Kubernetes or Vertex AI.
+
+``scripts/submit.py PLATFORM --nodes 2 --gpus 4 --image IMAGE -- scripts/train_federated.py with
+...`` fills the platform's manifest in ``deploy/`` and hands it to ``kubectl`` or ``gcloud``, or
+writes it to standard output with ``--dry-run``.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
+
+from scaling_fl.config import Problem  # noqa: E402
+from scaling_fl.submission import manifests  # noqa: E402
+from scaling_fl.submission.clients import ClientFailed, submit  # noqa: E402
+from scaling_fl.submission.command import TRAINING, TrainingCommand  # noqa: E402
+from scaling_fl.submission.request import Request, name_of_job, problems  # noqa: E402
+
+SUBMITTED, MISUSED = 0, 2
+_TRAIN = "scripts/train_federated.py with configs/fedavg.yaml job_name=my_job"
+_EXAMPLES = {
+    "kubeflow-pytorchjob": f"""
+  scripts/submit.py kubeflow-pytorchjob --nodes 2 --gpus 4 \\
+      --image registry.example.com/scaling-fl:1 --secret SACRED_MONGO_URI=mongo/uri \\
+      -- {_TRAIN} checkpoints_dir=gs://bucket/my_job""",
+    "kubeflow-trainjob": f"""
+  scripts/submit.py kubeflow-trainjob --nodes 2 --gpus 4 \\
+      --image registry.example.com/scaling-fl:1 --namespace research \\
+      -- {_TRAIN} checkpoints_dir=gs://bucket/my_job""",
+    "kubernetes": f"""
+  scripts/submit.py kubernetes --gpus 4 --image registry.example.com/scaling-fl:1 --dry-run \\
+      -- {_TRAIN} checkpoints_dir=s3://bucket/my_job""",
+    "vertex": f"""
+  scripts/submit.py vertex --nodes 2 --gpus 4 --project my-project --region us-central1 --spot \\
+      --image us-docker.pkg.dev/my-project/images/scaling-fl:1 --secret SACRED_MONGO_URI=mongo \\
+      -- {_TRAIN} checkpoints_dir=gs://bucket/my_job""",
+}
+_DESCRIPTIONS = {
+    "kubeflow-pytorchjob": "A PyTorchJob of Kubeflow's training operator (kubeflow.org/v1).",
+    "kubeflow-trainjob": "A TrainJob of Kubeflow Trainer v2, with the runtime it refers to.",
+    "kubernetes": "A plain Kubernetes Job, on one machine.",
+    "vertex": "A custom job of Vertex AI.",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    own, command = _split(argv)
+    options = _parser().parse_args(own)
+    request = _request(options, command)
+    try:
+        documents = manifests.read(request.platform, ROOT)
+        request, found = _complete(request, documents)
+        if found:
+            _say(f"{len(found)} problem{'s'[: len(found) > 1]}:", *map(str, found))
+            return MISUSED
+        manifests.fill(documents, request)
+        if options.dry_run:
+            print(manifests.write(documents), end="")
+        else:
+            submit(documents, request)
+    except manifests.ManifestError as error:
+        _say(str(error))
+        return MISUSED
+    except ClientFailed as error:
+        _say(str(error))
+        return error.exit_code
+    return SUBMITTED
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Separate the own options from the command behind ``--``, which is not looked into."""
+    if "--" not in argv:
+        return argv, []
+    end = argv.index("--")
+    return argv[:end], argv[end + 1 :]
+
+
+def _complete(
+    request: Request, documents: list[manifests.Document]
+) -> tuple[Request, list[Problem]]:
+    """Add what the platform needs to the training command, and find all that is wrong."""
+    found: list[Problem] = []
+    if not request.arguments:
+        remedy = f"add -- {TRAINING} with ..."
+        found.append(Problem("the command", "must follow --", "none", remedy))
+    elif request.arguments[0] == TRAINING:
+        training = TrainingCommand(request.arguments, root=ROOT)
+        name = request.name or (name_of_job(training.job_name) if training.job_name else "")
+        training.complete(name=name, gpus=request.gpus)
+        mounts = manifests.lasting_mounts(documents, request.platform)
+        found += training.problems(nodes=request.nodes, gpus=request.gpus, mounts=mounts)
+        request = replace(request, name=name, arguments=training.arguments)
+        if training.added:
+            _say(f"added to the command: {' '.join(training.added)}")
+    options = [*problems(request), *manifests.machine_problems(documents, request)]
+    return request, [*options, *found]
+
+
+def _say(*lines: str) -> None:
+    print("submit: " + "\n".join(lines), file=sys.stderr)
+
+
+def _request(options: argparse.Namespace, command: list[str]) -> Request:
+    given = vars(options)
+    known = {name: given[name] for name in Request.__dataclass_fields__ if name in given}
+    return Request(**known, arguments=command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/submit.py",
+        description=__doc__.split("\n\n")[0] if __doc__ else None,
+        epilog="PLATFORM --help shows a platform's options and an example. Exit code: 0 when "
+        "submitted, 2 on misuse, otherwise that of kubectl or gcloud.",
+    )
+    platforms = parser.add_subparsers(dest="platform", metavar="PLATFORM", required=True)
+    for name, description in _DESCRIPTIONS.items():
+        platform = platforms.add_parser(
+            name,
+            help=description,
+            description=description,
+            usage=f"scripts/submit.py {name} [options] --gpus N --image IMAGE -- COMMAND ...",
+            epilog=f"example:{_EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        _add_common_options(platform)
+        (_add_vertex_options if name == "vertex" else _add_kubernetes_options)(platform)
+    return parser
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
+    add("--gpus", type=int, required=True, metavar="N", help="GPUs of each machine; 0 for none")
+    add("--image", required=True, help="container image of this project")
+    add("--name", default="", help="the platform's name of the job (default: from job_name)")
+    add(
+        "--env",
+        dest="environ",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the containers; may be repeated",
+    )
+    add("--dry-run", action="store_true", help="write the manifest to standard output instead")
+
+
+def _add_kubernetes_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--namespace", help="default: that of kubectl's context")
+    add("--service-account", metavar="NAME", help="Kubernetes service account of the pods")
+    add(
+        "--secret",
+        dest="secrets",
+        action="append",
+        default=[],
+        metavar="VARIABLE=NAME[/KEY]",
+        help="a variable whose value is in a Kubernetes Secret (key default: the variable's name)",
+    )
+
+
+def _add_vertex_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--project", help="default: that of gcloud's configuration")
+    add("--region", help="default: that of gcloud's configuration")
+    add("--machine-type", metavar="TYPE", help="default: that of deploy/vertex-custom-job.yaml")
+    add("--accelerator-type", metavar="TYPE", help="the GPUs of --machine-type")
+    add("--spot", action="store_true", help="run on Spot VMs, which may be taken away")
+    add("--service-account", metavar="EMAIL", help="Google service account of the job")
+    add(
+        "--secret",
+        dest="secrets",
+        action="append",
+        default=[],
+        metavar="VARIABLE=NAME",
+        help="a variable whose value is in Secret Manager: NAME (with --project) or "
+        "projects/PROJECT/secrets/NAME[/versions/VERSION]",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
