@@ -151,11 +151,11 @@ def silence_seconds() -> float:
 def available_cores() -> int:
     """Cores this process may use: its affinity, capped by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    quota = cpu_quota(Path("/sys/fs/cgroup"))
     return max(1, min(cores or 1, int(quota))) if quota else cores or 1
 
 
-def _cpu_quota(groups: Path) -> float | None:
+def cpu_quota(groups: Path) -> float | None:
     """Read how many cores' time a container may take, from control groups version 2 or 1."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:

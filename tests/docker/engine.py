@@ -26,12 +26,25 @@ def containers(name: str) -> list[str]:
     return listed.stdout.split()
 
 
-def leftovers() -> set[str]:
-    """List everything on the engine that a call of run-local.sh could leave behind."""
-    kinds = (["ps", "--all"], ["network", "ls"], ["volume", "ls"])
-    found = [docker(*kind, "--format", "{{json .}}").stdout.splitlines() for kind in kinds]
-    named = [json.loads(line) for lines in found for line in lines]
-    return {str(entry.get("Names") or entry["Name"]) for entry in named}
+_KINDS = {"container": ["--all"], "network": [], "volume": []}
+
+
+def leftovers() -> set[tuple[str, str]]:
+    """List everything on the engine that a call could leave behind: kind and name."""
+    found = set()
+    for kind, options in _KINDS.items():
+        listed = docker(kind, "ls", *options, "--format", "{{json .}}").stdout.splitlines()
+        entries = [json.loads(line) for line in listed]
+        found |= {(kind, str(entry.get("Names") or entry["Name"])) for entry in entries}
+    return found
+
+
+def remove_new(before: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Remove what was not there before, so that one failure does not cause others; return it."""
+    new = leftovers() - before
+    for kind, name in sorted(new):  # containers first
+        docker(kind, "rm", *(["--force"] if kind == "container" else []), name, check=False)
+    return new
 
 
 class Project:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from scaling_fl.config import Config, read_config
-from scaling_fl.job import JobMismatch, open_job
+from scaling_fl.job import JobMismatch, from_here, open_job
 from scaling_fl.runtime.checkpoints import JOURNAL
-from scaling_fl.runtime.storage import open_storage
+from scaling_fl.runtime.storage import StorageError, open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +122,28 @@ def test_a_job_that_went_on_elsewhere_is_continued_from_there(remote: str) -> No
     again = open_job(make_config(job_name="job", checkpoints_dir=remote))
     assert again.journal.path.read_bytes() == elsewhere
     again.claim.release()
+
+
+def test_a_path_below_the_current_folder_is_shown_relative_to_it(tmp_path: Path) -> None:
+    assert from_here(str(tmp_path / "checkpoints" / "job")) == "checkpoints/job"
+    assert from_here("/elsewhere/job") == "/elsewhere/job"
+    assert from_here("gs://bucket/job") == "gs://bucket/job"
+
+
+def test_in_a_container_checkpoints_must_be_on_a_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALING_FL_CONTAINER", "1")
+    here = Path.cwd()  # of this machine's root, as far as it is not mounted
+    if here.stat().st_dev != Path("/").stat().st_dev:
+        assert start_and_end(job_name="job", checkpoints_dir="kept")[0] == "job"
+        return
+    with pytest.raises(StorageError, match="checkpoints_dir must outlive the container") as error:
+        open_job(make_config(job_name="job", checkpoints_dir="lost"))
+    assert f"docker run -v /a/folder:{here / 'lost'}" in str(error.value)
+    assert not (here / "lost").exists()
+
+
+def test_in_a_container_a_bucket_needs_no_mount(
+    remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALING_FL_CONTAINER", "1")
+    assert start_and_end(job_name="job", checkpoints_dir=remote)[0] == "job"

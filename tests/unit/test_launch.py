@@ -1,6 +1,7 @@
 """Workers from their start to their end; in their place small programs do as they are told."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -156,3 +157,15 @@ def test_workers_of_several_machines_are_told_where_to_meet() -> None:
     where = play.events[0]["where"]
     assert (where["host"], where["port"], where["node_rank"]) == ("first", 29, 1)
     assert where["store_path"] is None
+
+
+@pytest.mark.parametrize(("num_bytes", "expected"), [(64 * 2**20, "1"), (2**30, None)])
+def test_nccl_does_without_shared_memory_where_there_is_little(
+    num_bytes: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(total=num_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.delenv("NCCL_SHM_DISABLE", raising=False)
+    play = Play("emit('ready', shm=os.environ.get('NCCL_SHM_DISABLE'))")
+    play.run()
+    assert play.events[0]["shm"] == expected

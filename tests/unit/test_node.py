@@ -1,10 +1,11 @@
 """What a machine is in a federation, read from plain, node-level and torchrun's variables."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from scaling_fl.node import Node, PlacementError, available_cores, read_node
+from scaling_fl.node import Node, PlacementError, available_cores, cpu_quota, read_node
 
 CLUSTER = {"WORLD_SIZE": "3", "RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
 TORCHRUN = CLUSTER | {
@@ -186,3 +187,22 @@ def test_a_malformed_cluster_spec_is_one_sentence(text: str) -> None:
 
 def test_there_is_a_core_at_least() -> None:
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_quota_of_cpu_time_is_read_from_either_version_of_control_groups(
+    tmp_path: Path, files: dict[str, str], cores: float | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == cores

@@ -288,3 +288,14 @@ def test_no_secret_reaches_the_record(tmp_path: Path, monkeypatch: pytest.Monkey
         for secret in ("word1", "aws-secret-1", "hunter2", "ann:"):
             assert secret not in text, (path, secret)
     assert "mongodb://db.example:1/x" in (folder.path / "cout.txt").read_text()
+
+
+@pytest.mark.parametrize(("flag", "dirty"), [("1", True), ("", False)])
+def test_an_image_without_a_repository_names_the_commit_it_was_built_from(
+    tmp_path: Path, flag: str, dirty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALING_FL_COMMIT", "abc123")
+    monkeypatch.setenv("SCALING_FL_DIRTY", flag)
+    folder = start(new_folder(tmp_path / "runs"))
+    repositories = read(folder)["experiment"]["repositories"]
+    assert repositories == [{"url": None, "commit": "abc123", "dirty": dirty}]
