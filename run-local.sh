@@ -210,8 +210,10 @@ export_settings() {
   export HF_HOME=${HF_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/huggingface}
   export RUNS_DIR=$FOLDER/runs CHECKPOINTS_DIR=$FOLDER/checkpoints
   # Docker would make what is missing as root.
-  mkdir -p -- "$DATA_MOUNT_DIR" "$SCALING_FL_CACHE" "$HF_HOME" "$RUNS_DIR" "$CHECKPOINTS_DIR" ||
-    fail "the folders that the container needs cannot be made; see the line above."
+  for name in DATA_MOUNT_DIR SCALING_FL_CACHE HF_HOME RUNS_DIR CHECKPOINTS_DIR; do
+    mkdir -p -- "${!name}" || fail "$name=${!name} cannot be made; see the line above."
+    printf -v "$name" %s "$(cd -- "${!name}" && pwd -P)" # Compose takes other paths for volumes
+  done
 }
 
 # Fill MOUNTS with .env, the credentials and the paths among the arguments, so that these mean in
@@ -308,7 +310,7 @@ run_and_forward() {
 
 forward() {
   docker kill --signal "$1" "$NAME" >/dev/null 2>&1 ||
-    kill -s "$1" -- "${child:+-$child}" 2>/dev/null || true
+    kill -s "$1" -- "-$child" 2>/dev/null || kill -s "$1" "$child" 2>/dev/null || true
 }
 
 # -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker.engine import DEBUG_IMAGE, TRAIN_IMAGE, Project, docker, image_files, inspect
-from tests.e2e.commands import Job, Shell, arguments, federation
+from tests.e2e.commands import ROOT, Job, Shell, arguments, federation
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
@@ -92,3 +92,14 @@ def test_a_cpu_quota_is_what_the_workers_share(
     del alone["num_threads"]
     said = run(shell, "--cpus", "1", *mounts, settings=alone)
     assert re.search(r"1 CPU workers?, 1 thread", said), said
+
+
+def test_the_command_of_the_readme(project: Project, shell: Shell) -> None:
+    text = (ROOT / "README.md").read_text()
+    (command,) = re.findall(r"^\$ (docker run --rm --read-only .*?demo)$", text, re.M | re.S)
+    command = command.replace("scaling-fl:train", TRAIN_IMAGE).replace("with demo", "print_config")
+    home = shell.folder / "home"
+    for folder in ("runs", "checkpoints", "home/.cache/scaling_fl"):
+        (shell.folder / folder).mkdir(parents=True)
+    shown = shell.type("bash", "-c", command, HOME=str(home)).end(expect=0)
+    assert "site_ids" in shown.out
