@@ -21,6 +21,7 @@ from scaling_fl.job import Job, JobMismatch, from_here, open_job
 from scaling_fl.launch import WorkerFailed
 from scaling_fl.node import Node, PlacementError, read_node
 from scaling_fl.runtime.claim import AlreadyClaimed
+from scaling_fl.runtime.journal import JournalError
 from scaling_fl.runtime.mirror import MongoMirror, SettingsError, settings_from_environment
 from scaling_fl.runtime.secret_manager import SecretUnavailable, resolve_secrets
 from scaling_fl.runtime.storage import StorageError
@@ -121,7 +122,7 @@ class Command:
         assert self.session
         try:
             return self.session.run()
-        except WorkerFailed as error:
+        except (WorkerFailed, JournalError) as error:
             raise Refused(f"Error: {error}") from None
 
     def close(self) -> None:

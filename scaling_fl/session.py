@@ -14,7 +14,7 @@ from scaling_fl.node import Node, available_cores
 from scaling_fl.reporting.console import Console
 from scaling_fl.reporting.partition_figure import draw
 from scaling_fl.reporting.summary import summary
-from scaling_fl.runtime.journal import JournalTail
+from scaling_fl.runtime.journal import JournalError, JournalTail
 from scaling_fl.runtime.mirror import MongoMirror
 from scaling_fl.runtime.tracking import RunFolder
 
@@ -132,7 +132,10 @@ class Session:
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         self._refreshed = time.monotonic()
-        events = self._tail.read_new()
+        try:
+            events = self._tail.read_new()
+        except OSError:
+            return  # the workers, who write there, say why
         if not events:
             return
         for event in events:
@@ -163,14 +166,26 @@ class Session:
         metrics = self._record.metrics if self._record else {}
         return {name: series["values"][-1] for name, series in metrics.items()}
 
+    def _record_end(self, status: str, message: str) -> JournalError | None:
+        """Journal the end; returns what keeps the disk from taking it."""
+        try:
+            if self._job:
+                self._job.end(status, message)
+        except JournalError as error:
+            return error
+        return None
+
     def _close(self, status: str, message: str) -> None:
-        if self._job:
-            self._job.end(status, message)
+        unrecorded = self._record_end(status, message)
         self._refreshed = 0.0
         self._tick()
         if self._drawing:
             self._drawing.join()
         self._console.close()
+        if unrecorded:
+            if status in ("COMPLETED", "DEGRADED"):
+                raise unrecorded
+            return  # why the run ended is told already
         if self._job and self._folder and self._record:
             self._console.line(
                 summary(

@@ -131,7 +131,8 @@ class Claim:
             if self._owns(self._storage, OWNER):
                 self._storage.delete([OWNER])
         # Closed and not unlocked: unlocking would free it for all who inherited it.
-        os.close(self._lock)
+        with suppress(OSError):  # a file system that is gone has nothing left to free
+            os.close(self._lock)
         self._lock = None
 
     def _register(self, deadline: float) -> None:

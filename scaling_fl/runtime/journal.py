@@ -4,6 +4,7 @@ Every line is in the file whole or not at all: it is one ``write`` under a lock,
 writes next cuts off what a killed writer left.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
+
+from scaling_fl.runtime.storage_errors import diagnose
 
 Event = dict[str, Any]
 
@@ -65,7 +68,7 @@ class Journal:
             _cut_torn_line(self._fd)
             if os.write(self._fd, line) != len(line):
                 _cut_torn_line(self._fd)
-                raise OSError(None, "the disk took only a part of the line")
+                raise OSError(errno.ENOSPC, "the disk took only a part of the line")
             os.fsync(self._fd)
 
     def close(self) -> None:
@@ -92,9 +95,9 @@ class Journal:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or "unknown error"
+            reason = diagnose(error)
             raise JournalError(
-                f"the journal {self.path} cannot be {verb}: {reason}; free space or permit writing."
+                f"the journal {self.path} cannot be {verb}: {reason.text}; {reason.remedy}."
             ) from error
 
 

@@ -48,6 +48,7 @@ _READ_ONLY = Reason("the file system is read-only", "mount it writable or choose
 _TOO_LARGE = Reason("the file is larger than the limit allows", "raise the limit (ulimit -f)")
 _NO_FOLDER = Reason("a file or folder of its path does not exist", "check the path")
 _NOT_FOLDER = Reason("a part of its path is a file, not a folder", "choose another folder")
+_GONE = Reason("its file system is gone", "mount it again")
 _BROKEN_DISK = Reason("the disk failed to read or write", "check the disk")
 _NO_PACKAGE = Reason("the package for this kind of address is missing", "install it")
 _ADDRESS = Reason("the address is not valid", "use a folder, s3://bucket/path or gs://bucket/path")
@@ -111,6 +112,10 @@ _BY_ERRNO = {
     errno.EISDIR: Reason("a folder stands where the file should be", "remove it"),
     errno.ENAMETOOLONG: _ADDRESS,
     errno.EIO: _BROKEN_DISK,
+    errno.ENOTCONN: _GONE,
+    errno.ESTALE: _GONE,
+    errno.ENODEV: _GONE,
+    errno.EHOSTDOWN: _GONE,
 }
 
 

@@ -287,7 +287,7 @@ class RunFolder(FileStorageObserver):
     def _finish(self, status: str, time: datetime, **fields: Any) -> None:
         if self.dir is None:
             return  # The start failed: there is no record to end.
-        with self._lock:
+        with self._lock, self._reported("the end of the run"):
             ending = {"status": status, "stop_time": time.isoformat()}
             self._attempts[-1] |= ending
             self.run_entry.update(ending, **fields)
