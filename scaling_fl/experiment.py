@@ -68,7 +68,7 @@ class Command:
         except PlacementError as error:
             _leave_to_the_first()
             raise Refused(f"Error: {error}") from None
-        except (JobMismatch, AlreadyClaimed, StorageError, SettingsError) as error:
+        except (JobMismatch, AlreadyClaimed, JournalError, StorageError, SettingsError) as error:
             raise Refused(f"Error: {error}") from None
 
     def _attach(self, experiment: Experiment, config: Config, node: Node) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from scaling_fl.config import Config
 from scaling_fl.runtime.claim import Claim
 from scaling_fl.runtime.journal import JobRecord, Journal, JournalTail, fold
 from scaling_fl.runtime.storage import Storage, StorageError, open_storage
+from scaling_fl.runtime.storage_base import explained
 
 JOURNAL = "journal.jsonl"
 
@@ -72,6 +73,7 @@ def open_job(config: Config) -> Job:
         AlreadyClaimed: another run is at work on the folder.
         JobMismatch: the folder is another job's.
         StorageError: the folder cannot be reached.
+        JournalError: its journal cannot be continued.
     """
     name = config.job_name or default_name(config.task_name)
     storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
@@ -80,7 +82,8 @@ def open_job(config: Config) -> Job:
     claim = Claim.acquire(storage)
     try:
         path = _journal_path(storage, Path(config.tracking.runs_dir))
-        record = fold(JournalTail(path).read_new())
+        with explained(f"read the journal {path}"):
+            record = fold(JournalTail(path).read_new())
         if config.job_name is None and record.job_name:
             name = record.job_name  # a folder of checkpoints is enough to name the job
         if record.job_name not in (None, "", name):

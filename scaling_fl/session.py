@@ -182,10 +182,10 @@ class Session:
         if self._drawing:
             self._drawing.join()
         self._console.close()
-        if unrecorded:
-            if status in ("COMPLETED", "DEGRADED"):
-                raise unrecorded
-            return  # why the run ended is told already
+        if unrecorded and status in ("COMPLETED", "DEGRADED"):
+            raise unrecorded
+        if unrecorded and str(unrecorded) != message:
+            self._console.line(str(unrecorded))
         if self._job and self._folder and self._record:
             self._console.line(
                 summary(

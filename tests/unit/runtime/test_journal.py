@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -212,3 +213,21 @@ def test_threads_share_a_journal(tmp_path: Path) -> None:
             thread.join()
     assert len(read(path)) == 120
     assert os.path.getsize(path) == sum(len(line) + 1 for line in path.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO])
+def test_a_file_system_that_goes_away_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """No test can count on mounting something and taking it away, so its errors are played."""
+
+    def gone(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        monkeypatch.setattr(os, "write", gone)
+        with pytest.raises(JournalError, match=r"cannot be written: .*; (mount|check) .*\.$"):
+            journal.append("note", text="lost")
+        monkeypatch.undo()
+        journal.append("note", text="kept")
+    assert [event["text"] for event in read(tmp_path / "journal.jsonl")] == ["kept"]
