@@ -114,19 +114,7 @@ def build(
     server = Server(exchange, server_optimiser, trainer.vector, min_clients=config.min_clients)
     state = GlobalState(trainer.vector.clone())
     state.optimiser = server_optimiser.init(state.vector)
-    clients = Clients(
-        trainer,
-        data.train,
-        data.parts,
-        work=LocalWork(
-            batch_size=config.batch_size,
-            num_epochs=None if config.num_local_steps else config.num_local_epochs,
-            num_steps=config.num_local_steps,
-            length_grouped=config.length_grouped,
-        ),
-        pad_token_id=data.tokenizer.pad_token_id,
-        seed=config.seed,
-    )
+    clients = make_clients(config, trainer, data)
     recorder = None
     if exchange.rank == 0:
         assert job is not None
@@ -152,6 +140,23 @@ def build(
             per_class=config.per_class_metrics,
         ),
         recorder=recorder,
+    )
+
+
+def make_clients(config: Config, trainer: LocalTrainer, data: Data) -> Clients:
+    """Say how much a client does in a round, and on which examples."""
+    return Clients(
+        trainer,
+        data.train,
+        data.parts,
+        work=LocalWork(
+            batch_size=config.batch_size,
+            num_epochs=None if config.num_local_steps else config.num_local_epochs,
+            num_steps=config.num_local_steps,
+            length_grouped=config.length_grouped,
+        ),
+        pad_token_id=data.tokenizer.pad_token_id,
+        seed=config.seed,
     )
 
 

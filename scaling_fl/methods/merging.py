@@ -1,23 +1,16 @@
 """How updates become one update: sums over clients, wherever the clients are.
 
-A merge takes the local updates as an iterable, because each is only valid until the next is
-trained, and ``total``, which adds an integer tensor across workers (the identity for one worker).
+A merge takes this worker's sums and ``total``, which adds an integer tensor across workers (the
+identity for one worker).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from torch import Tensor
 
 from scaling_fl.core.exact_sum import ExactSum
 
 Total = Callable[[Tensor], Tensor]
-
-
-def accumulate(updates: Iterable[tuple[Tensor, float]], sums: ExactSum) -> None:
-    """Add up ``(update, share)`` pairs of this worker as they come."""
-    sums.clear()
-    for update, share in updates:
-        sums.add(update, share)
 
 
 def mean(sums: ExactSum, total: Total, *, included_share: float, out: Tensor) -> Tensor:

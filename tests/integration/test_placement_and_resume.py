@@ -5,11 +5,11 @@ import os
 import random
 import signal
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from harness import Run
 
 from scaling_fl.launch import WorkerFailed
@@ -41,17 +41,18 @@ SLOW_METHODS = [
 ]
 
 
-def assert_same(run: Run, reference: Run, round_number: int = 3) -> None:
-    assert run.digest == reference.digest
-    ours, theirs = run.state(round_number), reference.state(round_number)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert run.results() == reference.results()
-    client_rows = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in r.record.clients]
-        for r in (run, reference)
-    ]
-    assert client_rows[0] == client_rows[1]
+def outcome(run: Run, round_number: int = 3) -> dict[str, Any]:
+    """All that a run came to, less its times: equal outcomes are equal to the last bit."""
+    state = run.state(round_number)
+    return {
+        "digest": run.digest,
+        "state": {name: sha256(value.numpy().tobytes()).digest() for name, value in state.items()},
+        "metrics": run.results(),
+        "clients": [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in run.record.clients
+        ],
+    }
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -61,7 +62,7 @@ def test_one_worker_equals_two_and_four_sites_on_two(
     one = Run(tmp_path / "one", shared=corpus, **METHODS[method]).start()
     for name, site_ids in (("two", [0, 1]), ("four_on_two", [0, 0, 1, 1])):
         run = Run(tmp_path / name, shared=corpus, site_ids=site_ids, **METHODS[method]).start()
-        assert_same(run, one)
+        assert outcome(run) == outcome(one)
 
 
 @pytest.mark.parametrize("method", ["plain", *SLOW_METHODS])
@@ -83,7 +84,7 @@ def test_a_run_resumed_on_other_workers_equals_one_in_one_go(
     assert stopped.record.last_round >= 1
     resumed = Run(tmp_path / "parts", shared=corpus, **changes).start()
     assert resumed.record.last_round == 3
-    assert_same(resumed, whole)
+    assert outcome(resumed) == outcome(whole)
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
@@ -99,7 +100,7 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(
         if kill_at_random(run, rng, patience=rng.uniform(0.0, 1.2) if attempt < 4 else None):
             break
     assert run.record.last_round == 8
-    assert_same(run, whole, round_number=8)
+    assert outcome(run, round_number=8) == outcome(whole, round_number=8)
 
 
 def kill_at_random(run: Run, rng: random.Random, patience: float | None) -> bool:

@@ -176,7 +176,9 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
 
 def test_a_damaged_owner_file_does_not_block_a_free_lock(tmp_path: Path) -> None:
     (tmp_path / "claim.json").write_text('{"pid": ')
-    acquire(open_storage(tmp_path)).release()
+    claim = acquire(open_storage(tmp_path))
+    assert json.loads((tmp_path / "claim.json").read_text())["pid"] == os.getpid()
+    claim.release()
 
 
 @pytest.mark.servers
@@ -217,7 +219,9 @@ def test_a_process_number_given_out_again_is_not_the_owner(s3_url: str) -> None:
     storage = open_storage(f"{s3_url}/job")
     old = elsewhere(place=place(), pid=os.getpid(), process_start="1")
     storage.write_bytes("claim.json", old.to_bytes())
-    acquire(storage).release()
+    claim = acquire(storage)
+    assert read_owner(storage).process_start != "1"  # type: ignore[union-attr]
+    claim.release()
 
 
 @pytest.mark.servers

@@ -54,13 +54,12 @@ def run_workers(meetings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def check(found: list[dict[str, Any]], sites: list[int]) -> None:
-    size = len(found)
-    assert [each.pop("rank") for each in found] == list(range(size))
+def expected(size: int, sites: list[int]) -> list[dict[str, Any]]:
+    """What every worker of ``size`` must report, in the order of their ranks."""
     ones = sum(10**rank for rank in range(size))
     sum_of_big = size * 2**60 + sum(range(size))
     wrapped = (sum_of_big + 2**63) % 2**64 - 2**63
-    expected = {
+    each = {
         "size": size,
         "sites": sites,
         "refused": "only int64 sums are exact, got torch.float32",
@@ -72,7 +71,7 @@ def check(found: list[dict[str, Any]], sites: list[int]) -> None:
         ],
         "nothing": [],
     }
-    assert all(each == expected for each in found)
+    return [{"rank": rank} | each for rank in range(size)]
 
 
 @pytest.mark.slow
@@ -80,7 +79,7 @@ def test_workers_of_one_machine_exchange_sums_states_and_records(tmp_path: Path)
     meeting = {"node_rank": 0, "num_nodes": 1, "sites": [0, 2, 1, 0]}
     meeting["store_path"] = str(tmp_path / "store")
     found = run_workers([meeting | {"local_index": index} for index in range(3)])
-    check(found, sites=[0, 2, 1, 0])
+    assert found == expected(3, sites=[0, 2, 1, 0])
 
 
 @pytest.mark.slow
@@ -89,7 +88,7 @@ def test_machines_with_different_sites_exchange_as_one_group() -> None:
     first = place | {"node_rank": 0, "sites": [0, 1, 1]}
     second = place | {"node_rank": 1, "sites": [0, 0], "local_index": 0}
     found = run_workers([first | {"local_index": 0}, first | {"local_index": 1}, second])
-    check(found, sites=[0, 1, 1, 2, 2])
+    assert found == expected(3, sites=[0, 1, 1, 2, 2])
 
 
 def test_one_worker_needs_no_group_whatever_its_sites() -> None:

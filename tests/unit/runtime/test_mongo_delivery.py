@@ -110,6 +110,7 @@ def test_two_deliveries_of_one_run_do_not_double_its_points(
         folder.refresh(record_of(rounds))
         delivery.send()
         check_delivered(database, folder)
+    assert database.runs.count_documents({}) == 1
 
 
 def test_a_delivery_killed_at_any_moment_is_completed_by_the_next(
@@ -163,6 +164,7 @@ def test_a_run_whose_folder_was_deleted_stays_one_document(
     again.refresh(record_of(3))
     sync(again.path, database)
     check_delivered(database, again)
+    assert database.runs.count_documents({}) == 1
 
 
 def test_a_run_inserted_twice_is_made_one_again(database: Mongo, folder: RunFolder) -> None:
@@ -172,6 +174,7 @@ def test_a_run_inserted_twice_is_made_one_again(database: Mongo, folder: RunFold
     database.runs.insert_one(late)
     sync(folder.path, database)
     check_delivered(database, folder)
+    assert database.runs.count_documents({}) == 1
 
 
 def test_the_next_number_follows_the_highest_also_beside_names(
