@@ -13,11 +13,20 @@ from scaling_fl.core.exact_sum import ExactSum
 Total = Callable[[Tensor], Tensor]
 
 
-def mean(sums: ExactSum, total: Total, *, included_share: float, out: Tensor) -> Tensor:
+def mean(
+    sums: ExactSum,
+    total: Total,
+    *,
+    included_share: float,
+    out: Tensor,
+    add_noise: Callable[[Tensor], None] = lambda units: None,
+) -> Tensor:
     """Average the accumulated updates of all workers into ``out`` (fp32, the vector's size).
 
-    ``included_share`` is the summed share of the clients that were not left out.
+    ``included_share`` is the summed share of the clients that were not left out. ``add_noise``
+    gets the units of the sum over all workers and does the same on every worker.
     Source: arXiv 1602.05629, algorithm 1.
     """
     total(sums.units)
+    add_noise(sums.units)
     return sums.mean(out, included_share)
