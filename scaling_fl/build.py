@@ -9,17 +9,20 @@ from typing import TypedDict
 
 import torch
 
+from scaling_fl.build_budget import Budget, make_budget
 from scaling_fl.build_data import Data, SetupError, check_same_data, load_data
+from scaling_fl.build_model import load_trainer, meaning
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients, LocalWork
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.link import Direction, Link
 from scaling_fl.federation.rounds import Plan
 from scaling_fl.federation.server import Server, TooFewClients
-from scaling_fl.learning.cache import CacheError, cache_folder
+from scaling_fl.learning.cache import CacheError
 from scaling_fl.learning.local_training import LocalTrainer
-from scaling_fl.learning.models import ModelError, load_classifier
+from scaling_fl.learning.models import ModelError
 from scaling_fl.learning.tasks.labelled import DataError
 from scaling_fl.methods.partitioning import entropy_bits, label_histograms
 from scaling_fl.methods.sampling import sample_cohort
@@ -107,18 +110,25 @@ def build(
     num_clients = config.num_clients or len(exchange.sites)
     if problems := cohort_problems(config, num_clients):
         raise SetupError("; ".join(str(problem) for problem in problems))
+    budget = make_budget(config, num_clients, note)
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     trainer = load_trainer(config, data, device, stage)
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](config.server.learning_rate)
-    server = Server(exchange, server_optimiser, trainer.vector, min_clients=config.min_clients)
+    server = Server(
+        exchange,
+        server_optimiser,
+        trainer.vector,
+        min_clients=config.min_clients,
+        privacy=budget.privacy if budget else None,
+    )
     state = GlobalState(trainer.vector.clone())
     state.optimiser = server_optimiser.init(state.vector)
     clients = make_clients(config, trainer, data)
     recorder = None
     if exchange.rank == 0:
         assert job is not None
-        recorder = make_recorder(config, trainer, data, job, note=note)
+        recorder = make_recorder(config, trainer, data, job, budget, note=note)
     share_state(
         state,
         recorder,
@@ -128,7 +138,7 @@ def build(
     )
     return Federation(
         state=state,
-        plan=make_plan(config, clients, num_clients),
+        plan=make_plan(config, clients, num_clients, budget),
         clients=clients,
         server=server,
         evaluator=Evaluator(
@@ -157,32 +167,24 @@ def make_clients(config: Config, trainer: LocalTrainer, data: Data) -> Clients:
         ),
         pad_token_id=data.tokenizer.pad_token_id,
         seed=config.seed,
+        link=make_link(config),
     )
 
 
-def load_trainer(config: Config, data: Data, device: torch.device, stage: Note) -> LocalTrainer:
-    """Load the model onto the device and give it its optimiser."""
-    stage(f"loading model {config.model}")
-    model = load_classifier(
-        config.model,
-        num_labels=len(data.label_names),
-        max_seq_len=config.max_seq_len,
-        seed=config.seed,
-        tokenizer=data.tokenizer,
-        cache_dir=cache_folder(config.data.cache_dir),
-    )
-    return LocalTrainer(
-        model.to(device),
-        optimiser=config.optimiser,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        prox_mu=config.prox_mu,
-        autocast_dtype=torch.bfloat16 if config.precision == "bf16" else None,
+def make_link(config: Config) -> Link:
+    """Turn the sections on both directions into what is sent."""
+    download = config.download.model_dump(exclude={"evaluate"})
+    upload = config.upload.model_dump(exclude={"values"})
+    return Link(
+        Direction(**download),
+        Direction(**upload),
+        uploads_state=config.upload.values == "state",
     )
 
 
-def make_plan(config: Config, clients: Clients, num_clients: int) -> Plan:
+def make_plan(
+    config: Config, clients: Clients, num_clients: int, budget: Budget | None = None
+) -> Plan:
     """Turn settings into functions of the round."""
     size = config.cohort_size(num_clients)
     weigh = WEIGHTINGS[config.weighting]
@@ -202,17 +204,25 @@ def make_plan(config: Config, clients: Clients, num_clients: int) -> Plan:
         return schedule(config.learning_rate, final, round_number, config.num_rounds)
 
     return Plan(
-        num_rounds=config.num_rounds,
+        num_rounds=budget.num_rounds if budget else config.num_rounds,
         num_clients=num_clients,
         cohort=cohort,
         shares=shares,
         learning_rate=learning_rate,
         eval_every=config.eval_every,
+        epsilon=budget.epsilon if budget else None,
+        evaluates_download=config.download.evaluate,
     )
 
 
 def make_recorder(
-    config: Config, trainer: LocalTrainer, data: Data, job: Job, *, note: Note
+    config: Config,
+    trainer: LocalTrainer,
+    data: Data,
+    job: Job,
+    budget: Budget | None,
+    *,
+    note: Note,
 ) -> Recorder:
     """Open worker 0's journal and checkpoints, and journal who owns which examples."""
     histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
@@ -238,11 +248,7 @@ def make_recorder(
     computed |= {"num_clients": len(data.parts), "data": [data.train.key[:12], data.test.key[:12]]}
     identity = Identity(
         layout=trainer.layout,
-        must_match={
-            "model": config.model,
-            "task_name": config.task_name,
-            "labels": data.label_names,
-        },
+        must_match=meaning(config, trainer, data) | (budget.terms if budget else {}),
         computation=computed,
         config=config.model_dump(mode="json"),
     )
@@ -251,7 +257,7 @@ def make_recorder(
         Checkpoints(open_storage(job["checkpoints"]), config.keep_last, journaled_note),
         identity,
         save_every=config.save_every,
-        num_rounds=config.num_rounds,
+        num_rounds=budget.num_rounds if budget else config.num_rounds,
         note=journaled_note,
     )
 

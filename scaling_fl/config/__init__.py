@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from scaling_fl.config.problems import Problem, single_problems
 from scaling_fl.config.rules import cohort_problems, cross_problems
-from scaling_fl.config.schema import Config, redact
+from scaling_fl.config.schema import Config
 from scaling_fl.config.text import describe
+from scaling_fl.config.types import redact
 
 __all__ = [
     "NAMED",

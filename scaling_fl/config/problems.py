@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from scaling_fl.config.schema import Config, choices, leaves, redact
+from scaling_fl.config.schema import Config, choices, leaves
+from scaling_fl.config.types import redact
 
 
 class Problem(NamedTuple):
@@ -74,9 +75,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _known_paths() -> dict[str, str]:
+def _known_paths() -> dict[str, list[str]]:
+    """List the settings that a name may mean: a whole path, or the last part of several."""
     paths = [path for path, _ in leaves(Config().model_dump())]
-    return {path.split(".")[-1]: path for path in reversed(paths)} | {path: path for path in paths}
+    by_name: dict[str, list[str]] = {}
+    for path in paths:
+        by_name.setdefault(path.split(".")[-1], []).append(path)
+    return by_name | {path: [path] for path in paths}
 
 
 def _unknown(path: str, value: Any) -> Problem:
@@ -86,7 +91,7 @@ def _unknown(path: str, value: Any) -> Problem:
         *difflib.get_close_matches(path.split(".")[-1], known, n=1),
     ]
     secret = any(word in path.lower() for word in ("password", "secret", "token", "key"))
-    remedy = f"use {known[near[0]]}" if near else "see print_config for every setting"
+    remedy = f"use {' or '.join(known[near[0]])}" if near else "see print_config for every setting"
     return Problem(path, "must be a known setting", "***" if secret else _shown(value), remedy)
 
 

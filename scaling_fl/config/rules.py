@@ -21,6 +21,10 @@ class NoEffect(NamedTuple):
     remedy: str
 
 
+def _decays(direction: str) -> Callable[[Config], bool]:
+    return lambda config: bool(value_at(config, f"{direction}.density_decay") != 1.0)
+
+
 NO_EFFECT = (
     NoEffect(
         "momentum",
@@ -85,6 +89,81 @@ NO_EFFECT = (
         lambda c: c.task_name == "agnews",
         "must be None unless task_name is agnews",
         "set task_name=agnews or drop data.text",
+    ),
+    *(
+        NoEffect(
+            f"adapter.{name}",
+            "adapter.kind",
+            lambda c: c.adapter.kind in ("lora", "dora"),
+            "must be left alone unless adapter.kind is lora or dora",
+            f"set adapter.kind=lora or dora, or drop adapter.{name}",
+        )
+        for name in ("rank", "alpha", "dropout", "targets", "freeze_a", "rslora")
+    ),
+    NoEffect(
+        "adapter.modules_to_save",
+        "adapter.kind",
+        lambda c: c.adapter.kind != "none",
+        "must be empty when adapter.kind is none, which trains every module",
+        "set adapter.kind=lora, dora or head, or drop adapter.modules_to_save",
+    ),
+    *(
+        NoEffect(
+            f"{direction}.decay_every",
+            f"{direction}.density_decay",
+            _decays(direction),
+            "must be left alone when the density does not decay",
+            f"set {direction}.density_decay or drop {direction}.decay_every",
+        )
+        for direction in ("download", "upload")
+    ),
+    NoEffect(
+        "download.evaluate",
+        "download.codec",
+        lambda c: c.download.is_lossy,
+        "must be False when the clients receive the very state that is evaluated",
+        "set download.density or download.codec, or drop download.evaluate",
+    ),
+    NoEffect(
+        "upload.values",
+        "upload.codec",
+        lambda c: c.upload.codec != "none",
+        "must be update when uploads are exact, where both come to the same",
+        "set upload.codec or drop upload.values",
+    ),
+    NoEffect(
+        "upload.values",
+        "upload.density",
+        lambda c: c.upload.density == c.upload.density_decay == 1.0,
+        "must be update when only the largest coordinates are sent",
+        "leave upload.density and upload.density_decay at 1.0, or drop upload.values",
+    ),
+    *(
+        NoEffect(
+            f"privacy.{name}",
+            "privacy.clip",
+            lambda c: c.privacy.clip is not None,
+            "must be left alone without privacy.clip, which bounds what noise must hide",
+            f"set privacy.clip or drop privacy.{name}",
+        )
+        for name in ("noise_multiplier", "target_epsilon")
+    ),
+    NoEffect(
+        "privacy.noise_multiplier",
+        "privacy.target_epsilon",
+        lambda c: c.privacy.target_epsilon is None,
+        "must be 0 when privacy.target_epsilon chooses the noise",
+        "give one of the two",
+    ),
+    *(
+        NoEffect(
+            f"privacy.{name}",
+            "privacy.noise_multiplier",
+            lambda c: c.privacy.is_noisy,
+            "must be left alone without noise, whose epsilon is infinite",
+            "set privacy.noise_multiplier or privacy.target_epsilon, or leave it out",
+        )
+        for name in ("max_epsilon", "delta", "accountant")
     ),
     NoEffect(
         "num_threads",
@@ -154,6 +233,20 @@ def _missing_file(config: Config, path: str) -> Iterator[Problem]:
         )
 
 
+def _broken_privacy(config: Config, bad: set[str]) -> Iterator[Problem]:
+    """Refuse what the guarantee does not survive."""
+    if config.privacy.clip is None or _touches(bad, ("weighting", "privacy.clip")):
+        return
+    if config.weighting != "uniform":
+        yield Problem(
+            "weighting",
+            "must be uniform with privacy.clip, which bounds a client's influence only when all"
+            " count alike",
+            f"{config.weighting!r} with privacy.clip={config.privacy.clip}",
+            "set weighting=uniform or drop privacy.clip",
+        )
+
+
 def cohort_problems(config: Config, num_clients: int) -> list[Problem]:
     """Check the settings that count clients; for several nodes, once their sites are known."""
     cohort = config.cohort_size(num_clients)
@@ -183,6 +276,7 @@ def cross_problems(config: Config, bad: set[str], *, num_nodes: int) -> Iterator
     """Yield what is wrong between settings, leaving aside the paths that are already bad."""
     yield from _settings_without_effect(config, bad)
     yield from _data_paths(config, bad)
+    yield from _broken_privacy(config, bad)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients")
     if not _touches(bad, counts) and (num_nodes == 1 or config.num_clients is not None):
         yield from cohort_problems(config, config.num_clients or len(config.site_ids))

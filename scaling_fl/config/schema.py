@@ -3,144 +3,40 @@
 Rules between settings live in ``config.rules``; this module knows one setting at a time.
 """
 
-import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
-TaskName = Literal["agnews", "yelp", "imdb", "spooky_author", "20newsgroups", "20newsgroups_topics"]
-OptimiserName = Literal["sgd", "adam", "adamw"]
-ServerOptimiserName = Literal["sgd"]
-ScheduleKind = Literal["constant", "linear", "cosine"]
-PartitionKind = Literal["iid", "label_sorted", "dirichlet_by_class", "dirichlet_by_client"]
-WeightingName = Literal["examples", "uniform"]
-DeviceName = Literal["auto", "cpu", "cuda"]
-PrecisionName = Literal["fp32", "bf16"]
-TextChoice = Literal["description", "title", "both"]
-
-# A URL that carries a user, a password or a signature: such a value must not reach a stored run.
-_USERINFO = re.compile(r"(?<=://)(?:[^/@\s]*|[^@\s]*:[^@\s]*)@")
-_SIGNED = re.compile(r"([?&][\w-]*(?:signature|token|secret|password|sig|key)=)[^&\s]+", re.I)
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-
-
-def redact(text: str) -> str:
-    """Replace the credentials inside a URL by stars."""
-    return _SIGNED.sub(r"\1***", _USERINFO.sub("***@", text))
-
-
-def _list_to_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _text_from_whole_number(value: Any) -> Any:
-    """Undo Sacred's parser, which turns job_name=20261121 into a number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _count_or_fraction(value: Any) -> int | float:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    if isinstance(value, float) and 0 < value <= 1:
-        return value
-    raise ValueError("must be a count (1, 2, ...) or a fraction with a decimal point in (0, 1]")
-
-
-def _plain_name(value: Any) -> str | None:
-    text = _text_from_whole_number(value)
-    if text is None or (isinstance(text, str) and _PLAIN_NAME.fullmatch(text)):
-        return text
-    raise ValueError("must be a plain name of letters, digits, '.', '_' and '-'")
-
-
-def _location(value: Any) -> Any:
-    if isinstance(value, str) and redact(value) != value:
-        raise ValueError("must not contain credentials")
-    return value
-
-
-def _local_location(value: Any) -> Any:
-    if isinstance(value, str) and "://" in value:
-        raise ValueError("must be a folder on this machine")
-    return _location(value)
-
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-CountOrFraction = Annotated[int | float, PlainValidator(_count_or_fraction)]
-SiteIds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), BeforeValidator(_list_to_tuple)
-]
-PlainName = Annotated[str | None, PlainValidator(_plain_name)]
-Author = Annotated[str, BeforeValidator(_text_from_whole_number)]
-Location = Annotated[str, Field(min_length=1), BeforeValidator(_location)]
-LocalFolder = Annotated[str, Field(min_length=1), BeforeValidator(_local_location)]
-
-
-class Section(BaseModel):
-    """The behaviour shared by the configuration and its sections."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
-
-
-class Partition(Section):
-    """How the training data is split over the clients."""
-
-    kind: PartitionKind | None = None
-    """Way of splitting; None takes iid or label_sorted, as iid_split says."""
-    alpha: Positive = 1.0
-    """Dirichlet concentration: small values give skewed clients, large ones even clients."""
-    min_examples: Count = 1
-    """Fewest examples that dirichlet_by_class may leave a client with."""
-
-
-class Schedule(Section):
-    """How the clients' learning rate changes over the rounds."""
-
-    kind: ScheduleKind = "constant"
-    """Shape of the change from learning_rate to final_learning_rate over num_rounds."""
-    final_learning_rate: NonNegative = 0.0
-    """Learning rate that linear and cosine end at."""
-
-
-class Server(Section):
-    """The step that turns the merged update into the next global state."""
-
-    optimiser: ServerOptimiserName = "sgd"
-    """Optimiser of the server; sgd with learning rate 1 is plain federated averaging."""
-    learning_rate: Positive = 1.0
-    """Learning rate of the server."""
-
-
-class Data(Section):
-    """What is read of a task's data, and where it is kept."""
-
-    text: TextChoice | None = None
-    """Columns of agnews that make the text; None takes the description."""
-    max_train_examples: Count | None = None
-    """Size of a random subset (by data_seed) of the training data; None takes everything."""
-    max_test_examples: Count | None = None
-    """Size of a random subset (by data_seed) of the test data; None takes everything."""
-    cache_dir: LocalFolder | None = None
-    """Folder of downloads and tokenised text; None: $SCALING_FL_CACHE or ~/.cache/scaling_fl."""
-
-
-class Tracking(Section):
-    """Where the record of a run is kept."""
-
-    runs_dir: LocalFolder = "runs"
-    """Folder of the tracked runs, always written; a MongoDB is a mirror of it."""
+from scaling_fl.config.sections import (
+    Adapter,
+    Data,
+    Download,
+    Partition,
+    Privacy,
+    Schedule,
+    Section,
+    Server,
+    Tracking,
+    Upload,
+)
+from scaling_fl.config.types import (
+    Author,
+    Count,
+    CountOrFraction,
+    DeviceName,
+    Location,
+    NonNegative,
+    OptimiserName,
+    PartitionKind,
+    PlainName,
+    Positive,
+    PrecisionName,
+    Seed,
+    SiteIds,
+    TaskName,
+    WeightingName,
+)
 
 
 class Config(Section):
@@ -216,10 +112,18 @@ class Config(Section):
     """Put texts of similar length into a batch: less padding, a less random order."""
     per_class_metrics: bool = False
     """Report precision, recall and F1 of every class too."""
+    adapter: Adapter = Adapter()
+    """Which parameters are trained, sent and saved."""
+    download: Download = Download()
+    """What the server sends to the clients: the global state."""
+    upload: Upload = Upload()
+    """What the clients send to the server."""
     partition: Partition = Partition()
     """How the training data is split over the clients."""
     schedule: Schedule = Schedule()
     """How the clients' learning rate changes over the rounds."""
+    privacy: Privacy = Privacy()
+    """Differential privacy of whole clients: clipped updates, and noise on their sum."""
     server: Server = Server()
     """The step that turns the merged update into the next global state."""
     data: Data = Data()

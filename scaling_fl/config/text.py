@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from scaling_fl.config.schema import Config, choices, redact
+from scaling_fl.config.schema import Config, choices
+from scaling_fl.config.types import redact
 
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 _NAME_WIDTH, _VALUE_WIDTH = 24, 22

@@ -13,6 +13,7 @@ from torch import Tensor
 from scaling_fl.core.exact_sum import LIMIT, is_summable
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive, numpy_generator
+from scaling_fl.federation.link import Download, Link
 from scaling_fl.learning.batches import Batch, collate, epoch_batches
 from scaling_fl.learning.local_training import LocalTrainer, TrainingResult
 from scaling_fl.learning.tokenised import TokenisedExamples
@@ -48,9 +49,11 @@ class Clients:
         work: LocalWork,
         pad_token_id: int,
         seed: int,
+        link: Link | None = None,
     ) -> None:
         self._trainer, self._examples, self._parts = trainer, examples, parts
         self._work, self._pad_token_id, self._seed = work, pad_token_id, seed
+        self._link = link or Link()
 
     def num_examples(self, client: int) -> int:
         return len(self._parts[client])
@@ -58,9 +61,13 @@ class Clients:
     def total_steps(self, client: int) -> int:
         return self._work.total_steps(self.num_examples(client))
 
+    def download(self, state: Tensor, round_number: int) -> Download:
+        """Send the global vector down once; all clients of the round receive the same."""
+        return self._link.download(state, round_number)
+
     def train(
         self,
-        start: Tensor,
+        start: Download,
         client: int,
         *,
         round_number: int,
@@ -68,7 +75,7 @@ class Clients:
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> tuple[Tensor, ClientReport]:
-        """Train one client from ``start``; returns its update and its report.
+        """Train one client from what it received; returns its update as it arrives, and a report.
 
         The update (trained minus received) is the trainer's own buffer: use it before the next
         client trains. ``check`` is called before every step and may raise to abandon the round.
@@ -76,7 +83,7 @@ class Clients:
         began = time.perf_counter()
         num_steps = self.total_steps(client)
         result = self._trainer.train(
-            start,
+            start.received,
             self._batches(client, round_number, check),
             learning_rate=learning_rate,
             seed=derive(self._seed, "dropout", round_number, client),
@@ -86,9 +93,8 @@ class Clients:
         )
         if progress:
             progress(round_number, client, num_steps, num_steps, result.loss)
-        update = self._trainer.vector.sub_(start)
+        update, upload_bytes = self._link.upload(self._trainer.vector, start, round_number)
         norm = float(torch.linalg.vector_norm(update))
-        num_bytes = update.numel() * update.element_size()
         report = ClientReport(
             round=round_number,
             client=client,
@@ -96,8 +102,8 @@ class Clients:
             loss=result.loss,
             accuracy=result.accuracy,
             update_norm=norm,
-            download_bytes=num_bytes,
-            upload_bytes=num_bytes,
+            download_bytes=start.num_bytes,
+            upload_bytes=upload_bytes,
             seconds=time.perf_counter() - began,
             failure=_failure(result, update, norm),
         )

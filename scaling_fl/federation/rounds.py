@@ -24,6 +24,10 @@ class Plan:
     shares: Callable[[list[int]], dict[int, float]]
     learning_rate: Callable[[int], float]
     eval_every: int
+    epsilon: Callable[[int], float] | None = None
+    """The privacy spent after a number of rounds, if there is any privacy."""
+    evaluates_download: bool = False
+    """Evaluate what the clients of the next round will receive beside the state itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +58,10 @@ def run_rounds(
         began = time.perf_counter()
         cohort = plan.cohort(number)
         workers = deal(cohort, work, exchange.sites)
+        start = clients.download(state.vector, number)
         updates = (
             clients.train(
-                state.vector,
+                start,
                 client,
                 round_number=number,
                 learning_rate=plan.learning_rate(number),
@@ -72,8 +77,14 @@ def run_rounds(
         metrics = _round_metrics(step, trained - began)
         state.total_bytes += sum(r.download_bytes + r.upload_bytes for r in step.clients)
         metrics["bytes.total"] = float(state.total_bytes)
+        if plan.epsilon:
+            metrics["privacy.epsilon"] = plan.epsilon(number)
         if number % plan.eval_every == 0 or number == plan.num_rounds:
             metrics |= evaluate(state.vector, exchange)
+            if plan.evaluates_download:
+                received = clients.download(state.vector, number + 1).received
+                found = evaluate(received, exchange)
+                metrics |= {f"{name}.download": value for name, value in found.items()}
         metrics["time.round_seconds"] = time.perf_counter() - began
         watch.record(state, RoundReport(round=number, metrics=metrics, clients=step.clients))
 
@@ -86,13 +97,13 @@ def _round_metrics(step: Step, seconds: float) -> dict[str, float]:
         values = (getattr(report, name) * report.num_examples for report in usable)
         return math.fsum(values) / num_examples
 
-    return {
+    drift = {} if step.drift is None else {"update.drift": step.drift}
+    return drift | {
         "train.loss": mean("loss"),
         "train.accuracy": mean("accuracy"),
         "bytes.download": float(sum(report.download_bytes for report in step.clients)),
         "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),
         "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
-        "update.drift": step.drift,
         "time.train_seconds": seconds - step.exchange_seconds,
         "time.exchange_seconds": step.exchange_seconds,
     }

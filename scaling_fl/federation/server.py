@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.privacy import Privacy
 from scaling_fl.methods.merging import mean
 from scaling_fl.methods.server_optimisers import ServerOptimiser
 
@@ -26,7 +28,8 @@ class Step:
 
     clients: list[ClientReport]
     update_norm: float
-    drift: float
+    drift: float | None
+    """None when the update is private: its noise would count as the clients' agreement."""
     exchange_seconds: float
 
 
@@ -38,10 +41,16 @@ class Server:
     """
 
     def __init__(
-        self, exchange: Exchange, optimiser: ServerOptimiser, scratch: Tensor, *, min_clients: int
+        self,
+        exchange: Exchange,
+        optimiser: ServerOptimiser,
+        scratch: Tensor,
+        *,
+        min_clients: int,
+        privacy: Privacy | None = None,
     ) -> None:
         self._exchange, self._optimiser = exchange, optimiser
-        self._scratch, self._min_clients = scratch, min_clients
+        self._scratch, self._min_clients, self._privacy = scratch, min_clients, privacy
         self._sums = ExactSum(scratch.numel(), scratch.device)
 
     def step(
@@ -60,13 +69,20 @@ class Server:
         clients = self._gather(reports)
         began = time.perf_counter()
         included = self._included_share(shares, clients)
-        update = mean(self._sums, self._exchange.total, included_share=included, out=self._scratch)
+        update = mean(
+            self._sums,
+            self._exchange.total,
+            # A divisor that followed who was left out would tell something about the data.
+            included_share=1.0 if self._privacy else included,
+            out=self._scratch,
+            add_noise=partial(self._add_noise, shares, state.round + 1),
+        )
         norm = float(torch.linalg.vector_norm(update))
         self._optimiser.apply(state.vector, update, state.optimiser)
         return Step(
             clients=clients,
             update_norm=norm,
-            drift=_drift(clients, shares, included, norm),
+            drift=None if self._privacy else _drift(clients, shares, included, norm),
             exchange_seconds=seconds + time.perf_counter() - began,
         )
 
@@ -78,10 +94,17 @@ class Server:
         for update, report in updates:
             began = time.perf_counter()
             if report.failure is None:
+                if self._privacy:
+                    self._privacy.bound(update)
                 self._sums.add(update, shares[report.client])
             reports.append(report)
             seconds += time.perf_counter() - began
         return reports, seconds
+
+    def _add_noise(self, shares: Mapping[int, float], round_number: int, units: Tensor) -> None:
+        if self._privacy:
+            share = max(shares.values())  # all are equal
+            self._privacy.add_noise(units, share=share, round_number=round_number)
 
     def _gather(self, reports: list[ClientReport]) -> list[ClientReport]:
         rows = self._exchange.gather([report.to_json() for report in reports])

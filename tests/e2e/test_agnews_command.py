@@ -4,12 +4,14 @@ import csv
 import json
 import random
 import shlex
-import struct
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from scaling_fl.methods.payloads import encode
 from tests.e2e.commands import ROOT, Job, Shell, resume_command
 
 pytestmark = pytest.mark.e2e
@@ -29,11 +31,10 @@ def write_agnews(path: Path, *, num_rows: int, seed: int) -> Path:
     return path
 
 
-def state_bytes(job: Job, round_number: int) -> int:
-    """Count the bytes of the tensors that a client receives, from the file's own header."""
-    data = (job.checkpoints / f"round-{round_number:06d}" / "state.safetensors").read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    return len(data) - 8 - length
+def message_bytes(job: Job, round_number: int) -> int:
+    """Encode the state that a client receives, and count."""
+    tensors = load_file(job.checkpoints / f"round-{round_number:06d}" / "state.safetensors")
+    return len(encode(torch.cat([tensor.flatten() for tensor in tensors.values()])))
 
 
 def test_the_command_runs_is_recorded_and_resumes_as_it_says(shell: Shell) -> None:
@@ -63,7 +64,7 @@ def test_the_command_runs_is_recorded_and_resumes_as_it_says(shell: Shell) -> No
     assert job.read("config.json")["author"] == "a person"
     assert job.read("config.json")["job_name"] == "20261121_080000"
     closing = command.out[command.out.index("Job 20261121_080000 completed, 2 of 2 rounds.") :]
-    total = 2 * 4 * state_bytes(job, 2)
+    total = 2 * 4 * message_bytes(job, 2)
     for part in ("validation.accuracy", f"({total:,} bytes)", "runs/1", str(job.checkpoints)):
         assert part in closing
     assert closing in (job.run / "cout.txt").read_text()
@@ -90,7 +91,7 @@ def check_record(job: Job, *, num_rounds: int) -> None:
         assert series["steps"] == steps, name
         assert len(series["values"]) == len(series["timestamps"]) == num_rounds, name
 
-    size = state_bytes(job, num_rounds)
+    size = message_bytes(job, num_rounds)
     with (job.run / "clients.csv").open() as file:
         clients = list(csv.DictReader(file))
     assert [(int(row["round"]), int(row["client"])) for row in clients] == [

@@ -35,6 +35,30 @@ METHODS: dict[str, dict[str, Any]] = {
         "server": {"learning_rate": 0.7},
         "iid_split": False,
     },
+    "lora": {"adapter": {"kind": "lora", "rank": 4, "dropout": 0.1, "modules_to_save": "pooler"}},
+    "dora_without_a": {"adapter": {"kind": "dora", "freeze_a": True}},
+    "head": {"adapter": {"kind": "head"}, "num_clients": 3},
+    "flasc": {
+        "adapter": {"kind": "lora", "rank": 4},
+        "download": {"density": 0.25, "evaluate": True},
+        "upload": {"density": 0.1, "density_decay": 0.5, "decay_every": 2},
+    },
+    "nf4_states": {
+        "download": {"codec": "nf4"},
+        "upload": {"codec": "nf4", "values": "state"},
+        "weighting": "uniform",
+    },
+    "private": {
+        "num_clients": 6,
+        "clients_per_round": 3,
+        "weighting": "uniform",
+        "upload": {"codec": "int8"},
+        "privacy": {"clip": 0.5, "noise_multiplier": 0.5},
+    },
+    "int8_down_nf4_double_of_the_largest_up": {
+        "download": {"codec": "int8"},
+        "upload": {"codec": "nf4_double", "density": 0.3},
+    },
 }
 SLOW_METHODS = [
     pytest.param(name, marks=pytest.mark.slow) for name in sorted(METHODS) if name != "plain"

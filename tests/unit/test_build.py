@@ -8,11 +8,12 @@ import torch
 
 from scaling_fl.build import choose_device, make_plan, share_state
 from scaling_fl.build_data import TASKS, SetupError
-from scaling_fl.config import Config, read_config, schema
+from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.learning.local_training import OPTIMISERS
 from scaling_fl.methods import partitioning
+from scaling_fl.methods.codecs import CODECS
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.weighting import WEIGHTINGS
@@ -32,12 +33,13 @@ def make_config(**changes: Any) -> Config:
 @pytest.mark.parametrize(
     ("names", "table"),
     [
-        (schema.TaskName, TASKS),
-        (schema.OptimiserName, OPTIMISERS),
-        (schema.ServerOptimiserName, SERVER_OPTIMISERS),
-        (schema.ScheduleKind, SCHEDULES),
-        (schema.WeightingName, WEIGHTINGS),
-        (schema.PartitionKind, partitioning.PARTITIONERS),
+        (types.TaskName, TASKS),
+        (types.OptimiserName, OPTIMISERS),
+        (types.ServerOptimiserName, SERVER_OPTIMISERS),
+        (types.ScheduleKind, SCHEDULES),
+        (types.WeightingName, WEIGHTINGS),
+        (types.PartitionKind, partitioning.PARTITIONERS),
+        (types.CodecName, CODECS),
     ],
 )
 def test_the_tables_have_the_names_that_the_configuration_allows(names: Any, table: Any) -> None:

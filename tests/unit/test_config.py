@@ -110,7 +110,7 @@ def test_a_setting_that_is_wrong_itself_is_not_judged_by_the_rules_between_setti
     [
         ({"num_round": 3}, "use num_rounds."),
         ({"schedule": {"knd": "linear"}}, "use schedule.kind."),
-        ({"alpha": 0.1}, "use partition.alpha."),
+        ({"alpha": 0.1}, "use adapter.alpha or partition.alpha."),
         ({"optimizer": "adam"}, "use optimiser."),
         ({"xyzzy": 1}, "see print_config for every setting."),
     ],
@@ -137,6 +137,31 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("data.text", "task_name"): {"data": {"text": "title"}},
     ("num_threads", "device"): {"num_threads": 2, "device": "cuda"},
+    ("adapter.rank", "adapter.kind"): {"adapter": {"rank": 4}},
+    ("adapter.alpha", "adapter.kind"): {"adapter": {"alpha": 4.0, "kind": "head"}},
+    ("adapter.dropout", "adapter.kind"): {"adapter": {"dropout": 0.1, "kind": "head"}},
+    ("adapter.targets", "adapter.kind"): {"adapter": {"targets": "query,value"}},
+    ("adapter.freeze_a", "adapter.kind"): {"adapter": {"freeze_a": True, "kind": "head"}},
+    ("adapter.rslora", "adapter.kind"): {"adapter": {"rslora": True}},
+    ("download.decay_every", "download.density_decay"): {
+        "download": {"density": 0.5, "decay_every": 2}
+    },
+    ("upload.decay_every", "upload.density_decay"): {"upload": {"decay_every": 2}},
+    ("download.evaluate", "download.codec"): {"download": {"evaluate": True}},
+    ("upload.values", "upload.codec"): {"upload": {"values": "state"}},
+    ("upload.values", "upload.density"): {
+        "upload": {"values": "state", "codec": "nf4", "density": 0.5}
+    },
+    ("privacy.noise_multiplier", "privacy.clip"): {"privacy": {"noise_multiplier": 1.0}},
+    ("privacy.target_epsilon", "privacy.clip"): {"privacy": {"target_epsilon": 1.0}},
+    ("privacy.noise_multiplier", "privacy.target_epsilon"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "target_epsilon": 1.0},
+    },
+    ("privacy.max_epsilon", "privacy.noise_multiplier"): {"privacy": {"max_epsilon": 1.0}},
+    ("privacy.delta", "privacy.noise_multiplier"): {"privacy": {"delta": 0.1}},
+    ("privacy.accountant", "privacy.noise_multiplier"): {"privacy": {"accountant": "pld"}},
+    ("adapter.modules_to_save", "adapter.kind"): {"adapter": {"modules_to_save": ["pooler"]}},
 }
 
 
@@ -165,6 +190,13 @@ def test_a_setting_without_effect_is_an_error(rule: Any) -> None:
         {"keep_last": None, "learning_rate": 1},
         {"train_path": "sklearn", "test_path": "sklearn"},
         {"checkpoints_dir": "s3://bucket/jobs/1"},
+        {"adapter": {"kind": "lora", "rank": 4, "targets": ["query", "value"], "rslora": True}},
+        {"adapter": {"kind": "dora", "dropout": 0.1, "freeze_a": True, "targets": "all-linear"}},
+        {"adapter": {"kind": "head", "modules_to_save": "pooler"}},
+        {"weighting": "uniform", "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "delta": 1e-6}},
+        {"weighting": "uniform", "privacy": {"clip": 1.0, "target_epsilon": 1, "max_epsilon": 2}},
+        {"download": {"density": 0.25, "evaluate": True}, "upload": {"density_decay": 0.9}},
+        {"download": {"codec": "nf4"}, "upload": {"codec": "nf4", "values": "state"}},
     ],
     ids=str,
 )
@@ -306,3 +338,18 @@ def test_the_configuration_loads_without_heavy_libraries() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == ""
+
+
+def test_names_may_be_given_as_a_list_or_with_commas() -> None:
+    for given_as in ("query,value", ["query", "value"]):
+        adapter = {"kind": "lora", "targets": given_as}
+        assert read_config({**PACKAGED, "adapter": adapter}).adapter.targets == ("query", "value")
+    assert only_problem({"adapter": {"kind": "lora", "targets": "query,"}}).startswith(
+        "adapter.targets[1] must"
+    )
+
+
+def test_privacy_needs_clients_that_count_alike() -> None:
+    problem = only_problem({"privacy": {"clip": 1.0}})
+    assert problem.startswith("weighting must be uniform with privacy.clip")
+    assert "got 'examples' with privacy.clip=1.0" in problem

@@ -6,6 +6,7 @@ import torch
 
 from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.methods.payloads import payload_size
 from tests.unit.federation.federations import even_parts, make_clients, make_trainer, start_of
 
 
@@ -19,7 +20,7 @@ def test_a_turn_reports_what_happened_in_it() -> None:
     start = start_of(trainer)
     seen: list[tuple[int, int, int, int]] = []
     update, report = clients.train(
-        start,
+        clients.download(start, 3),
         2,
         round_number=3,
         learning_rate=1e-3,
@@ -29,7 +30,11 @@ def test_a_turn_reports_what_happened_in_it() -> None:
     assert torch.allclose(update, trained - start)
     assert (report.round, report.client, report.num_examples) == (3, 2, 12)
     assert report.update_norm == pytest.approx(float(update.norm()))
-    assert report.download_bytes == report.upload_bytes == 4 * trainer.layout.size
+    assert (
+        report.download_bytes
+        == report.upload_bytes
+        == payload_size(trainer.layout.size, None, "none")
+    )
     assert report.failure is None
     assert 0.0 <= report.accuracy <= 1.0
     assert report.loss == pytest.approx(1.1, abs=0.3)  # log 3 at first
@@ -88,7 +93,8 @@ def test_nothing_of_a_client_reaches_the_next_one(optimiser: str) -> None:
     start = start_of(trainer)
 
     def turn(client: int) -> torch.Tensor:
-        update, _ = clients.train(start, client, round_number=1, learning_rate=1e-2)
+        received = clients.download(start, 1)
+        update, _ = clients.train(received, client, round_number=1, learning_rate=1e-2)
         return update.clone()
 
     alone = turn(2)
@@ -97,9 +103,8 @@ def test_nothing_of_a_client_reaches_the_next_one(optimiser: str) -> None:
     torch.rand(5)  # randomness that something else draws
     assert torch.equal(turn(2), alone)
     fresh = make_trainer(optimiser=optimiser, weight_decay=0.01, **momentum)
-    update, _ = make_clients(fresh, even_parts(4)).train(
-        start, 2, round_number=1, learning_rate=1e-2
-    )
+    clients = make_clients(fresh, even_parts(4))
+    update, _ = clients.train(clients.download(start, 1), 2, round_number=1, learning_rate=1e-2)
     assert torch.equal(update, alone)
 
 
@@ -110,9 +115,8 @@ def test_dropout_is_drawn_from_seed_round_and_client() -> None:
     for seed, round_number, client in [(7, 1, 0), (8, 1, 0), (7, 2, 0), (7, 1, 1)]:
         trainer = make_trainer(optimiser="sgd")
         clients = make_clients(trainer, one, seed=seed)
-        update, _ = clients.train(
-            start_of(trainer), client, round_number=round_number, learning_rate=0.1
-        )
+        start = clients.download(start_of(trainer), round_number)
+        update, _ = clients.train(start, client, round_number=round_number, learning_rate=0.1)
         updates[seed, round_number, client] = tuple(update[:2000].tolist())
     assert len(set(updates.values())) == 4
 
@@ -123,7 +127,7 @@ def test_a_loss_that_is_not_finite_leaves_the_client_out() -> None:
     start = start_of(trainer)
     start[0] = float("nan")
     start[-1] = float("nan")
-    _, report = clients.train(start, 0, round_number=1, learning_rate=0.1)
+    _, report = clients.train(clients.download(start, 1), 0, round_number=1, learning_rate=0.1)
     assert report.failure == "its loss is nan"
 
 
@@ -132,7 +136,8 @@ def test_an_update_out_of_bounds_leaves_the_client_out(learning_rate: float) -> 
     """A single step has a finite loss, and diverges all the same."""
     trainer = make_trainer(optimiser="sgd")
     clients = make_clients(trainer, even_parts(4), num_epochs=None, num_steps=1)
-    _, report = clients.train(start_of(trainer), 0, round_number=1, learning_rate=learning_rate)
+    start = clients.download(start_of(trainer), 1)
+    _, report = clients.train(start, 0, round_number=1, learning_rate=learning_rate)
     assert np.isfinite(report.loss)
     assert report.failure == f"its update is not finite or has a coordinate beyond {LIMIT:g}"
 
@@ -140,6 +145,7 @@ def test_an_update_out_of_bounds_leaves_the_client_out(learning_rate: float) -> 
 def test_a_turn_can_be_abandoned_before_any_step() -> None:
     trainer = make_trainer()
     clients = make_clients(trainer, even_parts(2))
+    start = clients.download(start_of(trainer), 1)
     asked: list[int] = []
 
     def check() -> None:
@@ -148,7 +154,7 @@ def test_a_turn_can_be_abandoned_before_any_step() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        clients.train(start_of(trainer), 0, round_number=1, learning_rate=1e-3, check=check)
+        clients.train(start, 0, round_number=1, learning_rate=1e-3, check=check)
     assert len(asked) == 3
 
 

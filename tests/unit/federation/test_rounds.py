@@ -17,6 +17,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.methods.payloads import payload_size
 from scaling_fl.methods.sampling import sample_cohort
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.weighting import by_examples
@@ -136,7 +137,7 @@ def test_any_number_of_workers_comes_to_the_same(size: int) -> None:
 
 def test_a_round_reports_what_its_clients_did() -> None:
     federation = make_federation(num_rounds=3).run()
-    bytes_each_way = 4 * federation.trainer.layout.size
+    bytes_each_way = payload_size(federation.trainer.layout.size, None, "none")
     for number, report in enumerate(federation.reports, start=1):
         cohort = federation.plan.cohort(number)
         assert [row.client for row in report.clients] == cohort

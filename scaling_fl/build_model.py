@@ -1,0 +1,53 @@
+"""Composition of a worker's model: configuration -> the trainer, and what its vector means."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from scaling_fl.build_data import Data
+from scaling_fl.config import Config
+from scaling_fl.learning.adapters import Adapter, adapt, frozen_digest
+from scaling_fl.learning.cache import cache_folder
+from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.learning.models import load_classifier
+
+
+def load_trainer(
+    config: Config, data: Data, device: torch.device, stage: Callable[[str], None]
+) -> LocalTrainer:
+    """Load the model onto the device, with its adapter, and give it its optimiser."""
+    stage(f"loading model {config.model}")
+    model = load_classifier(
+        config.model,
+        num_labels=len(data.label_names),
+        max_seq_len=config.max_seq_len,
+        seed=config.seed,
+        tokenizer=data.tokenizer,
+        cache_dir=cache_folder(config.data.cache_dir),
+    )
+    if config.adapter.kind != "none":
+        model = adapt(model, Adapter(**config.adapter.model_dump()), seed=config.seed)
+    return LocalTrainer(
+        model.to(device),
+        optimiser=config.optimiser,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        prox_mu=config.prox_mu,
+        autocast_dtype=torch.bfloat16 if config.precision == "bf16" else None,
+    )
+
+
+def meaning(config: Config, trainer: LocalTrainer, data: Data) -> dict[str, Any]:
+    """Collect what gives the vector its meaning, beyond the names and shapes of its layout."""
+    found: dict[str, Any] = {
+        "model": config.model,
+        "task_name": config.task_name,
+        "labels": data.label_names,
+    }
+    if config.adapter.kind != "none":
+        found["frozen weights"] = frozen_digest(trainer.model)
+        found["adapter.alpha"] = config.adapter.alpha
+        found["adapter.rslora"] = config.adapter.rslora
+    return found

@@ -1,0 +1,90 @@
+"""The kinds of values that settings have: numbers in ranges, names, places without credentials."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator
+
+TaskName = Literal["agnews", "yelp", "imdb", "spooky_author", "20newsgroups", "20newsgroups_topics"]
+OptimiserName = Literal["sgd", "adam", "adamw"]
+ServerOptimiserName = Literal["sgd"]
+ScheduleKind = Literal["constant", "linear", "cosine"]
+PartitionKind = Literal["iid", "label_sorted", "dirichlet_by_class", "dirichlet_by_client"]
+WeightingName = Literal["examples", "uniform"]
+AdapterKind = Literal["none", "lora", "dora", "head"]
+CodecName = Literal["none", "fp16", "bf16", "int8", "nf4", "nf4_double"]
+UploadValues = Literal["update", "state"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["fp32", "bf16"]
+TextChoice = Literal["description", "title", "both"]
+AccountantName = Literal["rdp", "pld"]
+
+# A URL that carries a user, a password or a signature: such a value must not reach a stored run.
+_USERINFO = re.compile(r"(?<=://)(?:[^/@\s]*|[^@\s]*:[^@\s]*)@")
+_SIGNED = re.compile(r"([?&][\w-]*(?:signature|token|secret|password|sig|key)=)[^&\s]+", re.I)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def redact(text: str) -> str:
+    """Replace the credentials inside a URL by stars."""
+    return _SIGNED.sub(r"\1***", _USERINFO.sub("***@", text))
+
+
+def _list_to_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _split_at_commas(value: Any) -> Any:
+    """Take ``query,value`` for a list, because Sacred's parser wants every name in quotes."""
+    return tuple(value.split(",")) if isinstance(value, str) else _list_to_tuple(value)
+
+
+def _text_from_whole_number(value: Any) -> Any:
+    """Undo Sacred's parser, which turns job_name=20261121 into a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _count_or_fraction(value: Any) -> int | float:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, float) and 0 < value <= 1:
+        return value
+    raise ValueError("must be a count (1, 2, ...) or a fraction with a decimal point in (0, 1]")
+
+
+def _plain_name(value: Any) -> str | None:
+    text = _text_from_whole_number(value)
+    if text is None or (isinstance(text, str) and _PLAIN_NAME.fullmatch(text)):
+        return text
+    raise ValueError("must be a plain name of letters, digits, '.', '_' and '-'")
+
+
+def _location(value: Any) -> Any:
+    if isinstance(value, str) and redact(value) != value:
+        raise ValueError("must not contain credentials")
+    return value
+
+
+def _local_location(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError("must be a folder on this machine")
+    return _location(value)
+
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Delta = Annotated[float, Field(gt=0, lt=1)]
+Density = Annotated[float, Field(gt=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+CountOrFraction = Annotated[int | float, PlainValidator(_count_or_fraction)]
+SiteIds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), BeforeValidator(_list_to_tuple)
+]
+Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_at_commas)
+]
+PlainName = Annotated[str | None, PlainValidator(_plain_name)]
+Author = Annotated[str, BeforeValidator(_text_from_whole_number)]
+Location = Annotated[str, Field(min_length=1), BeforeValidator(_location)]
+LocalFolder = Annotated[str, Field(min_length=1), BeforeValidator(_local_location)]

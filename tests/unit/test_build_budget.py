@@ -1,0 +1,110 @@
+"""The privacy budget: what is asked for is what the accountant says before the first round."""
+
+from typing import Any
+
+import pytest
+
+from scaling_fl.build_budget import Budget, make_budget
+from scaling_fl.build_data import SetupError
+from scaling_fl.config import read_config
+from scaling_fl.methods.privacy_accounting import epsilon
+from scaling_fl.methods.privacy_sampling import Everyone, FixedSize
+
+
+def budget_of(
+    num_clients: int = 20, num_rounds: int = 5, clients_per_round: float = 1.0, **privacy: Any
+) -> tuple[Budget | None, list[str]]:
+    notes: list[str] = []
+    config = read_config(
+        {
+            "task_name": "20newsgroups",
+            "num_clients": num_clients,
+            "num_rounds": num_rounds,
+            "clients_per_round": clients_per_round,
+            "weighting": "uniform",
+            "privacy": privacy,
+        }
+    )
+    return make_budget(config, num_clients, notes.append), notes
+
+
+def test_without_a_clip_there_is_no_budget() -> None:
+    assert budget_of() == (None, [])
+
+
+def test_a_clip_alone_has_no_epsilon() -> None:
+    budget, notes = budget_of(clip=1.0)
+    assert budget
+    assert budget.epsilon is None
+    assert (budget.privacy.noise_multiplier, budget.num_rounds, notes) == (0.0, 5, [])
+
+
+@pytest.mark.parametrize(
+    ("clients_per_round", "sampling", "protected"),
+    [
+        (1.0, Everyone(), "add_or_remove_one"),
+        (0.1, FixedSize(2, 20), "replace_one"),
+    ],
+)
+def test_epsilon_is_that_of_the_sampling_really_used(
+    clients_per_round: float, sampling: Everyone | FixedSize, protected: str
+) -> None:
+    budget, notes = budget_of(
+        clients_per_round=clients_per_round, clip=1.0, noise_multiplier=1.5, delta=1e-4
+    )
+    assert budget
+    assert budget.epsilon
+    for rounds in (1, 5):
+        expected = epsilon(noise_multiplier=1.5, num_rounds=rounds, delta=1e-4, sampling=sampling)
+        assert budget.epsilon(rounds) == expected
+    (note,) = notes
+    assert f"epsilon {budget.epsilon(5):.4g} at delta 0.0001 after 5 rounds" in note
+    assert protected in note
+
+
+def test_a_target_chooses_the_noise() -> None:
+    budget, _ = budget_of(clip=1.0, target_epsilon=2.0)
+    assert budget
+    assert budget.epsilon
+    assert 2.0 * 0.998 <= budget.epsilon(5) <= 2.0
+    assert budget.terms["privacy noise"] == budget.privacy.noise_multiplier
+
+
+def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
+    budget, notes = budget_of(num_rounds=50, clip=1.0, noise_multiplier=2.0, max_epsilon=5.0)
+    assert budget
+    assert budget.epsilon
+    assert 0 < budget.num_rounds < 50
+    assert budget.epsilon(budget.num_rounds) <= 5.0 < budget.epsilon(budget.num_rounds + 1)
+    assert notes[-1] == (
+        f"the run ends after {budget.num_rounds} of 50 rounds, before it would exceed "
+        "privacy.max_epsilon=5"
+    )
+    enough, _ = budget_of(num_rounds=2, clip=1.0, noise_multiplier=2.0, max_epsilon=5.0)
+    assert enough
+    assert enough.num_rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("privacy", "message"),
+    [
+        ({"noise_multiplier": 0.5, "max_epsilon": 0.1}, "must allow a round, which costs "),
+        ({"noise_multiplier": 0.001, "max_epsilon": 1.0}, "cannot be kept with so little noise"),
+    ],
+)
+def test_a_budget_below_one_round_is_told(privacy: dict[str, Any], message: str) -> None:
+    with pytest.raises(SetupError, match=f"privacy.max_epsilon.*{message}"):
+        budget_of(clip=1.0, **privacy)
+
+
+def test_the_terms_tell_apart_what_would_make_another_guarantee() -> None:
+    base = {"clip": 1.0, "noise_multiplier": 1.5}
+    found = []
+    for options in (base, base | {"clip": 2.0}, base | {"noise_multiplier": 1.6}):
+        budget, _ = budget_of(**options)
+        assert budget
+        found.append(budget.terms)
+    fewer, _ = budget_of(clients_per_round=0.5, **base)
+    assert fewer
+    found.append(fewer.terms)
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
