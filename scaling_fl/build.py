@@ -3,15 +3,14 @@
 Nothing below this module sees the configuration; everything gets plain arguments.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 
-from scaling_fl.build_budget import Budget, make_budget
-from scaling_fl.build_data import Data, SetupError, check_same_data, load_data
+from scaling_fl.build_budget import Budget, check_same_noise, make_budget
+from scaling_fl.build_data import SetupError, check_same_data, load_data
 from scaling_fl.build_model import load_trainer, meaning
+from scaling_fl.build_record import Job, Note, computation, make_recorder, share_state
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
@@ -21,18 +20,16 @@ from scaling_fl.federation.link import Direction, Link
 from scaling_fl.federation.rounds import Plan
 from scaling_fl.federation.server import Server, TooFewClients
 from scaling_fl.learning.cache import CacheError
-from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.models import ModelError
 from scaling_fl.learning.tasks.labelled import DataError
-from scaling_fl.methods.partitioning import entropy_bits, label_histograms
 from scaling_fl.methods.sampling import sample_cohort
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.weighting import WEIGHTINGS
-from scaling_fl.runtime.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
-from scaling_fl.runtime.journal import Journal, JournalError
-from scaling_fl.runtime.recorder import Identity, Recorder
-from scaling_fl.runtime.storage import StorageError, open_storage
+from scaling_fl.runtime.checkpoints import CheckpointError, CheckpointMismatch
+from scaling_fl.runtime.journal import JournalError
+from scaling_fl.runtime.recorder import Recorder
+from scaling_fl.runtime.storage import StorageError
 
 USER_ERRORS = (
     SetupError,
@@ -46,15 +43,6 @@ USER_ERRORS = (
     TooFewClients,
 )
 """Errors whose text is all that a user needs; everything else is shown with its traceback."""
-
-Note = Callable[[str], None]
-
-
-class Job(TypedDict):
-    """Where worker 0 keeps what it records."""
-
-    checkpoints: str
-    journal: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,20 +103,27 @@ def build(
     check_same_data(data, exchange)
     trainer = load_trainer(config, data, device, stage)
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](config.server.learning_rate)
+    privacy = budget.privacy(computation(config, data)) if budget else None
+    if privacy:
+        check_same_noise(privacy, exchange)
     server = Server(
         exchange,
         server_optimiser,
         trainer.vector,
         min_clients=config.min_clients,
-        privacy=budget.privacy if budget else None,
+        privacy=privacy,
     )
     state = GlobalState(trainer.vector.clone())
     state.optimiser = server_optimiser.init(state.vector)
     clients = make_clients(config, trainer, data)
+    plan = make_plan(config, clients, num_clients, budget)
+    must_match = meaning(config, trainer, data, exchange) | (budget.terms if budget else {})
     recorder = None
     if exchange.rank == 0:
         assert job is not None
-        recorder = make_recorder(config, trainer, data, job, budget, note=note)
+        recorder = make_recorder(
+            config, trainer, data, job, must_match, num_rounds=plan.num_rounds, note=note
+        )
     share_state(
         state,
         recorder,
@@ -138,7 +133,7 @@ def build(
     )
     return Federation(
         state=state,
-        plan=make_plan(config, clients, num_clients, budget),
+        plan=plan,
         clients=clients,
         server=server,
         evaluator=Evaluator(
@@ -213,79 +208,6 @@ def make_plan(
         epsilon=budget.epsilon if budget else None,
         evaluates_download=config.download.evaluate,
     )
-
-
-def make_recorder(
-    config: Config,
-    trainer: LocalTrainer,
-    data: Data,
-    job: Job,
-    budget: Budget | None,
-    *,
-    note: Note,
-) -> Recorder:
-    """Open worker 0's journal and checkpoints, and journal who owns which examples."""
-    histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
-    entropies = [entropy_bits(histogram) for histogram in histograms]
-    journal = Journal(job["journal"])
-    journal.append(
-        "partition",
-        label_names=data.label_names,
-        histograms=histograms.tolist(),
-        entropies=entropies,
-    )
-
-    def journaled_note(text: str) -> None:
-        journal.append("note", level="info", text=text)
-        note(text)
-
-    note(
-        f"{len(data.train)} examples of {len(data.label_names)} labels; label entropy "
-        f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
-        f"{max(entropies):.2f} bits at the clients"
-    )
-    computed = {k: v for k, v in config.identity().items() if k not in ("train_path", "test_path")}
-    computed |= {"num_clients": len(data.parts), "data": [data.train.key[:12], data.test.key[:12]]}
-    identity = Identity(
-        layout=trainer.layout,
-        must_match=meaning(config, trainer, data) | (budget.terms if budget else {}),
-        computation=computed,
-        config=config.model_dump(mode="json"),
-    )
-    return Recorder(
-        journal,
-        Checkpoints(open_storage(job["checkpoints"]), config.keep_last, journaled_note),
-        identity,
-        save_every=config.save_every,
-        num_rounds=budget.num_rounds if budget else config.num_rounds,
-        note=journaled_note,
-    )
-
-
-def share_state(
-    state: GlobalState,
-    recorder: Recorder | None,
-    exchange: Exchange,
-    *,
-    num_threads: int,
-    pinned: bool,
-) -> None:
-    """Give every worker worker 0's state and, unless it is set, the earlier rounds' threads.
-
-    Bits depend on the number of threads, so a resumed run keeps what it began with.
-    """
-    if recorder:
-        earlier = recorder.restore(state)
-        num_threads = num_threads if pinned or not earlier else earlier
-        recorder.num_threads = num_threads
-    numbers = torch.tensor(
-        [state.round, state.total_bytes, num_threads], device=state.vector.device
-    )
-    state.round, state.total_bytes, threads = (int(n) for n in exchange.broadcast(numbers))
-    torch.set_num_threads(threads)
-    exchange.broadcast(state.vector)
-    for name in sorted(state.optimiser):
-        exchange.broadcast(state.optimiser[name])
 
 
 def _placement_sentence(config: Config, exchange: Exchange, device: torch.device) -> str:

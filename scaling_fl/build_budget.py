@@ -1,16 +1,27 @@
 """Composition of the privacy budget: configuration -> noise, and what it costs round by round."""
 
+import hashlib
+import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from scaling_fl.build_data import SetupError
 from scaling_fl.config import Config
+from scaling_fl.core.exchange import Exchange
 from scaling_fl.federation.privacy import Privacy
-from scaling_fl.methods.privacy_accounting import Accountant, max_rounds, solve_noise_multiplier
+from scaling_fl.methods.privacy import LARGEST_STD
+from scaling_fl.methods.privacy_accounting import (
+    LEAST_NOISE,
+    Accountant,
+    max_rounds,
+    solve_noise_multiplier,
+)
 from scaling_fl.methods.privacy_sampling import Everyone, FixedSize, Sampling
 
+NOISE_KEY = "SCALING_FL_NOISE_SECRET"
 _PROTECTED = {
     "add_or_remove_one": "one client's taking part",
     "replace_one": "all data of one client that takes part",
@@ -21,11 +32,23 @@ _PROTECTED = {
 class Budget:
     """What privacy costs; without noise, ``epsilon`` is None and only updates are clipped."""
 
-    privacy: Privacy
+    clip: float
+    noise_multiplier: float
+    noise_key: str
     num_rounds: int
     epsilon: Callable[[int], float] | None
     terms: dict[str, Any]
     """What every round of a job must share, or its epsilon would be of another job."""
+
+    def privacy(self, computation: dict[str, Any]) -> Privacy:
+        """Derive the noise from the key and all that is computed.
+
+        Two runs that differ in anything have different noise: the difference of two noisy sums
+        with the same noise would be free of it.
+        """
+        text = json.dumps([self.noise_key, computation], sort_keys=True)
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+        return Privacy(clip=self.clip, noise_multiplier=self.noise_multiplier, seed=seed)
 
 
 def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -> Budget | None:
@@ -39,6 +62,7 @@ def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -
     sampled = config.cohort_size(num_clients)
     sampling = Everyone() if sampled == num_clients else FixedSize(sampled, num_clients)
     noise = _noise_multiplier(config, sampling)
+    _check_noise(config, noise, sampled, num_clients)
     accountant = Accountant(noise, config.privacy.delta, sampling, config.privacy.accountant)
     num_rounds = _num_rounds(config, accountant)
     if config.privacy.is_noisy:
@@ -53,7 +77,9 @@ def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -
             f"exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
         )
     return Budget(
-        privacy=Privacy(clip=config.privacy.clip, noise_multiplier=noise, seed=config.seed),
+        clip=config.privacy.clip,
+        noise_multiplier=noise,
+        noise_key=_noise_key() if noise else "",
         num_rounds=num_rounds,
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
         terms={
@@ -77,6 +103,52 @@ def _noise_multiplier(config: Config, sampling: Sampling) -> float:
         )
     except ValueError as error:
         raise SetupError(str(error)) from None
+
+
+def check_same_noise(privacy: Privacy, exchange: Exchange) -> None:
+    """Refuse to train when workers would add different noise.
+
+    Raises:
+        SetupError: their keys differ.
+    """
+    shown = hashlib.sha256(str(privacy.seed).encode()).hexdigest()
+    if len({row["noise"] for row in exchange.gather([{"noise": shown}])}) > 1:
+        raise SetupError(
+            f"{NOISE_KEY} must be the same on all machines, got different ones; copy the first's."
+        )
+
+
+def _check_noise(config: Config, noise: float, sampled: int, num_clients: int) -> None:
+    """Refuse noise that no sum can hold or that hides nothing, before a round is spent on it."""
+    std = noise * (config.privacy.clip or 0.0) / sampled
+    if std > LARGEST_STD:
+        raise SetupError(
+            f"privacy.clip times the noise multiplier, for each client of a round, must be at most "
+            f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
+        )
+    if 0 < noise < LEAST_NOISE:
+        raise SetupError(
+            f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, below which epsilon is "
+            f"infinite, got {noise:g}; raise it."
+        )
+    if noise and config.privacy.delta * num_clients >= 1:
+        raise SetupError(
+            "privacy.delta must be below 1 / number of clients, or giving away one client's data "
+            f"would count as private, got {config.privacy.delta:g} with {num_clients} clients; "
+            "lower it."
+        )
+
+
+def _noise_key() -> str:
+    """Read the secret that noise follows from; like every secret, it is in no configuration."""
+    key = os.environ.get(NOISE_KEY, "")
+    if len(key) < 32:
+        raise SetupError(
+            f"noise needs a secret of at least 32 characters in {NOISE_KEY}, got {len(key)}, "
+            "because whoever can repeat the noise can subtract it; put the output of "
+            "`openssl rand -hex 32` into .env, the same on all machines."
+        )
+    return key
 
 
 def _num_rounds(config: Config, accountant: Accountant) -> int:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
-from scaling_fl.build_data import Data
+from scaling_fl.build_data import Data, SetupError
 from scaling_fl.config import Config
+from scaling_fl.core.exchange import Exchange
 from scaling_fl.learning.adapters import Adapter, adapt, frozen_digest
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.local_training import LocalTrainer
@@ -39,15 +41,36 @@ def load_trainer(
     )
 
 
-def meaning(config: Config, trainer: LocalTrainer, data: Data) -> dict[str, Any]:
-    """Collect what gives the vector its meaning, beyond the names and shapes of its layout."""
+def check_same_model(model: nn.Module, exchange: Exchange) -> str:
+    """Return the hash of the frozen weights, which no vector carries from worker to worker.
+
+    Raises:
+        SetupError: the workers' models differ.
+    """
+    digest = frozen_digest(model)
+    if len({row["frozen"] for row in exchange.gather([{"frozen": digest}])}) > 1:
+        raise SetupError(
+            "all machines must have the same weights of model, got different ones; compare the "
+            "model's folder or revision on each of them."
+        )
+    return digest
+
+
+def meaning(
+    config: Config, trainer: LocalTrainer, data: Data, exchange: Exchange
+) -> dict[str, Any]:
+    """Collect what gives the vector its meaning, beyond the names and shapes of its layout.
+
+    Raises:
+        SetupError: the workers' frozen weights differ.
+    """
     found: dict[str, Any] = {
         "model": config.model,
         "task_name": config.task_name,
         "labels": data.label_names,
     }
     if config.adapter.kind != "none":
-        found["frozen weights"] = frozen_digest(trainer.model)
+        found["frozen weights"] = check_same_model(trainer.model, exchange)
         found["adapter.alpha"] = config.adapter.alpha
         found["adapter.rslora"] = config.adapter.rslora
     return found

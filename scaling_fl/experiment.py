@@ -166,7 +166,15 @@ def _name_sources(experiment: Experiment, root: Path) -> None:
     for path in sorted((root / "scaling_fl").rglob("*.py")):
         if path.stat().st_size:
             experiment.add_source_file(str(path))
-    for package in ("torch", "transformers", "tokenizers", "safetensors", "datasets"):
+    for package in (
+        "torch",
+        "transformers",
+        "peft",
+        "tokenizers",
+        "safetensors",
+        "datasets",
+        "dp-accounting",
+    ):
         # Sacred refuses the local part of a version, such as +cpu.
         experiment.add_package_dependency(package, version(package).partition("+")[0])
 

@@ -55,6 +55,7 @@ class Session:
             mirror.note = self._console.warn
         self._tail = JournalTail(job.journal.path) if job else None
         self._record = job.record if job else None
+        self._num_rounds = config.num_rounds  # fewer when a privacy budget ends the run
         self._refreshed = 0.0
         self._drawing: threading.Thread | None = None
 
@@ -110,20 +111,22 @@ class Session:
             return
         fields = {key: value for key, value in event.items() if key != "event"}
         if event["event"] == "progress":
-            self._console.client_progress(num_rounds=self._config.num_rounds, **fields)
+            self._console.client_progress(num_rounds=self._num_rounds, **fields)
         elif event["event"] == "round":
             self._console.round_done(**fields)
         elif event["event"] == "note":
             self._console.line(fields["text"])
         elif event["event"] == "stage":
             self._console.stage(fields["text"])
-        elif event["event"] == "ready" and fields["round"]:
-            self._console.line(self._resume_sentence(fields["round"]))
+        elif event["event"] == "ready":
+            self._num_rounds = fields["num_rounds"]
+            if fields["round"]:
+                self._console.line(self._resume_sentence(fields["round"]))
 
     def _resume_sentence(self, done: int) -> str:
-        if done >= self._config.num_rounds:
-            return f"nothing is left to do: round {done} of {self._config.num_rounds} is done"
-        return f"resuming after round {done} of {self._config.num_rounds}"
+        if done >= self._num_rounds:
+            return f"nothing is left to do: round {done} of {self._num_rounds} is done"
+        return f"resuming after round {done} of {self._num_rounds}"
 
     def _tick(self) -> None:
         """Carry new journal lines into the run folder and poke the mirror, once a second."""
@@ -193,7 +196,7 @@ class Session:
                     message=message,
                     job_name=self._job.name,
                     metrics=self._record.metrics,
-                    num_rounds=self._config.num_rounds,
+                    num_rounds=self._num_rounds,
                     last_round=self._record.last_round,
                     failures=self._record.failures,
                     run_dir=str(self._folder.path),

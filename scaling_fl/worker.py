@@ -118,7 +118,9 @@ class Worker:
         )
         self._federation = federation
         if speaks:
-            self._channel.emit("ready", round=federation.state.round)
+            self._channel.emit(
+                "ready", round=federation.state.round, num_rounds=federation.plan.num_rounds
+            )
         run_rounds(
             federation.state,
             federation.plan,

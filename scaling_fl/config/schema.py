@@ -155,6 +155,7 @@ NOT_IDENTITY = frozenset(
     {"site_ids", "num_clients", "device", "num_threads"}
     | {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
     | {"save_every", "keep_last", "eval_every", "val_batch_size"}
+    | {"download.evaluate", "privacy.delta", "privacy.accountant"}
     # these two only report or stop; iid_split is folded into partition.kind
     | {"per_class_metrics", "min_clients", "iid_split"}
 )

@@ -19,6 +19,10 @@ class Privacy:
     noise_multiplier: float
     seed: int
 
+    @property
+    def is_noisy(self) -> bool:
+        return self.noise_multiplier > 0
+
     def bound(self, update: Tensor) -> None:
         """Scale an update in place to a norm of at most ``clip``."""
         clip_(update, l2_norm(update), self.clip)

@@ -84,7 +84,10 @@ def run_rounds(
             if plan.evaluates_download:
                 received = clients.download(state.vector, number + 1).received
                 found = evaluate(received, exchange)
-                metrics |= {f"{name}.download": value for name, value in found.items()}
+                metrics |= {
+                    name.replace("validation.", "download.", 1): value
+                    for name, value in found.items()
+                }
         metrics["time.round_seconds"] = time.perf_counter() - began
         watch.record(state, RoundReport(round=number, metrics=metrics, clients=step.clients))
 

@@ -29,7 +29,7 @@ class Step:
     clients: list[ClientReport]
     update_norm: float
     drift: float | None
-    """None when the update is private: its noise would count as the clients' agreement."""
+    """None when updates are clipped or noisy, which their reported norms do not know."""
     exchange_seconds: float
 
 
@@ -73,7 +73,7 @@ class Server:
             self._sums,
             self._exchange.total,
             # A divisor that followed who was left out would tell something about the data.
-            included_share=1.0 if self._privacy else included,
+            included_share=1.0 if self._privacy and self._privacy.is_noisy else included,
             out=self._scratch,
             add_noise=partial(self._add_noise, shares, state.round + 1),
         )

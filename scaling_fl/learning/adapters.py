@@ -59,7 +59,7 @@ def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
         ModelError: a name fits no module of the model, or the model's type has no default targets.
     """
     named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
-    saved = list(dict.fromkeys([*_heads(model), *named]))
+    saved = _outermost([*_heads(model), *named])
     if adapter.kind == "head":
         model.requires_grad_(False)
         for name in saved:
@@ -69,16 +69,22 @@ def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = _targets(model, adapter.targets)
+    within = [target for target in targets if not any(target.startswith(f"{n}.") for n in saved)]
+    if not within:
+        raise ModelError(
+            "adapter.modules_to_save must leave a target to adapt outside of the modules that are "
+            f"trained whole, got {', '.join(adapter.modules_to_save)}; name fewer of them."
+        )
     torch.manual_seed(derive(seed, "adapter"))
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # any number serves
         lora_dropout=adapter.dropout,
-        target_modules=targets,
+        target_modules=within,
         modules_to_save=saved,
         use_rslora=adapter.rslora,
         use_dora=adapter.kind == "dora",
-        fan_in_fan_out=not isinstance(model.get_submodule(targets[0]), nn.Linear),
+        fan_in_fan_out=not isinstance(model.get_submodule(within[0]), nn.Linear),
     )
     adapted: nn.Module = inject_adapter_in_model(config, model)
     if adapter.freeze_a:
@@ -109,6 +115,15 @@ def _heads(model: Any) -> list[str]:
         for name, child in model.named_children()
         if name != model.base_model_prefix and next(child.parameters(), None) is not None
     ]
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    """Leave out what is inside another module of the list, which would be wrapped twice."""
+    kept: list[str] = []
+    for name in sorted(set(names), key=names.index):
+        if not any(name.startswith(f"{other}.") for other in names):
+            kept.append(name)
+    return kept
 
 
 def _targets(model: Any, wanted: tuple[str, ...] | None) -> list[str]:

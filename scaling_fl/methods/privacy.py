@@ -25,7 +25,7 @@ _NORM_CHUNK = (
 )  # bounds the doubles of a norm in memory, without a kernel launch for each few
 _MARGIN = 1.0 - 2.0**-22  # rounding the factor and each fp32 coordinate gives at most 2**-23
 _CLIP_ATTEMPTS = 4
-_LARGEST_STD = LIMIT / 16  # no coordinate's noise reaches LIMIT, so no exact sum overflows
+LARGEST_STD = LIMIT / 16  # no coordinate's noise reaches LIMIT, so no exact sum overflows
 
 
 def l2_norm(update: Tensor) -> float:
@@ -109,9 +109,9 @@ def add_noise_(units: Tensor, std: float, *, seed: int, round_number: int) -> No
     Raises:
         ValueError: when the standard deviation is below 0 or so large that sums could overflow.
     """
-    if _checked_std(std) > _LARGEST_STD:
+    if _checked_std(std) > LARGEST_STD:
         raise ValueError(
-            f"noise on a sum must have a standard deviation of at most {_LARGEST_STD:g}, got "
+            f"noise on a sum must have a standard deviation of at most {LARGEST_STD:g}, got "
             f"{std}; lower privacy.clip or privacy.noise_multiplier."
         )
     if std == 0:

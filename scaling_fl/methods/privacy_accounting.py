@@ -19,7 +19,7 @@ from scaling_fl.methods.privacy_sampling import Everyone, Sampling
 
 AccountantKind = Literal["rdp", "pld"]
 
-_LEAST_NOISE = 0.01  # below it, epsilon is in the thousands and the library's series overflow
+LEAST_NOISE = 0.01  # below it, epsilon is in the thousands and the library's series overflow
 _MOST_NOISE = 2.0**40
 _MOST_ROUNDS = 2**40
 _TOLERANCE = 1e-3
@@ -65,7 +65,7 @@ class Accountant:
             raise ValueError(f"num_rounds must be at least 0, got {num_rounds}.")
         if num_rounds == 0:
             return 0.0
-        if self.noise_multiplier < _LEAST_NOISE:
+        if self.noise_multiplier < LEAST_NOISE:
             return math.inf
         import dp_accounting  # takes over a second
 

@@ -1,6 +1,7 @@
 """Which coordinates of an update are sent: the largest, always exactly as many as promised."""
 
 import math
+import sys
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ def count_kept(size: int, density: float) -> int:
 
 def density_at(round_number: int, density: float, decay: float, every: int) -> float:
     """Compute a round's density, multiplied by ``decay`` after every so many rounds (from 1)."""
-    return float(density * decay ** ((round_number - 1) // every))
+    decayed = density * decay ** ((round_number - 1) // every)
+    return max(decayed, sys.float_info.min)  # some density is left, and keeps a coordinate
 
 
 def top_k(vector: Tensor, k: int) -> Tensor:

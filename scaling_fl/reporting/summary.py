@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAX_FAILURE_LINES = 10
-SHOWN_METRICS = ("validation", "train", "privacy")
+SHOWN_METRICS = ("validation", "download", "train", "privacy")
 ENDINGS = {
     "COMPLETED": "completed",
     "DEGRADED": "completed, but degraded: clients were left out",

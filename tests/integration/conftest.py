@@ -12,3 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the runs of one session share: texts and the cache of tokenised text."""
     return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.fixture(autouse=True)
+def noise_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the noise of private runs follows from."""
+    monkeypatch.setenv("SCALING_FL_NOISE_SECRET", "k" * 32)

@@ -6,8 +6,9 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from scaling_fl.build import choose_device, make_plan, share_state
+from scaling_fl.build import choose_device, make_plan
 from scaling_fl.build_data import TASKS, SetupError
+from scaling_fl.build_record import share_state
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState

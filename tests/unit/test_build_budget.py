@@ -4,11 +4,18 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.build_budget import Budget, make_budget
+from scaling_fl.build_budget import NOISE_KEY, Budget, check_same_noise, make_budget
 from scaling_fl.build_data import SetupError
 from scaling_fl.config import read_config
+from scaling_fl.core.exchange import Exchange
 from scaling_fl.methods.privacy_accounting import epsilon
 from scaling_fl.methods.privacy_sampling import Everyone, FixedSize
+from tests.unit.federation.worker_threads import on_workers
+
+
+@pytest.fixture(autouse=True)
+def noise_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NOISE_KEY, "k" * 32)
 
 
 def budget_of(
@@ -36,7 +43,7 @@ def test_a_clip_alone_has_no_epsilon() -> None:
     budget, notes = budget_of(clip=1.0)
     assert budget
     assert budget.epsilon is None
-    assert (budget.privacy.noise_multiplier, budget.num_rounds, notes) == (0.0, 5, [])
+    assert (budget.noise_multiplier, budget.num_rounds, notes) == (0.0, 5, [])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +74,7 @@ def test_a_target_chooses_the_noise() -> None:
     assert budget
     assert budget.epsilon
     assert 2.0 * 0.998 <= budget.epsilon(5) <= 2.0
-    assert budget.terms["privacy noise"] == budget.privacy.noise_multiplier
+    assert budget.terms["privacy noise"] == budget.noise_multiplier
 
 
 def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
@@ -89,12 +96,52 @@ def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
     ("privacy", "message"),
     [
         ({"noise_multiplier": 0.5, "max_epsilon": 0.1}, "must allow a round, which costs "),
-        ({"noise_multiplier": 0.001, "max_epsilon": 1.0}, "cannot be kept with so little noise"),
+        ({"noise_multiplier": 0.001}, "privacy.noise_multiplier must be at least 0.01"),
+        ({"noise_multiplier": 1.0, "delta": 0.05}, "privacy.delta must be below 1 / number"),
+        ({"noise_multiplier": 1.0, "clip": 1e4}, "must be at most 64, got 500; lower"),
     ],
 )
-def test_a_budget_below_one_round_is_told(privacy: dict[str, Any], message: str) -> None:
-    with pytest.raises(SetupError, match=f"privacy.max_epsilon.*{message}"):
-        budget_of(clip=1.0, **privacy)
+def test_noise_that_cannot_do_what_was_asked_for_is_told(
+    privacy: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SetupError, match=message):
+        budget_of(**{"clip": 1.0} | privacy)
+
+
+def test_noise_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NOISE_KEY, "short")
+    with pytest.raises(SetupError, match=r"NOISE_SECRET, got 5, .*openssl rand -hex 32"):
+        budget_of(clip=1.0, noise_multiplier=1.0)
+    assert budget_of(clip=1.0)[0]
+
+
+def test_runs_that_differ_in_anything_have_different_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget, _ = budget_of(clip=1.0, noise_multiplier=1.0)
+    assert budget
+    seeds = [budget.privacy({"data": 1}).seed, budget.privacy({"data": 2}).seed]
+    assert budget.privacy({"data": 1}).seed == seeds[0]
+    monkeypatch.setenv(NOISE_KEY, "other" * 8)
+    other, _ = budget_of(clip=1.0, noise_multiplier=1.0)
+    assert other
+    assert len({*seeds, other.privacy({"data": 1}).seed}) == 3
+
+
+def test_workers_with_different_keys_are_refused() -> None:
+    budget, _ = budget_of(clip=1.0, noise_multiplier=1.0)
+    assert budget
+    privacies = [budget.privacy({"worker": rank}) for rank in (0, 1)]
+
+    def check(exchange: Exchange) -> str:
+        with pytest.raises(SetupError) as caught:
+            check_same_noise(privacies[exchange.rank], exchange)
+        return str(caught.value)
+
+    assert set(on_workers(2, check)) == {
+        "SCALING_FL_NOISE_SECRET must be the same on all machines, got different ones; copy the "
+        "first's."
+    }
 
 
 def test_the_terms_tell_apart_what_would_make_another_guarantee() -> None:

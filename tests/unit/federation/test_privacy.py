@@ -80,12 +80,14 @@ def test_noise_is_new_in_every_round_and_the_same_when_a_round_is_repeated() -> 
     assert not torch.isclose(first, other, atol=1e-4).any()
 
 
-def test_who_is_left_out_does_not_change_the_divisor() -> None:
+def test_who_is_left_out_changes_the_divisor_only_without_noise() -> None:
     kept = [update for update in updates() if update[1].client != 1]
     vectors = [vector.double() / max(1.0, float(vector.double().norm())) for vector, _ in kept]
-    state, _ = step(private(clip=1.0), updates(client1="its loss is nan"))
-    mean = torch.stack(vectors).sum(0) / 4
-    assert torch.allclose(state.double(), START.double() + mean, atol=1e-6)
+    for noise, divisor in ((0.0, 3), (1e-9, 4)):
+        given = updates(client1="its loss is nan")
+        state, _ = step(private(clip=1.0, noise_multiplier=noise), given)
+        mean = torch.stack(vectors).sum(0) / divisor
+        assert torch.allclose(state.double(), START.double() + mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 3])

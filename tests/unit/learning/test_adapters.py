@@ -248,3 +248,15 @@ def test_peft_is_what_makes_the_layers(folders: dict[str, Path]) -> None:
     model = adapt(load(folders["bert"]), lora(), seed=1)
     layer = model.get_submodule("bert.encoder.layer.0.attention.self.query")
     assert isinstance(layer, peft.tuners.lora.LoraLayer)
+
+
+def test_a_module_inside_a_saved_one_is_saved_once(folders: dict[str, Path]) -> None:
+    model = adapt(load(folders["roberta"]), lora(modules_to_save=("out_proj", "dense")), seed=1)
+    heads = [name for name in trainable(model) if name.startswith("classifier")]
+    assert len(heads) == 4
+    assert not [name for name in heads if name.count("modules_to_save") > 1]
+
+
+def test_saving_all_that_has_targets_is_told(folders: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"adapter\.modules_to_save must leave a target"):
+        adapt(load(folders["bert"]), lora(modules_to_save=("attention",)), seed=1)

@@ -1,0 +1,107 @@
+"""Composition of worker 0's record, and of the state that it shares with all workers."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import torch
+
+from scaling_fl.build_data import Data
+from scaling_fl.config import Config
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.state import GlobalState
+from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.methods.partitioning import entropy_bits, label_histograms
+from scaling_fl.runtime.checkpoints import Checkpoints
+from scaling_fl.runtime.journal import Journal
+from scaling_fl.runtime.recorder import Identity, Recorder
+from scaling_fl.runtime.storage import open_storage
+
+Note = Callable[[str], None]
+
+
+class Job(TypedDict):
+    """Where worker 0 keeps what it records."""
+
+    checkpoints: str
+    journal: str
+
+
+def make_recorder(
+    config: Config,
+    trainer: LocalTrainer,
+    data: Data,
+    job: Job,
+    must_match: dict[str, Any],
+    *,
+    num_rounds: int,
+    note: Note,
+) -> Recorder:
+    """Open worker 0's journal and checkpoints, and journal who owns which examples."""
+    histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
+    entropies = [entropy_bits(histogram) for histogram in histograms]
+    journal = Journal(job["journal"])
+    journal.append(
+        "partition",
+        label_names=data.label_names,
+        histograms=histograms.tolist(),
+        entropies=entropies,
+    )
+
+    def journaled_note(text: str) -> None:
+        journal.append("note", level="info", text=text)
+        note(text)
+
+    note(
+        f"{len(data.train)} examples of {len(data.label_names)} labels; label entropy "
+        f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
+        f"{max(entropies):.2f} bits at the clients"
+    )
+    identity = Identity(
+        layout=trainer.layout,
+        must_match=must_match,
+        computation=computation(config, data),
+        config=config.model_dump(mode="json"),
+    )
+    return Recorder(
+        journal,
+        Checkpoints(open_storage(job["checkpoints"]), config.keep_last, journaled_note),
+        identity,
+        save_every=config.save_every,
+        num_rounds=num_rounds,
+        note=journaled_note,
+    )
+
+
+def computation(config: Config, data: Data) -> dict[str, Any]:
+    """Collect all that decides what is computed, the data by its content."""
+    found = {k: v for k, v in config.identity().items() if k not in ("train_path", "test_path")}
+    return found | {
+        "num_clients": len(data.parts),
+        "data": [data.train.key[:12], data.test.key[:12]],
+    }
+
+
+def share_state(
+    state: GlobalState,
+    recorder: Recorder | None,
+    exchange: Exchange,
+    *,
+    num_threads: int,
+    pinned: bool,
+) -> None:
+    """Give every worker worker 0's state and, unless it is set, the earlier rounds' threads.
+
+    Bits depend on the number of threads, so a resumed run keeps what it began with.
+    """
+    if recorder:
+        earlier = recorder.restore(state)
+        num_threads = num_threads if pinned or not earlier else earlier
+        recorder.num_threads = num_threads
+    numbers = torch.tensor(
+        [state.round, state.total_bytes, num_threads], device=state.vector.device
+    )
+    state.round, state.total_bytes, threads = (int(n) for n in exchange.broadcast(numbers))
+    torch.set_num_threads(threads)
+    exchange.broadcast(state.vector)
+    for name in sorted(state.optimiser):
+        exchange.broadcast(state.optimiser[name])
