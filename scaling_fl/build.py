@@ -7,25 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
-from scaling_fl.build_budget import Budget, check_same_noise, make_budget
+from scaling_fl.build_budget import check_same_noise, make_budget
+from scaling_fl.build_clients import make_clients, make_plan
 from scaling_fl.build_data import SetupError, check_same_data, load_data
 from scaling_fl.build_model import load_trainer, meaning
 from scaling_fl.build_record import Job, Note, computation, make_recorder, share_state
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.link import Direction, Link
 from scaling_fl.federation.rounds import Plan
 from scaling_fl.federation.server import Server, TooFewClients
 from scaling_fl.learning.cache import CacheError
 from scaling_fl.learning.models import ModelError
 from scaling_fl.learning.tasks.labelled import DataError
-from scaling_fl.methods.sampling import sample_cohort
-from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
-from scaling_fl.methods.weighting import WEIGHTINGS
 from scaling_fl.runtime.checkpoints import CheckpointError, CheckpointMismatch
 from scaling_fl.runtime.journal import JournalError
 from scaling_fl.runtime.recorder import Recorder
@@ -112,11 +109,12 @@ def build(
         trainer.vector,
         min_clients=config.min_clients,
         privacy=privacy,
+        by_sender=config.merge.divide_by == "senders",
     )
     state = GlobalState(trainer.vector.clone())
     state.optimiser = server_optimiser.init(state.vector)
-    clients = make_clients(config, trainer, data)
-    plan = make_plan(config, clients, num_clients, budget)
+    clients = make_clients(config, trainer, data, privacy)
+    plan = make_plan(config, clients, trainer.layout, num_clients, budget)
     must_match = meaning(config, trainer, data, exchange) | (budget.terms if budget else {})
     recorder = None
     if exchange.rank == 0:
@@ -145,68 +143,6 @@ def build(
             per_class=config.per_class_metrics,
         ),
         recorder=recorder,
-    )
-
-
-def make_clients(config: Config, trainer: LocalTrainer, data: Data) -> Clients:
-    """Say how much a client does in a round, and on which examples."""
-    return Clients(
-        trainer,
-        data.train,
-        data.parts,
-        work=LocalWork(
-            batch_size=config.batch_size,
-            num_epochs=None if config.num_local_steps else config.num_local_epochs,
-            num_steps=config.num_local_steps,
-            length_grouped=config.length_grouped,
-        ),
-        pad_token_id=data.tokenizer.pad_token_id,
-        seed=config.seed,
-        link=make_link(config),
-    )
-
-
-def make_link(config: Config) -> Link:
-    """Turn the sections on both directions into what is sent."""
-    download = config.download.model_dump(exclude={"evaluate"})
-    upload = config.upload.model_dump(exclude={"values"})
-    return Link(
-        Direction(**download),
-        Direction(**upload),
-        uploads_state=config.upload.values == "state",
-    )
-
-
-def make_plan(
-    config: Config, clients: Clients, num_clients: int, budget: Budget | None = None
-) -> Plan:
-    """Turn settings into functions of the round."""
-    size = config.cohort_size(num_clients)
-    weigh = WEIGHTINGS[config.weighting]
-    schedule = SCHEDULES[config.schedule.kind]
-
-    def cohort(round_number: int) -> list[int]:
-        return sample_cohort(
-            seed=config.seed, round_number=round_number, num_clients=num_clients, size=size
-        )
-
-    def shares(chosen: list[int]) -> dict[int, float]:
-        weights = weigh([clients.num_examples(client) for client in chosen])
-        return dict(zip(chosen, weights, strict=True))
-
-    def learning_rate(round_number: int) -> float:
-        final = config.schedule.final_learning_rate
-        return schedule(config.learning_rate, final, round_number, config.num_rounds)
-
-    return Plan(
-        num_rounds=budget.num_rounds if budget else config.num_rounds,
-        num_clients=num_clients,
-        cohort=cohort,
-        shares=shares,
-        learning_rate=learning_rate,
-        eval_every=config.eval_every,
-        epsilon=budget.epsilon if budget else None,
-        evaluates_download=config.download.evaluate,
     )
 
 

@@ -10,30 +10,31 @@ from typing import Any
 
 from scaling_fl.build_data import SetupError
 from scaling_fl.config import Config
+from scaling_fl.config.sections import Privacy as PrivacySettings
+from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.federation.privacy import Privacy
-from scaling_fl.methods.privacy import LARGEST_STD
+from scaling_fl.federation.privacy import Privacy, Quantile
+from scaling_fl.methods.privacy import LARGEST_STD, update_noise_multiplier
 from scaling_fl.methods.privacy_accounting import (
     LEAST_NOISE,
     Accountant,
     max_rounds,
     solve_noise_multiplier,
 )
-from scaling_fl.methods.privacy_sampling import Everyone, FixedSize, Sampling
+from scaling_fl.methods.privacy_sampling import Everyone, FixedSize, Nested, Poisson, Sampling
 
 NOISE_KEY = "SCALING_FL_NOISE_SECRET"
-_PROTECTED = {
-    "add_or_remove_one": "one client's taking part",
-    "replace_one": "all data of one client that takes part",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What privacy costs; without noise, ``epsilon`` is None and only updates are clipped."""
 
-    clip: float
+    settings: PrivacySettings
     noise_multiplier: float
+    """Of the updates alone, which share the budget with an adaptive clip."""
+    num_units: int
+    """The expected number of clients, or of their groups, whose updates are summed in a round."""
     noise_key: str
     num_rounds: int
     epsilon: Callable[[int], float] | None
@@ -48,10 +49,28 @@ class Budget:
         """
         text = json.dumps([self.noise_key, computation], sort_keys=True)
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
-        return Privacy(clip=self.clip, noise_multiplier=self.noise_multiplier, seed=seed)
+        by_group = self.settings.unit == "group"
+        quantile = None
+        if self.settings.target_quantile is not None:
+            quantile = Quantile(
+                target=self.settings.target_quantile,
+                learning_rate=self.settings.clip_learning_rate,
+                std=_clip_noise(self.settings, self.num_units),
+            )
+        return Privacy(
+            clip=self.settings.clip or math.inf,
+            noise_multiplier=self.noise_multiplier,
+            num_units=self.num_units,
+            units_per_client=self.settings.groups_per_round if by_group else 1,
+            seed=seed,
+            by_group=by_group,
+            quantile=quantile,
+        )
 
 
-def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -> Budget | None:
+def make_budget(
+    config: Config, num_clients: int, note: Callable[[str], None], *, with_secret: bool = True
+) -> Budget | None:
     """Choose the noise and the number of rounds, and say what they cost before the first one.
 
     Raises:
@@ -59,17 +78,18 @@ def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -
     """
     if config.privacy.clip is None:
         return None
-    sampled = config.cohort_size(num_clients)
-    sampling = Everyone() if sampled == num_clients else FixedSize(sampled, num_clients)
+    sampling = sampling_of(config, num_clients)
+    num_units = config.cohort_size(num_clients) * config.privacy.groups_per_round
     noise = _noise_multiplier(config, sampling)
-    _check_noise(config, noise, sampled, num_clients)
+    on_updates = _noise_on_updates(config, noise, num_units)
+    _check_noise(config, noise, on_updates, num_units, num_clients)
     accountant = Accountant(noise, config.privacy.delta, sampling, config.privacy.accountant)
     num_rounds = _num_rounds(config, accountant)
     if config.privacy.is_noisy:
         note(
             f"privacy: epsilon {accountant.epsilon(num_rounds):.4g} at delta "
             f"{config.privacy.delta:g} after {num_rounds} rounds, noise multiplier {noise:.4g}; "
-            f"protected is {_PROTECTED[sampling.neighbours]} ({sampling.neighbours})"
+            f"protected is {_protected(config, sampling)} ({sampling.neighbours})"
         )
     if num_rounds < config.num_rounds:
         note(
@@ -77,9 +97,10 @@ def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -
             f"exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
         )
     return Budget(
-        clip=config.privacy.clip,
-        noise_multiplier=noise,
-        noise_key=_noise_key() if noise else "",
+        settings=config.privacy,
+        noise_multiplier=on_updates,
+        num_units=num_units,
+        noise_key=_noise_key() if noise and with_secret else "",
         num_rounds=num_rounds,
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
         terms={
@@ -88,6 +109,47 @@ def make_budget(config: Config, num_clients: int, note: Callable[[str], None]) -
             "privacy sampling": repr(sampling),
         },
     )
+
+
+def sampling_of(config: Config, num_clients: int) -> Sampling:
+    """Name the sampling that is really used, of which epsilon is reported."""
+    size = config.cohort_size(num_clients)
+    clients: Everyone | Poisson | FixedSize
+    if config.listed_cohorts or size == num_clients:
+        clients = Everyone()  # who takes part when is known to all
+    elif config.sampling == "poisson":
+        clients = Poisson(size / num_clients)
+    else:
+        clients = FixedSize(size, num_clients)
+    if config.privacy.unit == "client":
+        return clients
+    drawn, of = config.privacy.groups_per_round, config.privacy.groups_per_client
+    groups = Everyone() if drawn == of else FixedSize(drawn, of)
+    rate = 1.0 if isinstance(clients, Everyone) else size / num_clients
+    return Nested(rate, groups)
+
+
+def _protected(config: Config, sampling: Sampling) -> str:
+    who = "one client" if config.privacy.unit == "client" else "one group of a client"
+    if sampling.neighbours == "replace_one":
+        return f"all data of {who} that takes part"
+    return f"{who}'s taking part"
+
+
+def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
+    """Split the noise between the updates and the number of them that is within the clip."""
+    if config.privacy.target_quantile is None or not noise:
+        return noise
+    try:
+        return update_noise_multiplier(noise, _clip_noise(config.privacy, num_units))
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+
+
+def _clip_noise(settings: PrivacySettings, num_units: int) -> float:
+    if settings.noise_multiplier == 0 and settings.target_epsilon is None:
+        return 0.0
+    return float(settings.clip_noise or num_units / 20)
 
 
 def _noise_multiplier(config: Config, sampling: Sampling) -> float:
@@ -118,13 +180,22 @@ def check_same_noise(privacy: Privacy, exchange: Exchange) -> None:
         )
 
 
-def _check_noise(config: Config, noise: float, sampled: int, num_clients: int) -> None:
+def _check_noise(
+    config: Config, noise: float, on_updates: float, num_units: int, num_clients: int
+) -> None:
     """Refuse noise that no sum can hold or that hides nothing, before a round is spent on it."""
-    std = noise * (config.privacy.clip or 0.0) / sampled
+    clip = config.privacy.clip or 0.0
+    std = on_updates * clip / num_units
     if std > LARGEST_STD:
         raise SetupError(
             f"privacy.clip times the noise multiplier, for each client of a round, must be at most "
             f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
+        )
+    if config.sampling == "poisson" and clip * num_clients / num_units > LIMIT:
+        raise SetupError(
+            f"privacy.clip times num_clients, for each client that a round expects, must be at "
+            f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got "
+            f"{clip * num_clients / num_units:g}; lower privacy.clip."
         )
     if 0 < noise < LEAST_NOISE:
         raise SetupError(

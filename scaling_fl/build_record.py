@@ -105,3 +105,18 @@ def share_state(
     exchange.broadcast(state.vector)
     for name in sorted(state.optimiser):
         exchange.broadcast(state.optimiser[name])
+    _share_memory(state, exchange)
+
+
+def _share_memory(state: GlobalState, exchange: Exchange) -> None:
+    """Give every worker what worker 0's checkpoint remembers, which only that one knows of."""
+    mine = [
+        {"name": name, "shape": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
+        for name, value in sorted(state.memory.items())
+    ]
+    for row in exchange.gather(mine if exchange.rank == 0 else []):
+        if exchange.rank != 0:
+            state.memory[row["name"]] = torch.empty(
+                row["shape"], dtype=getattr(torch, row["type"]), device=state.vector.device
+            )
+        exchange.broadcast(state.memory[row["name"]])

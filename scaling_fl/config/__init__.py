@@ -90,8 +90,12 @@ def _without(given: dict[str, Any], error: ValidationError) -> dict[str, Any]:
     """Copy the settings, less those that an error is about (they then have their defaults)."""
     kept = _plain(given)
     for detail in error.errors(include_url=False):
-        section, names = kept, [part for part in detail["loc"] if not isinstance(part, int)]
+        section: Any = kept
+        names = [part for part in detail["loc"] if not isinstance(part, int)]
         for name in names[:-1]:
+            if isinstance(section.get(name, {}), list):  # a list is left out as a whole
+                names = [name]
+                break
             section = section.get(name, {})
         section.pop(names[-1], None)
     return dict(kept)

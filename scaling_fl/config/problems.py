@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from scaling_fl.config.schema import Config, choices, leaves
+from scaling_fl.config.sections import Tier
 from scaling_fl.config.types import redact
 
 
@@ -31,8 +32,10 @@ def field_at(path: str) -> FieldInfo | None:
         field = section.model_fields.get(key)
         if field is None:
             return None
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            section = field.annotation
+        # A section, or a list of sections, which is annotated as tuple[section, ...].
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                section = inner
     return field
 
 
@@ -78,6 +81,7 @@ def _shown(value: Any) -> str:
 def _known_paths() -> dict[str, list[str]]:
     """List the settings that a name may mean: a whole path, or the last part of several."""
     paths = [path for path, _ in leaves(Config().model_dump())]
+    paths += [f"tiers[].{path}" for path, _ in leaves(Tier().model_dump())]
     by_name: dict[str, list[str]] = {}
     for path in paths:
         by_name.setdefault(path.split(".")[-1], []).append(path)
@@ -111,9 +115,9 @@ def _single_problem(error: Mapping[str, Any]) -> Problem:
     names = [str(part) for part in error["loc"] if not isinstance(part, int)]
     path = ".".join(names)
     field = field_at(path)
+    shown = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"])[1:]
     if field is None:
-        return _unknown(path, error["input"])
-    shown = path + "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
+        return _unknown(shown, error["input"])
     rule, value = _rule(error, field), error["input"]
     value = list(value) if isinstance(value, tuple) else value
     return Problem(shown, rule, _shown(value), _remedy(shown, value, rule, field))
@@ -121,5 +125,12 @@ def _single_problem(error: Mapping[str, Any]) -> Problem:
 
 def single_problems(error: ValidationError) -> tuple[list[Problem], set[str]]:
     """Return the problems of single settings, and the dotted paths that are bad."""
-    found = [_single_problem(dict(detail)) for detail in error.errors(include_url=False)]
+    details: list[dict[str, Any]] = [dict(detail) for detail in error.errors(include_url=False)]
+    # A list that is refused for an item is then short of it, which is not worth a line.
+    refused = {tuple(detail["loc"][:-1]) for detail in details}
+    found = [
+        _single_problem(detail)
+        for detail in details
+        if not (detail["type"] == "too_short" and tuple(detail["loc"]) in refused)
+    ]
     return found, {problem.path.partition("[")[0] for problem in found}

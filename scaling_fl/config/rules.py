@@ -1,183 +1,13 @@
-"""The rules between settings: what belongs together, and what has no effect."""
+"""The rules between settings: what belongs together, and what excludes each other."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
+from scaling_fl.config.no_effect import NO_EFFECT, value_at
 from scaling_fl.config.problems import Problem
 from scaling_fl.config.schema import Config
 
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
-
-
-class NoEffect(NamedTuple):
-    """A setting that works only under another one and must otherwise keep its default."""
-
-    path: str
-    other: str
-    works: Callable[[Config], bool]
-    rule: str
-    remedy: str
-
-
-def _decays(direction: str) -> Callable[[Config], bool]:
-    return lambda config: bool(value_at(config, f"{direction}.density_decay") != 1.0)
-
-
-NO_EFFECT = (
-    NoEffect(
-        "momentum",
-        "optimiser",
-        lambda c: c.optimiser == "sgd",
-        "must be 0 unless optimiser is sgd",
-        "set optimiser=sgd or leave momentum at 0",
-    ),
-    NoEffect(
-        "momentum",
-        "num_local_steps",
-        lambda c: c.num_local_steps != 1 or c.optimiser != "sgd",
-        "must be 0 when a client takes a single step, which it cannot change",
-        "raise num_local_steps or leave momentum at 0",
-    ),
-    NoEffect(
-        "prox_mu",
-        "num_local_steps",
-        lambda c: c.num_local_steps != 1,
-        "must be 0 when a client takes a single step, which it cannot change",
-        "raise num_local_steps or leave prox_mu at 0",
-    ),
-    NoEffect(
-        "num_local_epochs",
-        "num_local_steps",
-        lambda c: c.num_local_steps is None,
-        "must be left alone when num_local_steps is set",
-        "give one of the two",
-    ),
-    NoEffect(
-        "schedule.final_learning_rate",
-        "schedule.kind",
-        lambda c: c.schedule.kind != "constant",
-        "must be 0 when the learning rate is constant",
-        "set schedule.kind=linear or cosine, or leave schedule.final_learning_rate at 0",
-    ),
-    NoEffect(
-        "partition.alpha",
-        "partition.kind",
-        lambda c: c.partition_kind.startswith("dirichlet"),
-        "must be left alone unless partition.kind is a Dirichlet split",
-        "set partition.kind=dirichlet_by_class or dirichlet_by_client,"
-        " or leave partition.alpha at 1.0",
-    ),
-    NoEffect(
-        "partition.min_examples",
-        "partition.kind",
-        lambda c: c.partition_kind == "dirichlet_by_class",
-        "must be left alone unless partition.kind is dirichlet_by_class",
-        "set partition.kind=dirichlet_by_class or leave partition.min_examples at 1",
-    ),
-    NoEffect(
-        "iid_split",
-        "partition.kind",
-        lambda c: c.partition.kind in (None, "label_sorted"),
-        "must be True when partition.kind names another split",
-        "drop iid_split or partition.kind",
-    ),
-    NoEffect(
-        "data.text",
-        "task_name",
-        lambda c: c.task_name == "agnews",
-        "must be None unless task_name is agnews",
-        "set task_name=agnews or drop data.text",
-    ),
-    *(
-        NoEffect(
-            f"adapter.{name}",
-            "adapter.kind",
-            lambda c: c.adapter.kind in ("lora", "dora"),
-            "must be left alone unless adapter.kind is lora or dora",
-            f"set adapter.kind=lora or dora, or drop adapter.{name}",
-        )
-        for name in ("rank", "alpha", "dropout", "targets", "freeze_a", "rslora")
-    ),
-    NoEffect(
-        "adapter.modules_to_save",
-        "adapter.kind",
-        lambda c: c.adapter.kind != "none",
-        "must be empty when adapter.kind is none, which trains every module",
-        "set adapter.kind=lora, dora or head, or drop adapter.modules_to_save",
-    ),
-    *(
-        NoEffect(
-            f"{direction}.decay_every",
-            f"{direction}.density_decay",
-            _decays(direction),
-            "must be left alone when the density does not decay",
-            f"set {direction}.density_decay or drop {direction}.decay_every",
-        )
-        for direction in ("download", "upload")
-    ),
-    NoEffect(
-        "download.evaluate",
-        "download.codec",
-        lambda c: c.download.is_lossy,
-        "must be False when the clients receive the very state that is evaluated",
-        "set download.density or download.codec, or drop download.evaluate",
-    ),
-    NoEffect(
-        "upload.values",
-        "upload.codec",
-        lambda c: c.upload.codec != "none",
-        "must be update when uploads are exact, where both come to the same",
-        "set upload.codec or drop upload.values",
-    ),
-    NoEffect(
-        "upload.values",
-        "upload.density",
-        lambda c: c.upload.density == c.upload.density_decay == 1.0,
-        "must be update when only the largest coordinates are sent",
-        "leave upload.density and upload.density_decay at 1.0, or drop upload.values",
-    ),
-    *(
-        NoEffect(
-            f"privacy.{name}",
-            "privacy.clip",
-            lambda c: c.privacy.clip is not None,
-            "must be left alone without privacy.clip, which bounds what noise must hide",
-            f"set privacy.clip or drop privacy.{name}",
-        )
-        for name in ("noise_multiplier", "target_epsilon")
-    ),
-    NoEffect(
-        "privacy.noise_multiplier",
-        "privacy.target_epsilon",
-        lambda c: c.privacy.target_epsilon is None,
-        "must be 0 when privacy.target_epsilon chooses the noise",
-        "give one of the two",
-    ),
-    *(
-        NoEffect(
-            f"privacy.{name}",
-            "privacy.noise_multiplier",
-            lambda c: c.privacy.is_noisy,
-            "must be left alone without noise, whose epsilon is infinite",
-            "set privacy.noise_multiplier or privacy.target_epsilon, or leave it out",
-        )
-        for name in ("max_epsilon", "delta", "accountant")
-    ),
-    NoEffect(
-        "num_threads",
-        "device",
-        lambda c: c.device != "cuda",
-        "must be None when device is cuda, whose workers it does not touch",
-        "set device=cpu or drop num_threads",
-    ),
-)
-
-
-def value_at(settings: Any, path: str) -> Any:
-    """Return the setting at a dotted path."""
-    return reduce(getattr, path.split("."), settings)
 
 
 def _settings_without_effect(config: Config, bad: set[str]) -> Iterator[Problem]:
@@ -235,20 +65,138 @@ def _missing_file(config: Config, path: str) -> Iterator[Problem]:
 
 def _broken_privacy(config: Config, bad: set[str]) -> Iterator[Problem]:
     """Refuse what the guarantee does not survive."""
-    if config.privacy.clip is None or _touches(bad, ("weighting", "privacy.clip")):
+    privacy = config.privacy
+    if privacy.clip is None or _touches(bad, ("privacy.clip",)):
         return
-    if config.weighting != "uniform":
+    with_clip = f"with privacy.clip={privacy.clip}"
+    if config.weighting != "uniform" and not _touches(bad, ("weighting",)):
         yield Problem(
             "weighting",
             "must be uniform with privacy.clip, which bounds a client's influence only when all"
             " count alike",
-            f"{config.weighting!r} with privacy.clip={config.privacy.clip}",
+            f"{config.weighting!r} {with_clip}",
             "set weighting=uniform or drop privacy.clip",
+        )
+    if config.merge.divide_by != "all":
+        yield Problem(
+            "merge.divide_by",
+            "must be all with privacy.clip, because who sent a coordinate depends on the data",
+            f"{config.merge.divide_by!r} {with_clip}",
+            "drop merge.divide_by or privacy.clip",
+        )
+    if config.upload.error_feedback and privacy.is_noisy:
+        yield Problem(
+            "upload.error_feedback",
+            "must be False with noise, whose accounting holds for clients that keep nothing between"
+            " the rounds they are sampled for",
+            f"True {with_clip}",
+            "drop upload.error_feedback or the noise",
+        )
+    if len({len(cohort) for cohort in config.listed_cohorts}) > 1:
+        yield Problem(
+            "cohorts",
+            "must have the same number of clients in every round with privacy.clip, whose divisor"
+            " is fixed",
+            f"{[list(cohort) for cohort in config.cohorts or ()]} {with_clip}",
+            "list as many clients for each round",
+        )
+    if privacy.unit == "group":
+        yield from _broken_groups(config)
+
+
+def _broken_groups(config: Config) -> Iterator[Problem]:
+    privacy = config.privacy
+    if any(tier.upload.is_lossy for tier in config.by_tier()):
+        yield Problem(
+            "upload",
+            "must be exact with privacy.unit=group, because a client's sum of bounded updates that"
+            " is changed after it is no longer bounded group by group",
+            f"codec {config.upload.codec!r}, density {config.upload.density}",
+            "drop what is set of upload.*, or protect clients (privacy.unit=client)",
+        )
+    if config.client_freeze or any(tier.rank is not None for tier in config.tiers):
+        yield Problem(
+            "client_freeze" if config.client_freeze else "tiers",
+            "must be left alone with privacy.unit=group, because groups are bounded before"
+            " coordinates are left out",
+            "True" if config.client_freeze else "a rank",
+            "drop it or protect clients (privacy.unit=client)",
+        )
+    if privacy.groups_per_round > privacy.groups_per_client:
+        yield Problem(
+            "privacy.groups_per_round",
+            "must not exceed privacy.groups_per_client",
+            f"{privacy.groups_per_round} of {privacy.groups_per_client}",
+            "lower it or raise privacy.groups_per_client",
+        )
+
+
+def _tier_problems(config: Config, bad: set[str]) -> Iterator[Problem]:
+    if not config.tiers or _touches(bad, ("tiers", "adapter.rank", "adapter.kind")):
+        return
+    if len(config.tiers) == 1:
+        yield Problem("tiers", "must be two or more", "1", "set the same for all clients instead")
+    ranks = [tier.rank for tier in config.tiers if tier.rank is not None]
+    if ranks and config.adapter.kind not in ("lora", "dora"):
+        yield Problem(
+            "tiers[].rank",
+            "must be left alone unless adapter.kind is lora or dora",
+            f"{ranks} with adapter.kind={config.adapter.kind}",
+            "set adapter.kind=lora or dora, or drop the ranks",
+        )
+    if ranks and max(ranks) > config.adapter.rank:
+        yield Problem(
+            "tiers[].rank",
+            "must be at most adapter.rank, the rank of the global adapter",
+            f"{max(ranks)} with adapter.rank={config.adapter.rank}",
+            "raise adapter.rank or lower the tier's",
+        )
+    for name in ("share", "clients"):
+        given = [tier for tier in config.tiers if getattr(tier, name) is not None]
+        if given and len(given) < len(config.tiers):
+            yield Problem(
+                f"tiers[].{name}",
+                "must be given for every tier or for none",
+                f"it for {len(given)} of {len(config.tiers)}",
+                "give it for all",
+            )
+    shares = [tier.share for tier in config.tiers if tier.share is not None]
+    if len(shares) == len(config.tiers) and abs(sum(shares) - 1.0) > 1e-6:
+        yield Problem("tiers[].share", "must add up to 1", f"{sum(shares):g}", "correct the shares")
+    if shares and any(tier.clients for tier in config.tiers):
+        yield Problem(
+            "tiers[].share",
+            "must be left alone when tiers list their clients",
+            f"{shares}",
+            "give one of the two",
+        )
+
+
+def _listed_problems(config: Config, num_clients: int) -> Iterator[Problem]:
+    """Check the clients that are named, once their number is known."""
+    for path in ("clients", "cohorts"):
+        for cohort in (config.cohorts or ()) if path == "cohorts" else (config.clients or (),):
+            if len(set(cohort)) < len(cohort) or max(cohort, default=0) >= num_clients:
+                yield Problem(
+                    path,
+                    f"must name different clients from 0 to {num_clients - 1}",
+                    str(list(cohort)),
+                    "correct the list or raise num_clients",
+                )
+    lists = [tier.clients for tier in config.tiers if tier.clients is not None]
+    if lists and sorted(c for clients in lists for c in clients) != list(range(num_clients)):
+        yield Problem(
+            "tiers[].clients",
+            f"must name each client from 0 to {num_clients - 1} once",
+            str([list(clients) for clients in lists]),
+            "correct the lists or num_clients",
         )
 
 
 def cohort_problems(config: Config, num_clients: int) -> list[Problem]:
     """Check the settings that count clients; for several nodes, once their sites are known."""
+    if listed := list(_listed_problems(config, num_clients)):
+        return listed
     cohort = config.cohort_size(num_clients)
     among = f"with {num_clients} client{'s'[: num_clients > 1]}"
     if cohort > num_clients:
@@ -277,7 +225,8 @@ def cross_problems(config: Config, bad: set[str], *, num_nodes: int) -> Iterator
     yield from _settings_without_effect(config, bad)
     yield from _data_paths(config, bad)
     yield from _broken_privacy(config, bad)
-    counts = ("site_ids", "num_clients", "clients_per_round", "min_clients")
+    yield from _tier_problems(config, bad)
+    counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
     if not _touches(bad, counts) and (num_nodes == 1 or config.num_clients is not None):
         yield from cohort_problems(config, config.num_clients or len(config.site_ids))
 

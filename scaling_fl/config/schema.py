@@ -5,23 +5,28 @@ Rules between settings live in ``config.rules``; this module knows one setting a
 
 from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from scaling_fl.config.sections import (
     Adapter,
     Data,
     Download,
+    Merge,
     Partition,
     Privacy,
     Schedule,
     Section,
     Server,
+    Tier,
+    TierDirection,
     Tracking,
     Upload,
 )
 from scaling_fl.config.types import (
     Author,
+    ClientIds,
+    Cohorts,
     Count,
     CountOrFraction,
     DeviceName,
@@ -32,11 +37,17 @@ from scaling_fl.config.types import (
     PlainName,
     Positive,
     PrecisionName,
+    RankChoice,
+    SamplingKind,
     Seed,
     SiteIds,
     TaskName,
     WeightingName,
 )
+
+Tiers = Annotated[
+    tuple[Tier, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+]
 
 
 class Config(Section):
@@ -92,6 +103,14 @@ class Config(Section):
     """Number of clients; None makes one per site."""
     clients_per_round: CountOrFraction = 1.0
     """Clients sampled in a round: a count, or a fraction when it has a decimal point."""
+    sampling: SamplingKind = "fixed"
+    """Draw exactly so many clients, or each by itself so that so many are expected (poisson)."""
+    clients: ClientIds | None = None
+    """The clients of every round, in place of sampling."""
+    cohorts: Cohorts | None = None
+    """The clients of each round, in place of sampling; after the last, the first again."""
+    init_from: Location | None = None
+    """Checkpoints of another job, or one of them, that round 1 starts from; None: the model."""
     weighting: WeightingName = "examples"
     """What a client's update counts for: its number of examples, or the same for all."""
     min_clients: Count = 1
@@ -116,14 +135,24 @@ class Config(Section):
     """Which parameters are trained, sent and saved."""
     download: Download = Download()
     """What the server sends to the clients: the global state."""
+    client_freeze: bool = False
+    """Clients change and send only the coordinates that they received."""
+    server_freeze: bool = False
+    """Choose the coordinates that are sent down once, after a first round that sends all."""
     upload: Upload = Upload()
     """What the clients send to the server."""
+    tiers: Tiers = ()
+    """Classes of clients; client c is of tier c modulo their number, unless the tiers say which."""
+    tier_ranks: RankChoice = "first"
+    """Which components of the adapter a tier of a smaller rank holds: the first, or the largest."""
+    merge: Merge = Merge()
+    """How the clients' updates become one."""
     partition: Partition = Partition()
     """How the training data is split over the clients."""
     schedule: Schedule = Schedule()
     """How the clients' learning rate changes over the rounds."""
     privacy: Privacy = Privacy()
-    """Differential privacy of whole clients: clipped updates, and noise on their sum."""
+    """Differential privacy of clients or their groups: clipped updates, and noise on their sum."""
     server: Server = Server()
     """The step that turns the merged update into the next global state."""
     data: Data = Data()
@@ -137,10 +166,38 @@ class Config(Section):
         return self.partition.kind or ("iid" if self.iid_split else "label_sorted")
 
     def cohort_size(self, num_clients: int) -> int:
-        """Count the clients of a round among num_clients (a fraction is rounded half up)."""
+        """Count the clients of a round among num_clients (a fraction is rounded half up).
+
+        With poisson sampling they are the expected ones, with lists of clients the most.
+        """
+        if self.listed_cohorts:
+            return max(len(cohort) for cohort in self.listed_cohorts)
         if isinstance(self.clients_per_round, int):
             return self.clients_per_round
         return max(1, int(self.clients_per_round * num_clients + 0.5))
+
+    @property
+    def listed_cohorts(self) -> tuple[tuple[int, ...], ...]:
+        """Return the lists of clients that the rounds take in turn; none if clients are sampled."""
+        return self.cohorts or ((self.clients,) if self.clients else ())
+
+    def by_tier(self) -> "list[Config]":
+        """Return the settings that the clients of each tier have; without tiers, these."""
+        return [self._of(tier) for tier in self.tiers] or [self]
+
+    def _of(self, tier: Tier) -> "Config":
+        def changed(section: Any, own: TierDirection) -> Any:
+            return section.model_copy(update=own.model_dump(exclude_none=True))
+
+        changes: dict[str, Any] = {
+            "download": changed(self.download, tier.download),
+            "upload": changed(self.upload, tier.upload),
+        }
+        if tier.rank is not None:
+            changes["adapter"] = self.adapter.model_copy(update={"rank": tier.rank})
+        if tier.num_local_steps is not None:
+            changes["num_local_steps"] = tier.num_local_steps
+        return self.model_copy(update=changes)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide what is computed, by dotted path, for digests."""
@@ -155,7 +212,8 @@ NOT_IDENTITY = frozenset(
     {"site_ids", "num_clients", "device", "num_threads"}
     | {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
     | {"save_every", "keep_last", "eval_every", "val_batch_size"}
-    | {"download.evaluate", "privacy.delta", "privacy.accountant"}
+    | {"download.evaluate", "privacy.delta", "privacy.accountant", "privacy.max_epsilon"}
+    | {"init_from"}  # a place, whose content counts
     # these two only report or stop; iid_split is folded into partition.kind
     | {"per_class_metrics", "min_clients", "iid_split"}
 )

@@ -7,17 +7,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from scaling_fl.config.types import (
     AccountantName,
     AdapterKind,
+    ClientIds,
     CodecName,
     Count,
     Delta,
     Density,
+    Divisor,
     LocalFolder,
     Names,
     NonNegative,
     PartitionKind,
     Positive,
+    PrivacyUnit,
+    Quantile,
     ScheduleKind,
     ServerOptimiserName,
+    Share,
     TextChoice,
     UploadValues,
 )
@@ -80,11 +85,17 @@ class Direction(Section):
     """Factor of the density after every decay_every rounds."""
     decay_every: Count = 1
     """Rounds from one decay of the density to the next."""
+    keep_heads: bool = False
+    """Send what is trained besides the adapter whole; the density is then one of the adapter."""
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.density < 1.0 or self.density_decay < 1.0
 
     @property
     def is_lossy(self) -> bool:
         """Say whether what arrives may differ from what is sent."""
-        return self.codec != "none" or self.density < 1.0 or self.density_decay < 1.0
+        return self.codec != "none" or self.is_sparse
 
 
 class Download(Direction):
@@ -99,10 +110,45 @@ class Upload(Direction):
 
     values: UploadValues = "update"
     """Send what training changed (update), or the parameters that it came to (state)."""
+    error_feedback: bool = False
+    """Add what the codec and the density held back to the client's next upload."""
+
+
+class TierDirection(Section):
+    """What a tier sends or receives differently; None takes the setting of all clients."""
+
+    codec: CodecName | None = None
+    """Number format on the wire."""
+    density: Density | None = None
+    """Share of the coordinates kept."""
+
+
+class Tier(Section):
+    """A class of clients; None takes the setting of all clients."""
+
+    rank: Count | None = None
+    """Rank that its clients hold of the adapter's."""
+    download: TierDirection = TierDirection()
+    """What the server sends to them."""
+    upload: TierDirection = TierDirection()
+    """What they send to the server."""
+    num_local_steps: Count | None = None
+    """Optimiser steps of a client in a round."""
+    share: Share | None = None
+    """Share of all clients that are of this tier, drawn at random; the shares add up to 1."""
+    clients: ClientIds | None = None
+    """The clients of this tier."""
+
+
+class Merge(Section):
+    """How the clients' updates become one."""
+
+    divide_by: Divisor = "all"
+    """Divide every coordinate by all clients of the round, or by those that sent it."""
 
 
 class Privacy(Section):
-    """Differential privacy of whole clients: clipped updates, and noise on their sum."""
+    """Differential privacy of clients or their groups: clipped updates, and noise on their sum."""
 
     clip: Positive | None = None
     """Largest norm of an update; longer ones are scaled down to it. None: no privacy."""
@@ -116,6 +162,20 @@ class Privacy(Section):
     """Delta of the reported epsilon; less than 1 / number of clients."""
     accountant: AccountantName = "rdp"
     """Bound on epsilon: rdp, or pld, which is tighter and takes seconds."""
+    target_quantile: Quantile | None = None
+    """Share of the updates that the clip should leave alone, which it then follows from round to
+    round; None keeps the clip."""
+    clip_learning_rate: Positive = 0.2
+    """Step of an adaptive clip: it changes by at most about this factor's exponential a round."""
+    clip_noise: Positive | None = None
+    """Standard deviation of the noise on the number of updates within an adaptive clip; None: a
+    20th of the updates of a round."""
+    unit: PrivacyUnit = "client"
+    """What is protected: whole clients, or each of the groups inside every client."""
+    groups_per_client: Count = 1
+    """Groups that the examples of every client are dealt into, when the unit is a group."""
+    groups_per_round: Count = 1
+    """Groups that a client draws in a round, each of which trains from the received state."""
 
     @property
     def is_noisy(self) -> bool:

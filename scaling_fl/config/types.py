@@ -14,6 +14,10 @@ WeightingName = Literal["examples", "uniform"]
 AdapterKind = Literal["none", "lora", "dora", "head"]
 CodecName = Literal["none", "fp16", "bf16", "int8", "nf4", "nf4_double"]
 UploadValues = Literal["update", "state"]
+SamplingKind = Literal["fixed", "poisson"]
+RankChoice = Literal["first", "largest"]
+Divisor = Literal["all", "senders"]
+PrivacyUnit = Literal["client", "group"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["fp32", "bf16"]
 TextChoice = Literal["description", "title", "both"]
@@ -32,6 +36,12 @@ def redact(text: str) -> str:
 
 def _list_to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_list_to_tuple(item) for item in value)
+    return value
 
 
 def _split_at_commas(value: Any) -> Any:
@@ -76,11 +86,17 @@ Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Density = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Quantile = Annotated[float, Field(gt=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 CountOrFraction = Annotated[int | float, PlainValidator(_count_or_fraction)]
 SiteIds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), BeforeValidator(_list_to_tuple)
 ]
+ClientIds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), BeforeValidator(_list_to_tuple)
+]
+Cohorts = Annotated[tuple[ClientIds, ...], Field(min_length=1), BeforeValidator(_lists_to_tuples)]
 Names = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_at_commas)
 ]

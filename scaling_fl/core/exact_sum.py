@@ -60,3 +60,19 @@ class ExactSum:
                 scaled.div_(included_share)
             out[start : start + _CHUNK].copy_(scaled)
         return out
+
+    def add_share(self, share: float, indices: Tensor | None) -> None:
+        """Add ``share`` at some coordinates (None: all), to count who is in a sum."""
+        amount = round(share * _UNIT)
+        if indices is None:
+            self.units.add_(amount)
+        else:
+            self.units[indices] += amount
+
+    def mean_over(self, out: Tensor, shares: "ExactSum") -> Tensor:
+        """Write the sum divided by ``shares``, coordinate by coordinate; 0 where that is 0."""
+        for start in range(0, out.numel(), _CHUNK):
+            place = slice(start, start + _CHUNK)
+            quotient = self.units[place].double() / shares.units[place].double()
+            out[place].copy_(quotient.nan_to_num_(nan=0.0))
+        return out

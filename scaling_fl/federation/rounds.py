@@ -11,7 +11,9 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress, Clients
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.placement import deal
+from scaling_fl.federation.privacy import CLIP
 from scaling_fl.federation.server import Server, Step
+from scaling_fl.federation.turns import Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Plan:
     eval_every: int
     epsilon: Callable[[int], float] | None = None
     """The privacy spent after a number of rounds, if there is any privacy."""
+    plain_bytes: int = 0
+    """The length of the vector's payload without codec and masks."""
     evaluates_download: bool = False
     """Evaluate what the clients of the next round will receive beside the state itself."""
 
@@ -58,13 +62,12 @@ def run_rounds(
         began = time.perf_counter()
         cohort = plan.cohort(number)
         workers = deal(cohort, work, exchange.sites)
-        start = clients.download(state.vector, number)
+        turns = Turns(clients, state, number)
         updates = (
-            clients.train(
-                start,
+            turns.train(
                 client,
-                round_number=number,
                 learning_rate=plan.learning_rate(number),
+                clip=server.clip(state),
                 progress=watch.progress,
                 check=watch.check,
             )
@@ -72,24 +75,39 @@ def run_rounds(
             if workers[client] == exchange.rank
         )
         step = server.step(state, plan.shares(cohort), updates)
+        turns.hand_on([c.client for c in step.clients if c.failure is None], exchange)
         trained = time.perf_counter()
         state.round = number
         metrics = _round_metrics(step, trained - began)
         state.total_bytes += sum(r.download_bytes + r.upload_bytes for r in step.clients)
         metrics["bytes.total"] = float(state.total_bytes)
+        metrics["bytes.plain"] = float(2 * plan.plain_bytes * len(step.clients))
         if plan.epsilon:
             metrics["privacy.epsilon"] = plan.epsilon(number)
+        if CLIP in state.memory:
+            metrics["privacy.clip"] = float(state.memory[CLIP])
         if number % plan.eval_every == 0 or number == plan.num_rounds:
-            metrics |= evaluate(state.vector, exchange)
-            if plan.evaluates_download:
-                received = clients.download(state.vector, number + 1).received
-                found = evaluate(received, exchange)
-                metrics |= {
-                    name.replace("validation.", "download.", 1): value
-                    for name, value in found.items()
-                }
+            metrics |= _evaluate(state, plan, clients, evaluate, exchange)
         metrics["time.round_seconds"] = time.perf_counter() - began
         watch.record(state, RoundReport(round=number, metrics=metrics, clients=step.clients))
+
+
+def _evaluate(
+    state: GlobalState, plan: Plan, clients: Clients, evaluate: Evaluator, exchange: Exchange
+) -> dict[str, float]:
+    """Evaluate the global state and, where they differ, what each tier would receive of it."""
+    metrics = evaluate(state.vector, exchange)
+    turns = Turns(clients, state, state.round + 1)
+    if len(clients.tiers) > 1:
+        for tier in range(len(clients.tiers)):
+            found = evaluate(turns.start(tier).received, exchange)
+            metrics |= {f"{name}.tier{tier}": value for name, value in found.items()}
+    elif plan.evaluates_download:
+        found = evaluate(turns.start(0).received, exchange)
+        metrics |= {
+            name.replace("validation.", "download.", 1): value for name, value in found.items()
+        }
+    return metrics
 
 
 def _round_metrics(step: Step, seconds: float) -> dict[str, float]:
@@ -100,13 +118,16 @@ def _round_metrics(step: Step, seconds: float) -> dict[str, float]:
         values = (getattr(report, name) * report.num_examples for report in usable)
         return math.fsum(values) / num_examples
 
-    drift = {} if step.drift is None else {"update.drift": step.drift}
-    return drift | {
-        "train.loss": mean("loss"),
-        "train.accuracy": mean("accuracy"),
+    found = {} if step.drift is None else {"update.drift": step.drift}
+    if usable:  # Poisson sampling may draw nobody
+        found |= {
+            "train.loss": mean("loss"),
+            "train.accuracy": mean("accuracy"),
+            "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
+        }
+    return found | {
         "bytes.download": float(sum(report.download_bytes for report in step.clients)),
         "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),
-        "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
         "time.train_seconds": seconds - step.exchange_seconds,
         "time.exchange_seconds": step.exchange_seconds,
     }

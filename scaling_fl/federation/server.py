@@ -13,8 +13,9 @@ from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.link import Update
 from scaling_fl.federation.privacy import Privacy
-from scaling_fl.methods.merging import mean
+from scaling_fl.methods.merging import mean, mean_of_senders
 from scaling_fl.methods.server_optimisers import ServerOptimiser
 
 
@@ -29,7 +30,7 @@ class Step:
     clients: list[ClientReport]
     update_norm: float
     drift: float | None
-    """None when updates are clipped or noisy, which their reported norms do not know."""
+    """None when what was summed is not what the clients report the norms of."""
     exchange_seconds: float
 
 
@@ -37,7 +38,8 @@ class Server:
     """Merges the updates of a round and steps the global state.
 
     ``scratch`` is a buffer of the vector's size that is free once all clients have trained; the
-    trainer's own serves, so that the merged update takes no memory of its own.
+    trainer's own serves, so that the merged update takes no memory of its own. ``by_sender``
+    divides every coordinate by the clients that sent it, in place of all clients.
     """
 
     def __init__(
@@ -48,63 +50,102 @@ class Server:
         *,
         min_clients: int,
         privacy: Privacy | None = None,
+        by_sender: bool = False,
     ) -> None:
         self._exchange, self._optimiser = exchange, optimiser
         self._scratch, self._min_clients, self._privacy = scratch, min_clients, privacy
         self._sums = ExactSum(scratch.numel(), scratch.device)
+        self._senders = ExactSum(scratch.numel(), scratch.device) if by_sender else None
+        self._num_within = 0
+
+    def clip(self, state: GlobalState) -> float:
+        """Return what bounds the norms of the next round's updates."""
+        return self._privacy.clip_of(state) if self._privacy else math.inf
 
     def step(
         self,
         state: GlobalState,
         shares: Mapping[int, float],
-        updates: Iterable[tuple[Tensor, ClientReport]],
+        updates: Iterable[tuple[Update, ClientReport]],
     ) -> Step:
         """Add up this worker's updates as they come, merge all workers' sums, step in place.
+
+        A round that nobody was sampled for leaves the state alone, but for the noise that hides
+        that nobody was.
 
         Raises:
             TooFewClients: naming who was left out and why.
         """
-        reports, seconds = self._accumulate(shares, updates)
+        clip = self.clip(state)
+        reports, seconds = self._accumulate(shares, updates, clip)
         # Gathering waits for the slowest worker; the exchange proper is timed from here on.
         clients = self._gather(reports)
         began = time.perf_counter()
         included = self._included_share(shares, clients)
-        update = mean(
-            self._sums,
-            self._exchange.total,
-            # A divisor that followed who was left out would tell something about the data.
-            included_share=1.0 if self._privacy and self._privacy.is_noisy else included,
-            out=self._scratch,
-            add_noise=partial(self._add_noise, shares, state.round + 1),
-        )
-        norm = float(torch.linalg.vector_norm(update))
-        self._optimiser.apply(state.vector, update, state.optimiser)
+        norm, drift = 0.0, None
+        if clients or (self._privacy and self._privacy.is_noisy):
+            update = self._merge(state, included, clip)
+            norm = float(torch.linalg.vector_norm(update))
+            self._optimiser.apply(state.vector, update, state.optimiser)
+        if self._privacy:
+            self._adapt_clip(state, clients)
+        elif clients and self._senders is None:
+            drift = _drift(clients, shares, included, norm)
         return Step(
             clients=clients,
             update_norm=norm,
-            drift=None if self._privacy else _drift(clients, shares, included, norm),
+            drift=drift,
             exchange_seconds=seconds + time.perf_counter() - began,
         )
 
     def _accumulate(
-        self, shares: Mapping[int, float], updates: Iterable[tuple[Tensor, ClientReport]]
+        self,
+        shares: Mapping[int, float],
+        updates: Iterable[tuple[Update, ClientReport]],
+        clip: float,
     ) -> tuple[list[ClientReport], float]:
         self._sums.clear()
+        if self._senders:
+            self._senders.clear()
+        self._num_within = 0
         reports, seconds = [], 0.0
         for update, report in updates:
             began = time.perf_counter()
             if report.failure is None:
-                if self._privacy:
-                    self._privacy.bound(update)
-                self._sums.add(update, shares[report.client])
+                self._add(update, shares[report.client], clip)
             reports.append(report)
             seconds += time.perf_counter() - began
         return reports, seconds
 
-    def _add_noise(self, shares: Mapping[int, float], round_number: int, units: Tensor) -> None:
-        if self._privacy:
-            share = max(shares.values())  # all are equal
-            self._privacy.add_noise(units, share=share, round_number=round_number)
+    def _add(self, update: Update, share: float, clip: float) -> None:
+        if self._privacy and self._privacy.by_group:
+            self._num_within += update.num_within
+        elif self._privacy:
+            self._num_within += self._privacy.bound(update.vector, clip)
+        self._sums.add(update.vector, share)
+        if self._senders:
+            self._senders.add_share(share, update.sent)
+
+    def _merge(self, state: GlobalState, included: float, clip: float) -> Tensor:
+        total = self._exchange.total
+        if self._senders:
+            return mean_of_senders(self._sums, self._senders, total, out=self._scratch)
+        if not (self._privacy and self._privacy.is_noisy):
+            return mean(self._sums, total, included_share=included, out=self._scratch)
+        add_noise = partial(self._privacy.add_noise, clip=clip, round_number=state.round + 1)
+        # A divisor that followed who was left out would tell something about the data.
+        return mean(self._sums, total, included_share=1.0, out=self._scratch, add_noise=add_noise)
+
+    def _adapt_clip(self, state: GlobalState, clients: list[ClientReport]) -> None:
+        assert self._privacy
+        device = self._scratch.device
+        num_within = int(self._exchange.total(torch.tensor([self._num_within], device=device)))
+        usable = sum(report.failure is None for report in clients)
+        self._privacy.adapt(
+            state,
+            num_within=num_within,
+            num_summed=usable * self._privacy.units_per_client,
+        )
 
     def _gather(self, reports: list[ClientReport]) -> list[ClientReport]:
         rows = self._exchange.gather([report.to_json() for report in reports])
@@ -112,7 +153,8 @@ class Server:
 
     def _included_share(self, shares: Mapping[int, float], clients: list[ClientReport]) -> float:
         usable = [report for report in clients if report.failure is None]
-        if len(usable) < self._min_clients:
+        # Poisson sampling may draw fewer clients than that, which is no failure.
+        if len(usable) < min(self._min_clients, len(clients)):
             reasons = "; ".join(
                 f"client {r.client}: {r.failure}" for r in clients if r.failure is not None
             )

@@ -1,7 +1,8 @@
 """What a client does with the global vector: optimiser steps on its own examples."""
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,19 @@ class TrainingResult:
     loss: float
     accuracy: float
     num_steps: int
+    num_seen: int
+    """Examples that the steps saw, repeats included."""
+
+    @classmethod
+    def over(cls, results: "Sequence[TrainingResult]") -> "TrainingResult":
+        """Put several trainings together."""
+        seen = sum(r.num_seen for r in results)
+        return cls(
+            loss=math.fsum(r.loss * r.num_seen for r in results) / max(seen, 1),
+            accuracy=math.fsum(r.accuracy * r.num_seen for r in results) / max(seen, 1),
+            num_steps=sum(r.num_steps for r in results),
+            num_seen=seen,
+        )
 
 
 class LocalTrainer:
@@ -67,21 +81,28 @@ class LocalTrainer:
         *,
         learning_rate: float,
         seed: int,
+        trainable: Tensor | None = None,
         progress: Progress | None = None,
     ) -> TrainingResult:
         """Train from ``start`` (fp32, the layout's size); ``vector`` then holds the result.
 
-        ``seed`` decides the dropout masks.
+        ``seed`` decides the dropout masks. ``trainable`` lists the coordinates that may change
+        (None: all); ``start`` is zero elsewhere, so that weight decay leaves the rest alone, too.
         """
         self._begin(start, learning_rate, seed)
         anchors = list(self.layout.views(start).values()) if self._prox_mu else []
+        masks: list[Tensor] = []
+        if trainable is not None:
+            mask = torch.zeros_like(start)
+            mask[trainable] = 1.0
+            masks = list(self.layout.views(mask).values())
         device = self.vector.device
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         num_correct = torch.zeros((), dtype=torch.int64, device=device)
         num_seen = num_steps = 0
         next_report = 0.0
         for batch in batches:
-            loss, correct = self._step(batch.to(device), anchors)
+            loss, correct = self._step(batch.to(device), anchors, masks)
             loss_sum += loss.double() * len(batch)
             num_correct += correct
             num_seen += len(batch)
@@ -89,11 +110,12 @@ class LocalTrainer:
             if progress and time.monotonic() > next_report:
                 progress(num_steps, float(loss))
                 next_report = time.monotonic() + 0.2
-        num_seen = max(num_seen, 1)
+        divisor = max(num_seen, 1)
         return TrainingResult(
-            loss=float(loss_sum) / num_seen,
-            accuracy=float(num_correct) / num_seen,
+            loss=float(loss_sum) / divisor,
+            accuracy=float(num_correct) / divisor,
             num_steps=num_steps,
+            num_seen=num_seen,
         )
 
     def _begin(self, start: Tensor, learning_rate: float, seed: int) -> None:
@@ -108,7 +130,9 @@ class LocalTrainer:
                     value.zero_()
         self.model.train()
 
-    def _step(self, batch: Batch, anchors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, batch: Batch, anchors: list[Tensor], masks: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Do one optimiser step; returns the batch's mean loss and its number of right answers."""
         with torch.autocast(
             self.vector.device.type,
@@ -125,6 +149,9 @@ class LocalTrainer:
             # The gradient of mu/2 * |w - w_global|^2. Source: arXiv 1812.06127, equation 2.
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach() - anchor, alpha=self._prox_mu)
+        for parameter, mask in zip(self._parameters, masks, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
         if self._max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)
         self._optimiser.step()

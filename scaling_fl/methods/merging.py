@@ -30,3 +30,14 @@ def mean(
     total(sums.units)
     add_noise(sums.units)
     return sums.mean(out, included_share)
+
+
+def mean_of_senders(sums: ExactSum, shares: ExactSum, total: Total, *, out: Tensor) -> Tensor:
+    """Average every coordinate over the clients that sent it; where none did, the mean is 0.
+
+    ``shares`` has, for every coordinate, the summed share of this worker's clients that sent it.
+    Source: arXiv 2010.01264 (HeteroFL), equation 2, by coordinate.
+    """
+    total(sums.units)
+    total(shares.units)
+    return sums.mean_over(out, shares)

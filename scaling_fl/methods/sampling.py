@@ -1,5 +1,9 @@
 """Which clients take part in a round: a function of (seed, round), never of the workers."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from scaling_fl.core.seeding import numpy_generator
 
 
@@ -9,3 +13,14 @@ def sample_cohort(*, seed: int, round_number: int, num_clients: int, size: int) 
         return list(range(num_clients))
     rng = numpy_generator(seed, "cohort", round_number)
     return sorted(int(client) for client in rng.choice(num_clients, size=size, replace=False))
+
+
+def poisson_cohort(*, seed: int, round_number: int, num_clients: int, rate: float) -> list[int]:
+    """Draw each client by itself with probability ``rate``; the list is sorted, may be empty."""
+    rng = numpy_generator(seed, "cohort", round_number)
+    return [int(client) for client in np.flatnonzero(rng.random(num_clients) < rate)]
+
+
+def listed_cohort(cohorts: Sequence[Sequence[int]], round_number: int) -> list[int]:
+    """Take the lists in turn, from round 1; after the last, the first comes again."""
+    return sorted(cohorts[(round_number - 1) % len(cohorts)])

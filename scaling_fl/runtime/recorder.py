@@ -72,7 +72,11 @@ class Recorder:
         if found is not None:
             state.vector.copy_(found.vector)
             for name, value in found.optimiser.items():
-                state.optimiser[name].copy_(value)
+                kind, _, key = name.partition(".")
+                if kind == "memory":
+                    state.memory[key] = value.to(state.vector.device)
+                else:
+                    state.optimiser[key].copy_(value)
             state.round, state.digest = found.round, found.digest
             state.total_bytes = found.manifest["progress"]["total_bytes"]
             self._name_changes(found.manifest["progress"]["computation"])
@@ -155,7 +159,7 @@ class Recorder:
             round=state.round,
             vector=_on_cpu(state.vector),
             layout=self._identity.layout,
-            optimiser={name: _on_cpu(value) for name, value in state.optimiser.items()},
+            optimiser=_server_tensors(state),
             digest=state.digest,
             previous_digest=self._previous_digest,
             cohort=self._cohort,
@@ -170,6 +174,16 @@ class Recorder:
         )
         self._saved, self._retry_at = state.round, None
         self._journal.append("checkpoint", round=state.round, path=path, digest=state.digest)
+
+
+def _server_tensors(state: GlobalState) -> dict[str, Tensor]:
+    """Name all that the server knows beside the vector, as ``optimiser.safetensors`` has it."""
+    kinds = {"optimiser": state.optimiser, "memory": state.memory}
+    return {
+        f"{kind}.{name}": _on_cpu(value)
+        for kind, tensors in kinds.items()
+        for name, value in tensors.items()
+    }
 
 
 def _on_cpu(value: Tensor) -> Tensor:

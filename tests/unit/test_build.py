@@ -6,12 +6,14 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from scaling_fl.build import choose_device, make_plan
+from scaling_fl.build import choose_device
+from scaling_fl.build_clients import make_plan
 from scaling_fl.build_data import TASKS, SetupError
 from scaling_fl.build_record import share_state
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
+from scaling_fl.core.vector import Layout
 from scaling_fl.learning.local_training import OPTIMISERS
 from scaling_fl.methods import partitioning
 from scaling_fl.methods.codecs import CODECS
@@ -96,7 +98,8 @@ class Counts:
 
 def plan_of(*num_examples: int, **changes: Any) -> Any:
     config = make_config(num_clients=len(num_examples), **changes)
-    return make_plan(config, Counts(*num_examples), len(num_examples))  # type: ignore[arg-type]
+    layout = Layout(("w",), ((7,),))
+    return make_plan(config, Counts(*num_examples), layout, len(num_examples), None)  # type: ignore[arg-type]
 
 
 def test_shares_are_those_of_the_cohort_alone() -> None:

@@ -162,6 +162,87 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("privacy.delta", "privacy.noise_multiplier"): {"privacy": {"delta": 0.1}},
     ("privacy.accountant", "privacy.noise_multiplier"): {"privacy": {"accountant": "pld"}},
     ("adapter.modules_to_save", "adapter.kind"): {"adapter": {"modules_to_save": ["pooler"]}},
+    ("clients_per_round", "clients"): {"clients": [0], "clients_per_round": 1},
+    ("clients_per_round", "cohorts"): {"cohorts": [[0]], "clients_per_round": 1},
+    ("sampling", "clients"): {"clients": [0], "sampling": "poisson"},
+    ("sampling", "cohorts"): {"cohorts": [[0]], "sampling": "poisson"},
+    ("clients", "cohorts"): {"clients": [0], "cohorts": [[0]]},
+    ("cohorts", "num_rounds"): {"cohorts": [[0], [0]], "num_rounds": 1},
+    ("download.density_decay", "download.decay_every"): {
+        "download": {"density_decay": 0.5, "decay_every": 3}
+    },
+    ("upload.density_decay", "upload.decay_every"): {
+        "upload": {"density_decay": 0.5, "decay_every": 4}
+    },
+    ("download.keep_heads", "download.density"): {
+        "adapter": {"kind": "lora"},
+        "download": {"keep_heads": True},
+    },
+    ("upload.keep_heads", "upload.density"): {
+        "adapter": {"kind": "dora"},
+        "upload": {"keep_heads": True, "codec": "nf4"},
+    },
+    ("download.keep_heads", "adapter.kind"): {"download": {"keep_heads": True, "density": 0.5}},
+    ("upload.keep_heads", "adapter.kind"): {
+        "adapter": {"kind": "head"},
+        "upload": {"keep_heads": True, "density": 0.5},
+    },
+    ("upload.keep_heads", "client_freeze"): {
+        "adapter": {"kind": "lora"},
+        "client_freeze": True,
+        "download": {"density": 0.5},
+        "upload": {"keep_heads": True, "density": 0.25},
+    },
+    ("client_freeze", "download.density"): {"client_freeze": True},
+    ("server_freeze", "download.density"): {"server_freeze": True, "download": {"codec": "nf4"}},
+    ("server_freeze", "num_rounds"): {
+        "server_freeze": True,
+        "download": {"density": 0.5},
+        "num_rounds": 1,
+    },
+    ("upload.error_feedback", "upload.codec"): {
+        "upload": {"error_feedback": True},
+        "tiers": [{"upload": {"codec": "nf4"}}, {}],
+    },
+    ("tier_ranks", "tiers"): {
+        "tier_ranks": "largest",
+        "adapter": {"kind": "lora", "rank": 8},
+        "tiers": [{"rank": 8}, {"download": {"density": 0.5}}],
+    },
+    ("merge.divide_by", "upload.density"): {
+        "merge": {"divide_by": "senders"},
+        "download": {"density": 0.5},
+    },
+    ("download.evaluate", "tiers"): {
+        "download": {"evaluate": True, "density": 0.5},
+        "tiers": [{}, {"download": {"density": 0.25}}],
+    },
+    ("privacy.target_quantile", "privacy.clip"): {"privacy": {"target_quantile": 0.5}},
+    ("privacy.unit", "privacy.clip"): {"privacy": {"unit": "group"}},
+    ("privacy.clip_noise", "privacy.noise_multiplier"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "target_quantile": 0.5, "clip_noise": 1.0},
+    },
+    ("privacy.max_epsilon", "privacy.target_epsilon"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "target_epsilon": 1.0, "max_epsilon": 1.0},
+    },
+    ("privacy.clip_learning_rate", "privacy.target_quantile"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "clip_learning_rate": 0.5},
+    },
+    ("privacy.clip_noise", "privacy.target_quantile"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "clip_noise": 0.5},
+    },
+    ("privacy.groups_per_client", "privacy.unit"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "groups_per_client": 5},
+    },
+    ("privacy.groups_per_round", "privacy.unit"): {
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0, "groups_per_round": 5},
+    },
 }
 
 
@@ -194,7 +275,7 @@ def test_a_setting_without_effect_is_an_error(rule: Any) -> None:
         {"adapter": {"kind": "dora", "dropout": 0.1, "freeze_a": True, "targets": "all-linear"}},
         {"adapter": {"kind": "head", "modules_to_save": "pooler"}},
         {"weighting": "uniform", "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "delta": 1e-6}},
-        {"weighting": "uniform", "privacy": {"clip": 1.0, "target_epsilon": 1, "max_epsilon": 2}},
+        {"weighting": "uniform", "privacy": {"clip": 1.0, "target_epsilon": 2, "max_epsilon": 1}},
         {"download": {"density": 0.25, "evaluate": True}, "upload": {"density_decay": 0.9}},
         {"download": {"codec": "nf4"}, "upload": {"codec": "nf4", "values": "state"}},
     ],

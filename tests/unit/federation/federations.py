@@ -1,12 +1,14 @@
 """A small federation in one process: the tiny model, made-up texts, and its parts by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
+from scaling_fl.federation.link import Link
 from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.models import load_classifier, load_tokenizer
 from scaling_fl.learning.tokenised import TokenisedExamples
@@ -47,14 +49,19 @@ def make_clients(
     num_steps: int | None = None,
     seed: int = 7,
     examples: TokenisedExamples | None = None,
+    links: Sequence[Link] = (Link(),),
+    groups: Groups | None = None,
 ) -> Clients:
+    work = LocalWork(batch_size=batch_size, num_epochs=num_epochs, num_steps=num_steps)
     return Clients(
         trainer,
         examples or make_examples(48),
         parts,
-        work=LocalWork(batch_size=batch_size, num_epochs=num_epochs, num_steps=num_steps),
+        tiers=[Tier(work=work, link=link) for link in links],
+        tier_of=[client % len(links) for client in range(len(parts))],
         pad_token_id=0,
         seed=seed,
+        groups=groups,
     )
 
 

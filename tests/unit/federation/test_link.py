@@ -28,7 +28,8 @@ def trip(
     link: Link, state: torch.Tensor, trained: torch.Tensor, round_number: int = 1
 ) -> tuple[Download, torch.Tensor, int]:
     start = link.download(state, round_number)
-    return start, *link.upload(trained.clone(), start, round_number)
+    update = link.upload(trained.clone(), start, round_number)
+    return start, update.vector, update.num_bytes
 
 
 def test_a_plain_link_passes_on_the_very_vector() -> None:

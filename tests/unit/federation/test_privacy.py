@@ -9,14 +9,14 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.server import Server, Step
 from scaling_fl.methods.server_optimisers import sgd
-from tests.unit.federation.test_server import SIZE, START, Update, make_update
+from tests.unit.federation.test_server import SIZE, START, Sent, make_update
 from tests.unit.federation.worker_threads import on_workers
 
 SCALES = (0.001, 0.1, 5.0, 0.2)
 """Of the clients' updates, whose norms are about 17 times as large."""
 
 
-def updates(**failures: str) -> list[Update]:
+def updates(**failures: str) -> list[Sent]:
     return [
         make_update(client, scale=scale, failure=failures.get(f"client{client}"))
         for client, scale in enumerate(SCALES)
@@ -25,7 +25,7 @@ def updates(**failures: str) -> list[Update]:
 
 def step(
     privacy: Privacy | None,
-    given: list[Update],
+    given: list[Sent],
     exchange: Exchange | None = None,
     *,
     round_number: int = 5,
@@ -40,7 +40,7 @@ def step(
 
 
 def private(clip: float = 1.0, noise_multiplier: float = 0.0, seed: int = 3) -> Privacy:
-    return Privacy(clip=clip, noise_multiplier=noise_multiplier, seed=seed)
+    return Privacy(clip=clip, noise_multiplier=noise_multiplier, num_units=4, seed=seed)
 
 
 def test_a_clip_above_all_norms_changes_no_bit() -> None:
@@ -52,7 +52,7 @@ def test_a_clip_above_all_norms_changes_no_bit() -> None:
 
 
 def test_every_update_counts_for_at_most_the_clip() -> None:
-    vectors = [vector.double() for vector, _ in updates()]
+    vectors = [update.vector.double() for update, _ in updates()]
     clipped = [vector / max(1.0, float(vector.norm())) for vector in vectors]
     state, _ = step(private(clip=1.0), updates())
     mean = torch.stack(clipped).sum(0) / 4
@@ -82,7 +82,7 @@ def test_noise_is_new_in_every_round_and_the_same_when_a_round_is_repeated() -> 
 
 def test_who_is_left_out_changes_the_divisor_only_without_noise() -> None:
     kept = [update for update in updates() if update[1].client != 1]
-    vectors = [vector.double() / max(1.0, float(vector.double().norm())) for vector, _ in kept]
+    vectors = [u.vector.double() / max(1.0, float(u.vector.double().norm())) for u, _ in kept]
     for noise, divisor in ((0.0, 3), (1e-9, 4)):
         given = updates(client1="its loss is nan")
         state, _ = step(private(clip=1.0, noise_multiplier=noise), given)

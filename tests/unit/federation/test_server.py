@@ -12,22 +12,24 @@ from torch import Tensor
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.link import Update
 from scaling_fl.federation.server import Server, Step, TooFewClients
 from scaling_fl.methods.server_optimisers import sgd
 from tests.unit.federation.worker_threads import on_workers
 
 SIZE = 300
 START = torch.randn(SIZE, generator=torch.Generator().manual_seed(1))
-Update = tuple[Tensor, ClientReport]
+Sent = tuple[Update, ClientReport]
 
 
 def make_update(
     client: int, *, scale: float = 0.01, failure: str | None = None, num_examples: int = 10
-) -> Update:
+) -> Sent:
     vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(100 + client)) * scale
     if failure:
         vector[3] = math.nan
-    return vector, report_of(client, vector, failure=failure, num_examples=num_examples)
+    report = report_of(client, vector, failure=failure, num_examples=num_examples)
+    return Update(vector), report
 
 
 def report_of(
@@ -48,7 +50,7 @@ def report_of(
 
 
 def step(
-    updates: list[Update],
+    updates: list[Sent],
     shares: dict[int, float],
     exchange: Exchange | None = None,
     *,
@@ -65,9 +67,9 @@ def step(
     return state.vector, done
 
 
-def dense(updates: list[Update], shares: dict[int, float]) -> tuple[Tensor, float, float]:
+def dense(updates: list[Sent], shares: dict[int, float]) -> tuple[Tensor, float, float]:
     """Compute the mean of the usable updates, its norm and the drift, all at once in fp64."""
-    usable = [(v.double(), shares[r.client]) for v, r in updates if r.failure is None]
+    usable = [(u.vector.double(), shares[r.client]) for u, r in updates if r.failure is None]
     total = sum(share for _, share in usable)
     mean = sum((vector * share / total for vector, share in usable), torch.zeros(SIZE))
     squares = sum(share / total * float((vector - mean).square().sum()) for vector, share in usable)
@@ -125,8 +127,8 @@ def test_the_order_of_the_clients_changes_nothing(seed: int) -> None:
 @pytest.mark.parametrize("clients", [1, 2, 3, 7, 64])
 def test_equal_clients_are_a_fixed_point(clients: int) -> None:
     """All sending the same is one sending it, to the bit, whatever their shares."""
-    vector, _ = make_update(0)
-    updates = [(vector, report_of(client, vector)) for client in range(clients)]
+    vector = make_update(0)[0].vector
+    updates = [(Update(vector), report_of(client, vector)) for client in range(clients)]
     after, done = step(updates, some_shares(clients, 3))
     assert torch.equal(after, START + vector)
     assert done.update_norm == pytest.approx(float(vector.norm()), rel=1e-6)
@@ -136,7 +138,9 @@ def test_equal_clients_are_a_fixed_point(clients: int) -> None:
 
 def test_clients_that_did_not_move_leave_the_state_to_the_bit() -> None:
     zero = torch.zeros(SIZE)
-    after, done = step([(zero, report_of(client, zero)) for client in range(3)], some_shares(3, 1))
+    after, done = step(
+        [(Update(zero), report_of(client, zero)) for client in range(3)], some_shares(3, 1)
+    )
     assert torch.equal(after, START)
     assert done.drift == done.update_norm == 0.0
 
@@ -182,8 +186,9 @@ def test_too_few_usable_clients_are_named_and_change_nothing() -> None:
 def test_a_step_after_a_failed_one_does_not_see_its_updates() -> None:
     server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=2)
     state = GlobalState(START.clone())
+    lost = make_update(3, failure="its loss is nan")
     with pytest.raises(TooFewClients):
-        server.step(state, {0: 1.0}, [make_update(0)])
+        server.step(state, {0: 0.5, 3: 0.5}, [make_update(0), lost])
     updates = [make_update(1), make_update(2)]
     server.step(state, {1: 0.5, 2: 0.5}, updates)
     assert torch.equal(state.vector, step(updates, {1: 0.5, 2: 0.5})[0])

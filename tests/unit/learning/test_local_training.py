@@ -195,7 +195,7 @@ def test_no_batches_are_no_step() -> None:
     start = trainer.vector + 1.0
     vector, result = train(trainer, start, batches=[])
     assert torch.equal(vector, start)
-    assert result == TrainingResult(loss=0.0, accuracy=0.0, num_steps=0)
+    assert result == TrainingResult(loss=0.0, accuracy=0.0, num_steps=0, num_seen=0)
 
 
 def test_progress_tells_steps_and_the_loss_of_the_last_one() -> None:
