@@ -33,6 +33,8 @@ class Budget:
     settings: PrivacySettings
     noise_multiplier: float
     """Of the updates alone, which share the budget with an adaptive clip."""
+    clip_noise: float
+    """Standard deviation of the noise on the number of updates within an adaptive clip."""
     num_units: int
     """The expected number of clients, or of their groups, whose updates are summed in a round."""
     noise_key: str
@@ -55,7 +57,7 @@ class Budget:
             quantile = Quantile(
                 target=self.settings.target_quantile,
                 learning_rate=self.settings.clip_learning_rate,
-                std=_clip_noise(self.settings, self.num_units),
+                std=self.clip_noise,
             )
         return Privacy(
             clip=self.settings.clip or math.inf,
@@ -99,6 +101,7 @@ def make_budget(
     return Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
+        clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
         noise_key=_noise_key() if noise and with_secret else "",
         num_rounds=num_rounds,
@@ -141,15 +144,17 @@ def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
     if config.privacy.target_quantile is None or not noise:
         return noise
     try:
-        return update_noise_multiplier(noise, _clip_noise(config.privacy, num_units))
+        return update_noise_multiplier(noise, _clip_noise(config.privacy, noise, num_units))
     except ValueError as error:
         raise SetupError(str(error)) from None
 
 
-def _clip_noise(settings: PrivacySettings, num_units: int) -> float:
-    if settings.noise_multiplier == 0 and settings.target_epsilon is None:
-        return 0.0
-    return float(settings.clip_noise or num_units / 20)
+def _clip_noise(settings: PrivacySettings, noise: float, num_units: int) -> float:
+    """Choose the noise on how many updates are within the clip, as arXiv 1905.03871 advises.
+
+    With few clients that is too little for the whole noise, to which it must leave a part.
+    """
+    return float(settings.clip_noise or max(num_units / 20, noise)) if noise else 0.0
 
 
 def _noise_multiplier(config: Config, sampling: Sampling) -> float:

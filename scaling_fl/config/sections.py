@@ -169,7 +169,7 @@ class Privacy(Section):
     """Step of an adaptive clip: it changes by at most about this factor's exponential a round."""
     clip_noise: Positive | None = None
     """Standard deviation of the noise on the number of updates within an adaptive clip; None: a
-    20th of the updates of a round."""
+    20th of the updates of a round, and at least the noise multiplier."""
     unit: PrivacyUnit = "client"
     """What is protected: whole clients, or each of the groups inside every client."""
     groups_per_client: Count = 1
