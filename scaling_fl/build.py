@@ -99,7 +99,9 @@ def build(
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     trainer = load_trainer(config, data, device, stage)
-    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](config.server.learning_rate)
+    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
+        config.server.learning_rate, **config.server.options
+    )
     privacy = budget.privacy(computation(config, data)) if budget else None
     if privacy:
         check_same_noise(privacy, exchange)

@@ -10,6 +10,7 @@ from scaling_fl.config.types import (
     ClientIds,
     CodecName,
     Count,
+    Decay,
     Delta,
     Density,
     Divisor,
@@ -197,7 +198,36 @@ class Server(Section):
     optimiser: ServerOptimiserName = "sgd"
     """Optimiser of the server; sgd with learning rate 1 is plain federated averaging."""
     learning_rate: Positive = 1.0
-    """Learning rate of the server."""
+    """Learning rate of the server; adam, adamw, adagrad and yogi want one far below 1."""
+    momentum: Decay = 0.0
+    """Momentum of sgd."""
+    beta1: Decay = 0.9
+    """Decay of the mean update of adam, adamw and yogi."""
+    beta2: Decay = 0.999
+    """Decay of the mean square of adam, adamw and yogi."""
+    epsilon: Annotated[float, Field(ge=1e-16)] = 1e-8
+    """Added to the root of the squares (tau of FedOpt); the larger, the less the steps adapt."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay of adamw."""
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Collect the settings of the chosen optimiser besides its learning rate."""
+        return {
+            name: getattr(self, name)
+            for name, optimisers in SERVER_OPTIONS.items()
+            if self.optimiser in optimisers
+        }
+
+
+SERVER_OPTIONS: dict[str, tuple[ServerOptimiserName, ...]] = {
+    "momentum": ("sgd",),
+    "beta1": ("adam", "adamw", "yogi"),
+    "beta2": ("adam", "adamw", "yogi"),
+    "epsilon": ("adam", "adamw", "adagrad", "yogi"),
+    "weight_decay": ("adamw",),
+}
+"""Which optimisers of the server have which settings."""
 
 
 class Data(Section):

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 
 TaskName = Literal["agnews", "yelp", "imdb", "spooky_author", "20newsgroups", "20newsgroups_topics"]
 OptimiserName = Literal["sgd", "adam", "adamw"]
-ServerOptimiserName = Literal["sgd"]
+ServerOptimiserName = Literal["sgd", "adam", "adamw", "adagrad", "yogi"]
 ScheduleKind = Literal["constant", "linear", "cosine"]
 PartitionKind = Literal["iid", "label_sorted", "dirichlet_by_class", "dirichlet_by_client"]
 WeightingName = Literal["examples", "uniform"]
@@ -84,6 +84,7 @@ def _local_location(value: Any) -> Any:
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Delta = Annotated[float, Field(gt=0, lt=1)]
 Density = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]

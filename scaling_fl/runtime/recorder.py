@@ -71,18 +71,25 @@ class Recorder:
         found = self._checkpoints.load_latest(self._identity.layout, self._identity.must_match)
         if found is not None:
             state.vector.copy_(found.vector)
+            optimiser: dict[str, Tensor] = {}
             for name, value in found.optimiser.items():
                 kind, _, key = name.partition(".")
-                if kind == "memory":
-                    state.memory[key] = value.to(state.vector.device)
-                else:
-                    state.optimiser[key].copy_(value)
+                parts = state.memory if kind == "memory" else optimiser
+                parts[key] = value.to(state.vector.device)
+            self._restore_optimiser(state.optimiser, optimiser)
             state.round, state.digest = found.round, found.digest
             state.total_bytes = found.manifest["progress"]["total_bytes"]
             self._name_changes(found.manifest["progress"]["computation"])
         self._recorded = self._saved = state.round
         self._journal.append("resume", round=state.round)
         return int(found.manifest["progress"]["num_threads"]) if found else None
+
+    def _restore_optimiser(self, state: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+        if state.keys() != found.keys():
+            self._note("the server's optimiser is another one from here on, and starts anew")
+            return
+        for name, value in found.items():
+            state[name].copy_(value)
 
     def _name_changes(self, before: dict[str, Any]) -> None:
         now = self._identity.computation

@@ -97,6 +97,10 @@ METHODS: dict[str, dict[str, Any]] = {
         "download": {"codec": "int8"},
         "upload": {"codec": "nf4_double", "density": 0.3},
     },
+    "server_momentum": {"server": {"momentum": 0.9}},
+    "server_adamw": {
+        "server": {"optimiser": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
+    },
 }
 SLOW_METHODS = [
     pytest.param(name, marks=pytest.mark.slow) for name in sorted(METHODS) if name != "plain"

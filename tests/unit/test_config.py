@@ -247,6 +247,13 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "weighting": "uniform",
         "privacy": {"clip": 1.0, "groups_per_round": 5},
     },
+    ("server.momentum", "server.optimiser"): {"server": {"optimiser": "adam", "momentum": 0.9}},
+    ("server.beta1", "server.optimiser"): {"server": {"optimiser": "adagrad", "beta1": 0.5}},
+    ("server.beta2", "server.optimiser"): {"server": {"beta2": 0.99}},
+    ("server.epsilon", "server.optimiser"): {"server": {"epsilon": 1e-3}},
+    ("server.weight_decay", "server.optimiser"): {
+        "server": {"optimiser": "adam", "weight_decay": 0.01}
+    },
 }
 
 
@@ -282,6 +289,10 @@ def test_a_setting_without_effect_is_an_error(rule: Any) -> None:
         {"weighting": "uniform", "privacy": {"clip": 1.0, "target_epsilon": 2, "max_epsilon": 1}},
         {"download": {"density": 0.25, "evaluate": True}, "upload": {"density_decay": 0.9}},
         {"download": {"codec": "nf4"}, "upload": {"codec": "nf4", "values": "state"}},
+        {"server": {"momentum": 0.9}},
+        {"server": {"optimiser": "adamw", "beta1": 0, "beta2": 0.9, "weight_decay": 0.1}},
+        {"server": {"optimiser": "adagrad", "epsilon": 1e-3}},
+        {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1}},
     ],
     ids=str,
 )

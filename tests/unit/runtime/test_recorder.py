@@ -33,12 +33,18 @@ class Job:
     """A recorder in a folder, its state, and the rounds that are recorded by hand."""
 
     def __init__(
-        self, folder: Path, *, save_every: int = 1, num_rounds: int = 9, **changes: Any
+        self,
+        folder: Path,
+        *,
+        save_every: int = 1,
+        num_rounds: int = 9,
+        moment: str = "momentum",
+        **changes: Any,
     ) -> None:
         self.notes: list[str] = []
         self.store = Store(folder / "checkpoints")
         self.path = folder / "journal.jsonl"
-        self.state = GlobalState(torch.zeros(SIZE), {"momentum": torch.zeros(SIZE)})
+        self.state = GlobalState(torch.zeros(SIZE), {moment: torch.zeros(SIZE)})
         options: dict[str, Any] = {
             "layout": Layout(("a", "b"), ((4,), (2, 4))),
             "must_match": {"model": "tiny"},
@@ -119,6 +125,14 @@ def test_a_resumed_job_has_its_state_and_the_same_digests(tmp_path: Path) -> Non
     assert resumed.state.digest == whole.state.digest
     record = fold(resumed.events)
     assert record.metrics["train.loss"]["steps"] == [1, 2, 3, 4, 5]
+
+
+def test_another_server_optimiser_starts_anew_and_is_told(tmp_path: Path) -> None:
+    Job(tmp_path).do(2)
+    resumed = Job(tmp_path, moment="mean")
+    assert resumed.notes == ["the server's optimiser is another one from here on, and starts anew"]
+    assert resumed.state.round == 2
+    assert torch.equal(resumed.state.optimiser["mean"], torch.zeros(SIZE))
 
 
 def test_a_fresh_job_has_no_earlier_threads(tmp_path: Path) -> None:

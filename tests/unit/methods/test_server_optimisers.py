@@ -1,0 +1,172 @@
+"""The optimisers are those of torch and of the papers, and their state is all they know."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scaling_fl.config.sections import SERVER_OPTIONS
+from scaling_fl.methods import server_optimisers
+from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS, State, sgd, yogi
+
+OPTIONS: dict[str, dict[str, float]] = {
+    "sgd": {"momentum": 0.9},
+    "adam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4},
+    "adamw": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4, "weight_decay": 0.1},
+    "adagrad": {"epsilon": 1e-4},
+    "yogi": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-4},
+}
+NAMES = sorted(OPTIONS)
+TORCH: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.3, betas=(0.8, 0.95), eps=1e-4),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.3, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.1),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.3, eps=1e-4),
+}
+SIZE = 1001
+
+
+@pytest.fixture(autouse=True)
+def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_optimisers, "_CHUNK", 300)
+
+
+def start_and_updates(num_steps: int = 5) -> list[Tensor]:
+    """Draw a start and as many updates, of which the third is zero."""
+    drawn = torch.randn(6, SIZE, generator=torch.Generator().manual_seed(0))
+    drawn[3] = 0.0
+    return list(drawn[: num_steps + 1])
+
+
+def steps(name: str, vector: Tensor, updates: list[Tensor], state: State | None = None) -> State:
+    """Step ``vector`` in place along the updates; returns the state that is left."""
+    optimiser = SERVER_OPTIMISERS[name](0.3, **OPTIONS[name])
+    state = optimiser.init(vector) if state is None else state
+    for update in updates:
+        optimiser.apply(vector, update, state)
+    return state
+
+
+@pytest.mark.parametrize("name", sorted(SERVER_OPTIMISERS))
+def test_the_configuration_has_the_options_that_each_optimiser_takes(name: str) -> None:
+    parameters = inspect.signature(SERVER_OPTIMISERS[name]).parameters
+    taken = set(parameters) - {"learning_rate"}
+    if name == "adam":  # which is adamw without it
+        taken.remove("weight_decay")
+    assert taken == {option for option, names in SERVER_OPTIONS.items() if name in names}
+
+
+def test_sgd_with_learning_rate_1_adds_the_update() -> None:
+    vector, update = start_and_updates(1)
+    expected = vector + update
+    optimiser = sgd(1.0)
+    optimiser.apply(vector, update, optimiser.init(vector))
+    assert torch.equal(vector, expected)
+
+
+def test_sgd_without_momentum_has_no_state() -> None:
+    assert sgd(0.3, momentum=0.0).init(torch.zeros(3)) == {}
+
+
+@pytest.mark.parametrize("name", sorted(TORCH))
+def test_steps_match_torch_with_the_negative_update_as_gradient(name: str) -> None:
+    vector, *updates = start_and_updates()
+    reference = vector.clone()
+    optimiser = TORCH[name]([reference])
+    for update in updates:
+        reference.grad = -update
+        optimiser.step()
+    steps(name, vector, updates)
+    assert torch.allclose(vector, reference, rtol=1e-6, atol=1e-7)
+
+
+def test_plain_sgd_matches_torch_bitwise() -> None:
+    vector, *updates = start_and_updates()
+    reference = vector.clone()
+    torch_sgd = torch.optim.SGD([reference], lr=0.3)
+    optimiser = sgd(0.3)
+    for update in updates:
+        reference.grad = -update
+        torch_sgd.step()
+        optimiser.apply(vector, update, {})
+    assert torch.equal(vector, reference)
+
+
+def test_yogi_by_hand() -> None:
+    vector = torch.tensor([1.0, 1.0])
+    optimiser = yogi(0.5, beta1=0.5, beta2=0.75, epsilon=0.1)
+    state = optimiser.init(vector)
+    assert state["square"].tolist() == pytest.approx([0.01, 0.01])
+    optimiser.apply(vector, torch.tensor([2.0, 0.0]), state)
+    # mean 1; 0.01 < 4, so the square grows by a quarter of 4; of the zero nothing comes
+    assert state["mean"].tolist() == [1.0, 0.0]
+    assert state["square"].tolist() == pytest.approx([1.01, 0.01])
+    assert vector.tolist() == pytest.approx([1 + 0.5 / (1.01**0.5 + 0.1), 1.0])
+    before = vector[0].item()
+    optimiser.apply(vector, torch.tensor([-0.4, 0.0]), state)
+    # mean 0.3; 1.01 > 0.16, so the square shrinks by a quarter of 0.16
+    assert state["mean"][0].item() == pytest.approx(0.3)
+    assert state["square"][0].item() == pytest.approx(0.97)
+    assert vector[0].item() == pytest.approx(before + 0.5 * 0.3 / (0.97**0.5 + 0.1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_that_was_copied_midway_continues_bitwise(name: str) -> None:
+    whole, *updates = start_and_updates()
+    parts = whole.clone()
+    steps(name, whole, updates)
+    midway = steps(name, parts, updates[:2])
+    copied = {key: value.clone() for key, value in midway.items()}
+    steps(name, parts, updates[2:], copied)
+    assert torch.equal(parts, whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_matters(name: str) -> None:
+    known, *updates = start_and_updates(2)
+    forgotten = known.clone()
+    steps(name, known, updates)
+    for update in updates:
+        steps(name, forgotten, [update])
+    assert not torch.allclose(known, forgotten, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_is_fp32_as_long_as_the_vector_but_for_the_number_of_steps(name: str) -> None:
+    vector, *updates = start_and_updates()
+    state = steps(name, vector, updates)
+    if "step" in state:
+        step = state.pop("step")
+        assert (step.dtype, int(step)) == (torch.int64, 5)
+    assert all(value.dtype == torch.float32 for value in state.values())
+    assert all(value.shape == vector.shape for value in state.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_update_is_left_as_it_was(name: str) -> None:
+    vector, update = start_and_updates(1)
+    before = update.clone()
+    steps(name, vector, [update])
+    assert torch.equal(update, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_coordinates_without_any_update_stay_finite(name: str) -> None:
+    vector = torch.zeros(SIZE)
+    steps(name, vector, [torch.zeros(SIZE)] * 3)
+    assert torch.equal(vector, torch.zeros(SIZE))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "yogi"])
+def test_tiny_epsilons_and_tiny_updates_stay_finite(name: str) -> None:
+    options: dict[str, Any] = OPTIONS[name] | {"epsilon": 1e-16}
+    optimiser = SERVER_OPTIMISERS[name](1.0, **options)
+    vector = torch.zeros(4)
+    state = optimiser.init(vector)
+    for scale in (1e-25, 1e-18, 1e-10, 0.0):
+        optimiser.apply(vector, torch.full((4,), scale), state)
+    assert torch.isfinite(vector).all()
+    assert (vector.abs() < 100).all()
