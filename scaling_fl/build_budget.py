@@ -33,6 +33,8 @@ class Budget:
     settings: PrivacySettings
     noise_multiplier: float
     """Of the updates alone, which share the budget with an adaptive clip."""
+    total_noise: float
+    """Of a round's whole release, which is what epsilon is computed from."""
     clip_noise: float
     """Standard deviation of the noise on the number of updates within an adaptive clip."""
     num_units: int
@@ -101,6 +103,7 @@ def make_budget(
     return Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
+        total_noise=noise,
         clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
         noise_key=_noise_key() if noise and with_secret else "",
