@@ -78,7 +78,7 @@ def open_job(config: Config) -> Job:
     name = config.job_name or default_name(config.task_name)
     storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
     if storage.is_local:
-        _check_outlives_container(Path(storage.url))
+        check_outlives_container(Path(storage.url), "checkpoints_dir")
     claim = Claim.acquire(storage)
     try:
         path = _journal_path(storage, Path(config.tracking.runs_dir))
@@ -118,14 +118,18 @@ def _journal_path(storage: Storage, runs_dir: Path) -> Path:
     return path
 
 
-def _check_outlives_container(folder: Path) -> None:
-    """Refuse to keep what was trained in a place that ends with its container."""
+def check_outlives_container(folder: Path, name: str) -> None:
+    """Refuse to keep what was trained in a place that ends with its container.
+
+    Raises:
+        StorageError: the folder, which the option ``name`` gave, is inside the container.
+    """
     if "SCALING_FL_CONTAINER" not in os.environ:
         return
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if there.stat().st_dev == Path("/").stat().st_dev:
         raise StorageError(
-            f"checkpoints_dir must outlive the container, got {folder}, which is inside it; mount "
-            f"a folder of this machine there (docker run -v /a/folder:{folder.absolute()}) or use "
-            f"gs:// or s3://."
+            f"{name} must outlive the container, got {folder}, which is inside it; mount a folder "
+            f"of this machine there (docker run -v /a/folder:{folder.absolute()}) or use "
+            f"{'gs:// or s3://' if name == 'checkpoints_dir' else 'one that is mounted'}."
         )

@@ -76,7 +76,9 @@ def load_classifier(
     """
     torch.manual_seed(derive(seed, "model"))
     if name == "tiny":
-        return BertForSequenceClassification(_tiny_config(len(tokenizer), num_labels))
+        tiny = _tiny_config(len(tokenizer), num_labels)
+        _check_length(name, tiny.max_position_embeddings, max_seq_len)
+        return BertForSequenceClassification(tiny)
     config = _from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
     _check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
     if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):

@@ -18,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scaling_fl.core.vector import Layout
@@ -40,6 +38,13 @@ from scaling_fl.runtime.manifest import (
 )
 from scaling_fl.runtime.storage import NotStored, Storage, StorageError
 from scaling_fl.runtime.storage_errors import explain
+from scaling_fl.runtime.tensor_files import (
+    check_vector,
+    read_tensors,
+    read_vector,
+    write_tensors,
+    write_vector,
+)
 
 __all__ = ["Checkpoint", "CheckpointError", "CheckpointMismatch", "Checkpoints", "chain_digest"]
 
@@ -49,7 +54,7 @@ _ORDER = (STATE, OPTIMISER, CONFIG, MANIFEST)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be saved; the one before is intact. The message is one sentence."""
+    """A checkpoint could not be saved, or there is none to load. The message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,10 @@ class Checkpoint:
 
     round: int
     vector: Tensor
+    layout: Layout
     optimiser: dict[str, Tensor]
     digest: str
+    config: dict[str, Any]
     manifest: dict[str, Any]
 
 
@@ -102,7 +109,7 @@ class Checkpoints:
         Raises:
             CheckpointError: the storage is full, refuses or cannot be reached.
         """
-        _check_vector(vector, layout)
+        check_vector(vector, layout)
         head = {
             "round": round,
             "digest": digest,
@@ -118,8 +125,8 @@ class Checkpoints:
             if self._storage.is_local:  # what dead runs left may be what fills the disk
                 self._tidy()
             with self._storage.staging() as staging:
-                save_file(layout.views(vector.detach()), staging / STATE)
-                save_file(_plain(optimiser), staging / OPTIMISER)
+                write_vector(staging / STATE, vector, layout)
+                write_tensors(staging / OPTIMISER, optimiser)
                 (staging / CONFIG).write_text(json.dumps(config, indent=1))
                 _write_manifest(staging, head)
                 self._upload_journal(journal, staging)
@@ -138,9 +145,36 @@ class Checkpoints:
             CheckpointMismatch: it is of another model, task or layout.
             StorageError: the storage cannot be read, which says nothing about the checkpoints.
         """
+        return self._newest((layout, identity))
+
+    def load(self, number: int | None = None) -> Checkpoint:
+        """Load a round, or the newest whole one, as what its own manifest says that it is.
+
+        Raises:
+            CheckpointError: there is no such round, or it is not whole.
+            CheckpointMismatch: a later version of the program wrote it.
+            StorageError: the storage cannot be read.
+        """
+        if number is None:
+            found = self._newest(None)
+            if found is None:
+                raise CheckpointError(
+                    f"{self._storage.url} holds no whole checkpoint (round-000001, ...); give the "
+                    "checkpoint folder of a job that has finished a round."
+                )
+            return found
+        try:
+            return self._load(number, None)
+        except TornCheckpoint as torn:
+            raise CheckpointError(
+                f"{self._storage.url}/{_name(number)} is not a whole checkpoint ({torn}); give "
+                "another round, or the folder above it for the newest whole one."
+            ) from None
+
+    def _newest(self, expected: tuple[Layout, dict[str, Any]] | None) -> Checkpoint | None:
         for number in reversed(self.rounds()):
             try:
-                return self._load(number, layout, identity)
+                return self._load(number, expected)
             except TornCheckpoint as torn:
                 self._torn.add(number)
                 self._note(
@@ -149,22 +183,28 @@ class Checkpoints:
                 )
         return None
 
-    def _load(self, number: int, layout: Layout, identity: dict[str, Any]) -> Checkpoint:
+    def _load(self, number: int, expected: tuple[Layout, dict[str, Any]] | None) -> Checkpoint:
+        """Load a round, holding it against the layout and identity that are expected, if any."""
         folder = _name(number)
         try:
             manifest = parse_manifest(self._storage.read_bytes(f"{folder}/{MANIFEST}"), number)
-            check_matches(manifest, layout, identity, f"{self._storage.url}/{folder}")
+            if expected:
+                check_matches(manifest, *expected, f"{self._storage.url}/{folder}")
+            layout = Layout.from_json(manifest["layout"])
             with self._checked(folder, STATE, manifest) as path:
-                vector = _read_vector(path, layout)
+                vector = read_vector(path, layout)
             with self._checked(folder, OPTIMISER, manifest) as path:
-                optimiser = _read_tensors(path)
-            with self._checked(folder, CONFIG, manifest):
-                pass
+                optimiser = read_tensors(path)
+            with self._checked(folder, CONFIG, manifest) as path:
+                config = json.loads(path.read_bytes())
         except NotStored:
             raise TornCheckpoint("a file is missing") from None
         except SafetensorError as error:
             raise TornCheckpoint(f"its tensors cannot be read: {error}") from None
-        return Checkpoint(number, vector, optimiser, manifest["digest"], manifest)
+        except OSError as error:
+            raise explain(error, f"read {folder} in {self._storage.url}") from None
+        digest = manifest["digest"]
+        return Checkpoint(number, vector, layout, optimiser, digest, config, manifest)
 
     @contextmanager
     def _checked(self, folder: str, name: str, manifest: dict[str, Any]) -> Iterator[Path]:
@@ -244,43 +284,8 @@ def _name(number: int) -> str:
     return f"round-{number:06d}"
 
 
-def _check_vector(vector: Tensor, layout: Layout) -> None:
-    if vector.dtype != torch.float32 or vector.device.type != "cpu" or vector.ndim != 1:
-        raise ValueError(
-            f"vector must be one-dimensional fp32 on the CPU, got {vector.ndim} dimensions of"
-            f" {vector.dtype} on {vector.device}."
-        )
-    if vector.numel() != layout.size:
-        raise ValueError(
-            f"vector must have the layout's {layout.size} elements, got {vector.numel()}."
-        )
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
 def _write_manifest(staging: Path, head: dict[str, Any]) -> None:
     files = {name: describe_file(staging / name) for name in (STATE, OPTIMISER, CONFIG)}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = {"format": FORMAT, "time": now, **head, "files": files}
     (staging / MANIFEST).write_text(render_manifest(manifest))
-
-
-def _read_vector(path: Path, layout: Layout) -> Tensor:
-    """Read the named tensors into one vector. Raises: TornCheckpoint when they do not fit."""
-    vector = torch.empty(layout.size, dtype=torch.float32)
-    tensors = load_file(path)
-    views = layout.views(vector)
-    if tensors.keys() != views.keys():
-        raise TornCheckpoint("its tensors are not those of its manifest")
-    for name, view in views.items():
-        if tensors[name].dtype != torch.float32 or tensors[name].shape != view.shape:
-            raise TornCheckpoint(f"{name} does not have the shape and type of its manifest")
-        view.copy_(tensors[name])
-    return vector
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    # Copies, because what is read is mapped from a file that retention or the scratch removes.
-    return {name: value.clone() for name, value in load_file(path).items()}

@@ -79,7 +79,7 @@ def check_matches(
     """Raise CheckpointMismatch, naming every difference, unless a checkpoint can be continued."""
     found = [
         *_setting_differences(manifest["identity"], json.loads(json.dumps(identity))),
-        *_layout_differences(manifest["layout"], json.loads(json.dumps(layout.to_json()))),
+        *layout_differences(manifest["layout"], json.loads(json.dumps(layout.to_json()))),
     ]
     if manifest["dtype"] != "float32":
         found.append(f"its state is {manifest['dtype']} and must be float32")
@@ -99,7 +99,8 @@ def _setting_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _layout_differences(old: list[Any], new: list[Any]) -> list[str]:
+def layout_differences(old: list[Any], new: list[Any]) -> list[str]:
+    """Name the first parameters that two layouts, as JSON gave them, do not share."""
     pairs = enumerate(zip_longest(old, new))
     found = [
         f"parameter {index} was {_parameter(before)}, is now {_parameter(after)}"
