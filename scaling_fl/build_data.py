@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,10 @@ class Data:
 
 def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) -> Data:
     """Read, tokenise (once per machine) and partition the task's text."""
-    cache = cache_folder(config.data.cache_dir)
-    tokenizer = load_tokenizer(config.model, cache)
+    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
     stage(f"reading {config.task_name}")
-    train = _tokenised(config, "train", tokenizer, cache)
-    test = _tokenised(config, "test", tokenizer, cache)
+    train = load_split(config, "train", tokenizer)
+    test = load_split(config, "test", tokenizer)
     try:
         parts = partition(
             train.labels,
@@ -77,9 +75,9 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     )
 
 
-def _tokenised(
-    config: Config, split: Split, tokenizer: Any, cache: Path
-) -> tokenised.TokenisedExamples:
+def load_split(config: Config, split: Split, tokenizer: Any) -> tokenised.TokenisedExamples:
+    """Read and tokenise the training or the test data of the task."""
+    cache = cache_folder(config.data.cache_dir)
     task = TASKS[config.task_name]
     path = config.train_path if split == "train" else config.test_path
     wanted = config.data.max_train_examples if split == "train" else config.data.max_test_examples

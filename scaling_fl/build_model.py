@@ -20,16 +20,7 @@ def load_trainer(
 ) -> LocalTrainer:
     """Load the model onto the device, with its adapter, and give it its optimiser."""
     stage(f"loading model {config.model}")
-    model = load_classifier(
-        config.model,
-        num_labels=len(data.label_names),
-        max_seq_len=config.max_seq_len,
-        seed=config.seed,
-        tokenizer=data.tokenizer,
-        cache_dir=cache_folder(config.data.cache_dir),
-    )
-    if config.adapter.kind != "none":
-        model = adapt(model, Adapter(**config.adapter.model_dump()), seed=config.seed)
+    model = load_model(config, len(data.label_names), data.tokenizer)
     return LocalTrainer(
         model.to(device),
         optimiser=config.optimiser,
@@ -39,6 +30,21 @@ def load_trainer(
         prox_mu=config.prox_mu,
         autocast_dtype=torch.bfloat16 if config.precision == "bf16" else None,
     )
+
+
+def load_model(config: Config, num_labels: int, tokenizer: Any) -> nn.Module:
+    """Load the model as every worker starts with it: with its head and its adapter, on the CPU."""
+    model = load_classifier(
+        config.model,
+        num_labels=num_labels,
+        max_seq_len=config.max_seq_len,
+        seed=config.seed,
+        tokenizer=tokenizer,
+        cache_dir=cache_folder(config.data.cache_dir),
+    )
+    if config.adapter.kind != "none":
+        model = adapt(model, Adapter(**config.adapter.model_dump()), seed=config.seed)
+    return model
 
 
 def check_same_model(model: nn.Module, exchange: Exchange) -> str:

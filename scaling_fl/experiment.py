@@ -14,16 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dotenv import load_dotenv
-
 from scaling_fl.config import NAMED, Config, ConfigurationError, defaults, describe, read_config
+from scaling_fl.environment import load_environment
 from scaling_fl.job import Job, JobMismatch, from_here, open_job
 from scaling_fl.launch import WorkerFailed
 from scaling_fl.node import Node, PlacementError, read_node
 from scaling_fl.runtime.claim import AlreadyClaimed
 from scaling_fl.runtime.journal import JournalError
 from scaling_fl.runtime.mirror import MongoMirror, SettingsError, settings_from_environment
-from scaling_fl.runtime.secret_manager import SecretUnavailable, resolve_secrets
+from scaling_fl.runtime.secret_manager import SecretUnavailable
 from scaling_fl.runtime.storage import StorageError
 from scaling_fl.runtime.storage_base import explained
 from scaling_fl.runtime.tracking import RunFolder
@@ -220,10 +219,8 @@ def _keep_names_as_typed(argv: list[str]) -> list[str]:
 
 
 def _load_environment(root: Path) -> None:
-    for folder in (Path.cwd(), root):
-        load_dotenv(folder / ".env")
     try:
-        os.environ.update(resolve_secrets(os.environ))
+        load_environment(root)
     except SecretUnavailable as error:
         raise Refused(f"Error: {error}") from None
 

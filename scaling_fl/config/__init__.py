@@ -20,6 +20,7 @@ __all__ = [
     "defaults",
     "describe",
     "read_config",
+    "read_single_settings",
     "redact",
 ]
 
@@ -72,6 +73,18 @@ def read_config(mapping: Mapping[str, Any], *, num_nodes: int = 1) -> Config:
     if problems:
         raise ConfigurationError(problems)
     return config
+
+
+def read_single_settings(mapping: Mapping[str, Any]) -> Config:
+    """Check every setting by itself, as befits a part of the settings of a run that was accepted.
+
+    Raises:
+        ConfigurationError: with every problem of type, range or name.
+    """
+    try:
+        return Config.model_validate(_plain(mapping))
+    except ValidationError as error:
+        raise ConfigurationError(single_problems(error)[0]) from None
 
 
 def defaults() -> dict[str, Any]:
