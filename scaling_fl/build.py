@@ -12,6 +12,7 @@ from scaling_fl.build_clients import make_clients, make_plan
 from scaling_fl.build_data import SetupError, check_same_data, load_data
 from scaling_fl.build_model import load_trainer, meaning
 from scaling_fl.build_record import Job, Note, computation, make_recorder, share_state
+from scaling_fl.build_start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
@@ -27,6 +28,7 @@ from scaling_fl.runtime.checkpoints import CheckpointError, CheckpointMismatch
 from scaling_fl.runtime.journal import JournalError
 from scaling_fl.runtime.recorder import Recorder
 from scaling_fl.runtime.storage import StorageError
+from scaling_fl.saved import SavedError
 
 USER_ERRORS = (
     SetupError,
@@ -38,6 +40,7 @@ USER_ERRORS = (
     StorageError,
     JournalError,
     TooFewClients,
+    SavedError,
 )
 """Errors whose text is all that a user needs; everything else is shown with its traceback."""
 
@@ -102,7 +105,10 @@ def build(
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
         config.server.learning_rate, **config.server.options
     )
-    privacy = budget.privacy(computation(config, data)) if budget else None
+    must_match = meaning(config, trainer, data, exchange) | (budget.terms if budget else {})
+    start = load_start(config, trainer, must_match, job, exchange)
+    computed = computation(config, data) | start.identity
+    privacy = budget.privacy(computed) if budget else None
     if privacy:
         check_same_noise(privacy, exchange)
     server = Server(
@@ -113,16 +119,17 @@ def build(
         privacy=privacy,
         by_sender=config.merge.divide_by == "senders",
     )
-    state = GlobalState(trainer.vector.clone())
+    state = GlobalState(trainer.vector.clone() if start.vector is None else start.vector)
     state.optimiser = server_optimiser.init(state.vector)
     clients = make_clients(config, trainer, data, privacy)
     plan = make_plan(config, clients, trainer.layout, num_clients, budget)
-    must_match = meaning(config, trainer, data, exchange) | (budget.terms if budget else {})
+    if budget and start.identity:
+        note("epsilon counts this job alone, and not what the state of init_from has cost")
     recorder = None
     if exchange.rank == 0:
         assert job is not None
         recorder = make_recorder(
-            config, trainer, data, job, must_match, num_rounds=plan.num_rounds, note=note
+            config, trainer, data, job, must_match, computed, num_rounds=plan.num_rounds, note=note
         )
     share_state(
         state,

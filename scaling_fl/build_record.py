@@ -32,6 +32,7 @@ def make_recorder(
     data: Data,
     job: Job,
     must_match: dict[str, Any],
+    computed: dict[str, Any],
     *,
     num_rounds: int,
     note: Note,
@@ -59,7 +60,7 @@ def make_recorder(
     identity = Identity(
         layout=trainer.layout,
         must_match=must_match,
-        computation=computation(config, data),
+        computation=computed,
         config=config.model_dump(mode="json"),
     )
     return Recorder(

@@ -32,7 +32,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine may have no gi
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources")
     from sacred import SETTINGS, Experiment
-    from sacred.observers import RunObserver
+    from sacred.observers import RunObserver as RunObserver  # and for the command that plans
 
 # Workers write to the console through the parent, which keeps cout.txt itself: Sacred's own capture
 # loses the last lines of a failed run and stores every redraw of a progress display.
@@ -178,17 +178,29 @@ def _name_sources(experiment: Experiment, root: Path) -> None:
         experiment.add_package_dependency(package, version(package).partition("+")[0])
 
 
-def make_experiment(script: Path, doc: str | None, command: Command) -> Experiment:
-    """Declare the experiment: its configuration, named configurations and commands."""
-    root = script.resolve().parent.parent
+def make_settings(root: Path, doc: str | None) -> Experiment:
+    """Declare the configuration, the named configurations and the command that prints them."""
     experiment = Experiment("scaling_fl", base_dir=str(root), save_git_info=_has_commit(root))
     experiment.doc = doc
     # Silent up to warnings, unlike its default.
     experiment.logger = logging.getLogger("sacred")  # type: ignore[assignment]
-    _name_sources(experiment, root)
     experiment.add_config(defaults())
     for name, settings in NAMED.items():
         experiment.add_named_config(name, settings)
+
+    @experiment.command(unobserved=True)
+    def print_config(_config: dict[str, Any]) -> None:
+        """Print every setting with its value and what it means."""
+        print(describe(_config, colour=sys.stdout.isatty()))
+
+    return experiment
+
+
+def make_experiment(script: Path, doc: str | None, command: Command) -> Experiment:
+    """Declare the experiment: its settings, its sources and what it does."""
+    root = script.resolve().parent.parent
+    experiment = make_settings(root, doc)
+    _name_sources(experiment, root)
 
     @experiment.config_hook
     def open_job_of_this_start(
@@ -200,15 +212,10 @@ def make_experiment(script: Path, doc: str | None, command: Command) -> Experime
     def main(_config: dict[str, Any], _run: Any) -> dict[str, Any]:
         return command.run()
 
-    @experiment.command(unobserved=True)
-    def print_config(_config: dict[str, Any]) -> None:
-        """Print every setting with its value and what it means."""
-        print(describe(_config, colour=sys.stdout.isatty()))
-
     return experiment
 
 
-def _keep_names_as_typed(argv: list[str]) -> list[str]:
+def keep_names_as_typed(argv: list[str]) -> list[str]:
     """Quote names for Sacred's parser, which takes job_name=20261121_101010 for a number."""
     kept = []
     for argument in argv:
@@ -232,7 +239,7 @@ def main(script: str, doc: str | None, argv: list[str]) -> int:
         signal.signal(number, _stop)
     command = Command(argv)
     try:
-        make_experiment(Path(script), doc, command).run_commandline(_keep_names_as_typed(argv))
+        make_experiment(Path(script), doc, command).run_commandline(keep_names_as_typed(argv))
     except Stopped as stopped:
         return stopped.exit_code
     finally:

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.config import ConfigurationError, read_config
+from scaling_fl.config import Config, ConfigurationError, read_config
 from scaling_fl.environment import load_environment
-from scaling_fl.experiment import Refused, keep_names_as_typed, make_settings
+from scaling_fl.experiment import Refused, RunObserver, keep_names_as_typed, make_settings
 from scaling_fl.reporting.plan import render
 from scaling_fl.runtime.secret_manager import SecretUnavailable
 
@@ -22,21 +22,31 @@ def main(script: str, doc: str | None, argv: list[str]) -> int:
     except SecretUnavailable as error:
         raise Refused(f"Error: {error}") from None
     experiment = make_settings(root, doc)
+    experiment.observers.append(RunObserver())  # Sacred warns of a run without any
+
+    @experiment.config_hook
+    def check(config: dict[str, Any], command_name: str, logger: object) -> dict[str, Any]:
+        if command_name == "plan":
+            _checked(config)
+        return {}
 
     @experiment.main
     def plan(_config: dict[str, Any]) -> None:
-        _print_prediction(_config, as_json=as_json)
+        _print_prediction(_checked(_config), as_json=as_json)
 
     experiment.run_commandline(keep_names_as_typed(argv))
     return 0
 
 
-def _print_prediction(settings: dict[str, Any], *, as_json: bool) -> None:
+def _checked(settings: dict[str, Any]) -> Config:
     try:
-        config = read_config(settings)
+        return read_config(settings)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def _print_prediction(config: Config, *, as_json: bool) -> None:
     # Takes seconds to import, which a wrong setting is spared.
     from scaling_fl.build import USER_ERRORS
     from scaling_fl.planning import predict

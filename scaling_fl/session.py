@@ -106,6 +106,14 @@ class Session:
             workers = int(os.environ["LOCAL_WORLD_SIZE"])
         return self._config.num_threads or max(1, available_cores() // workers)
 
+    def _how_to_go_further(self) -> str | None:
+        """Say how the resume command trains beyond the last round, if a run of this kind can."""
+        if self._num_rounds < self._config.num_rounds:
+            return "give a larger privacy.max_epsilon to"
+        if self._config.privacy.target_epsilon is not None:
+            return None  # the noise was chosen for these rounds
+        return "give a larger num_rounds to"
+
     def _show(self, event: Mapping[str, Any]) -> None:
         if self._node.local_rank:
             return
@@ -203,5 +211,6 @@ class Session:
                     checkpoints=from_here(self._job.checkpoints_url),
                     journal=from_here(str(self._job.journal.path)),
                     resume_command=self._resume_command,
+                    further=self._how_to_go_further(),
                 )
             )

@@ -20,7 +20,8 @@ def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
     Known facts, all of them optional: ``status``, ``message``, ``job_name``, ``last_round``,
     ``num_rounds``, ``metrics`` (a name to its last value, or to its series of ``values``, which
     gives the exact bytes of the whole run), ``failures`` (``client``, ``reason``, ``round``),
-    ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``resume_command``.
+    ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``resume_command``, ``further`` (how to
+    change that command once all rounds are done).
     """
     facts = {**(record or {}), **facts}
     metrics = facts.get("metrics") or {}
@@ -92,9 +93,18 @@ def _byte_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             whole = isinstance(metrics[metric], Mapping)
             text = _exact(sum(_values(metrics[metric])))
             rows.append((name, text if whole else f"{text} in the last round"))
-    if "bytes.total" in metrics and not all(isinstance(m, Mapping) for m in metrics.values()):
-        rows.append(("bytes in all", _exact(_values(metrics["bytes.total"])[-1])))
+    if "bytes.total" in metrics:
+        total = _values(metrics["bytes.total"])[-1]
+        rows.append(("bytes in all", _exact(total) + _against_plain(total, metrics)))
     return rows
+
+
+def _against_plain(total: float, metrics: Mapping[str, Any]) -> str:
+    """Say what fp32 without codecs and masks would have taken, where that is more."""
+    if not isinstance(metrics.get("bytes.plain"), Mapping):
+        return ""
+    plain = sum(_values(metrics["bytes.plain"]))
+    return f", {total / plain:.2%} of {size(plain)} as plain fp32" if plain > total else ""
 
 
 def _exact(num_bytes: float) -> str:
@@ -107,7 +117,9 @@ def _resume_lines(facts: Mapping[str, Any]) -> list[str]:
     if not facts.get("resume_command"):
         return []
     done = bool(facts.get("num_rounds")) and facts.get("last_round") == facts.get("num_rounds")
-    how = "To train further, give a larger num_rounds to" if done else "To resume"
+    if done and not facts.get("further"):
+        return []
+    how = f"To train further, {facts['further']}" if done else "To resume"
     return [f"{how}:", f"  {facts['resume_command']}"]
 
 

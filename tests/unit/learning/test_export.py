@@ -131,9 +131,9 @@ def test_peft_loads_an_adapter_folder_onto_the_base_model(
     loaded = peft.PeftModel.from_pretrained(base, str(tmp_path))
     assert torch.equal(logits(loaded), expected)
     saved = load_file(tmp_path / "adapter_model.safetensors")
-    assert sum(value.numel() for value in saved.values()) == Layout.of(
-        model.named_parameters()
-    ).size
+    assert (
+        sum(value.numel() for value in saved.values()) == Layout.of(model.named_parameters()).size
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The part of an adapter that a client of a smaller rank holds, against a loop over components."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -118,7 +120,7 @@ def test_a_smaller_rank_holds_a_part_of_what_a_larger_one_holds(kind: str, large
         set(indices_of(RankPart(LAYOUTS[kind], rank, largest=largest), vector))
         for rank in range(1, RANK + 1)
     ]
-    assert all(small < large for small, large in zip(held, held[1:], strict=False))
+    assert all(small < large for small, large in pairwise(held))
 
 
 def test_the_whole_rank_holds_everything() -> None:

@@ -22,13 +22,15 @@ FACTS: dict[str, Any] = {
         "validation.f1.comp": series(0.5),
         "bytes.download": series(4e6, 4e6, 4345678),
         "bytes.upload": series(100, 200, 300),
-        "bytes.total": series(1, 2, 3),
+        "bytes.total": series(4000100, 8000300, 12346278),
+        "bytes.plain": series(8e6, 8e6, 8e6),
         "time.round_seconds": series(1, 1, 1),
     },
     "run_dir": "runs/3",
     "checkpoints": "s3://bucket/demo",
     "journal": "checkpoints/demo/journal.jsonl",
     "resume_command": "./run-local.sh scripts/train_federated.py with demo",
+    "further": "give a larger num_rounds to",
 }
 
 
@@ -39,12 +41,22 @@ def test_a_completed_run_is_summed_up() -> None:
         "  train.loss           0.2500\n"
         "  bytes down           12.3 MB (12,345,678 bytes)\n"
         "  bytes up             600 bytes\n"
+        "  bytes in all         12.3 MB (12,346,278 bytes), 51.44% of 24.0 MB as plain fp32\n"
         "  run                  runs/3\n"
         "  checkpoints          s3://bucket/demo\n"
         "  journal              checkpoints/demo/journal.jsonl\n"
         "To train further, give a larger num_rounds to:\n"
         "  ./run-local.sh scripts/train_federated.py with demo"
     )
+
+
+def test_a_run_that_cannot_go_further_does_not_say_how() -> None:
+    assert "To train further" not in summary(FACTS, further=None)
+
+
+def test_bytes_that_nothing_saves_are_compared_with_nothing() -> None:
+    metrics = FACTS["metrics"] | {"bytes.plain": series(4000100, 4000200, 4345978)}
+    assert summary(FACTS, metrics=metrics).count("plain fp32") == 0
 
 
 def test_facts_can_be_given_as_keywords() -> None:
