@@ -65,7 +65,6 @@ class Budget:
             clip=self.settings.clip or math.inf,
             noise_multiplier=self.noise_multiplier,
             num_units=self.num_units,
-            units_per_client=self.settings.groups_per_round if by_group else 1,
             seed=seed,
             by_group=by_group,
             quantile=quantile,
@@ -130,7 +129,11 @@ def sampling_of(config: Config, num_clients: int) -> Sampling:
     if config.privacy.unit == "client":
         return clients
     drawn, of = config.privacy.groups_per_round, config.privacy.groups_per_client
-    groups = Everyone() if drawn == of else FixedSize(drawn, of)
+    groups: Everyone | Poisson | FixedSize = FixedSize(drawn, of)
+    if drawn == of:
+        groups = Everyone()
+    elif config.sampling == "poisson":
+        groups = Poisson(drawn / of)
     rate = 1.0 if isinstance(clients, Everyone) else size / num_clients
     return Nested(rate, groups)
 
@@ -199,11 +202,12 @@ def _check_noise(
             f"privacy.clip times the noise multiplier, for each client of a round, must be at most "
             f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
         )
-    if config.sampling == "poisson" and clip * num_clients / num_units > LIMIT:
+    most = clip * num_clients * config.privacy.groups_per_client / num_units
+    if config.sampling == "poisson" and most > LIMIT:
         raise SetupError(
             f"privacy.clip times num_clients, for each client that a round expects, must be at "
-            f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got "
-            f"{clip * num_clients / num_units:g}; lower privacy.clip."
+            f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got {most:g}; "
+            "lower privacy.clip."
         )
     if 0 < noise < LEAST_NOISE:
         raise SetupError(

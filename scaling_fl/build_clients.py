@@ -30,6 +30,7 @@ def make_clients(
         groups = Groups(
             examples=[_groups(config, part, client) for client, part in enumerate(data.parts)],
             per_round=config.privacy.groups_per_round,
+            poisson=config.sampling == "poisson",
             bound=privacy.bound,
         )
     return Clients(

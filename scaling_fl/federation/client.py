@@ -18,6 +18,7 @@ from scaling_fl.federation.link import Download, Link, Update
 from scaling_fl.learning.batches import Batch, collate, epoch_batches
 from scaling_fl.learning.local_training import LocalTrainer, TrainingResult
 from scaling_fl.learning.tokenised import TokenisedExamples
+from scaling_fl.methods.sampling import poisson_groups, sample_groups
 
 ClientProgress = Callable[[int, int, int, int, float], None]
 """(round, client, steps done, steps in all, loss)"""
@@ -51,12 +52,14 @@ class Groups:
     """The units inside every client that privacy protects one by one, and their part in a round.
 
     ``examples[client]`` lists the groups of a client. In a round it draws ``per_round`` of them,
-    trains on each from what it received, and sends the sum of their updates, each bounded by
-    ``bound(update, clip)``, which says whether it left the update alone.
+    or with ``poisson`` each by itself so that so many are expected, trains on each from what it
+    received, and sends the sum of their updates, each bounded by ``bound(update, clip)``, which
+    says whether it left the update alone.
     """
 
     examples: Sequence[Sequence[NDArray[np.int64]]]
     per_round: int
+    poisson: bool
     bound: Callable[[Tensor, float], bool]
 
 
@@ -120,11 +123,12 @@ class Clients:
         tier = self.tier_of[client]
         link, vector = self.tiers[tier].link, self._trainer.vector
         if self._groups is None:
-            result, num_within = self._learn(start, turn, self._parts[client]), 0
+            result = self._learn(start, turn, self._parts[client])
             update = link.upload(vector, start, round_number, residual)
         else:
-            result, num_within = self._learn_by_group(start, turn, clip)
+            result, num_parts, num_within = self._learn_by_group(start, turn, clip)
             update = link.upload_update(vector, start, round_number)
+            update = replace(update, num_parts=num_parts, num_within=num_within)
         norm = float(torch.linalg.vector_norm(update.vector))
         report = ClientReport(
             round=round_number,
@@ -139,7 +143,7 @@ class Clients:
             seconds=time.perf_counter() - began,
             failure=_failure(result, update.vector, norm),
         )
-        return replace(update, num_within=num_within), report
+        return update, report
 
     def _learn(
         self, start: Download, turn: "_Turn", examples: NDArray[np.int64], *group: int
@@ -165,7 +169,7 @@ class Clients:
 
     def _learn_by_group(
         self, start: Download, turn: "_Turn", clip: float
-    ) -> tuple[TrainingResult, int]:
+    ) -> tuple[TrainingResult, int, int]:
         """Train on a draw of the client's groups; the trainer's vector then holds the updates' sum.
 
         Each group starts from what the client received. Their sum is rounded once, to fp32, which
@@ -173,19 +177,25 @@ class Clients:
         """
         assert self._groups
         groups = self._groups.examples[turn.client]
-        rng = numpy_generator(self._seed, "groups", turn.round_number, turn.client)
-        drawn = sorted(rng.choice(len(groups), size=self._groups.per_round, replace=False))
-        bound = clip * (1.0 - len(drawn) * 2.0**-22)
+        draw = poisson_groups if self._groups.poisson else sample_groups
+        drawn = draw(
+            len(groups),
+            self._groups.per_round,
+            seed=self._seed,
+            round_number=turn.round_number,
+            client=turn.client,
+        )
+        bound = clip * (1.0 - len(groups) * 2.0**-22)
         total = torch.zeros_like(start.received, dtype=torch.float64)
         results, num_within = [], 0
         for group in drawn:
-            results.append(self._learn(start, turn, groups[group], int(group)))
+            results.append(self._learn(start, turn, groups[group], group))
             update = self._trainer.vector.sub_(start.received)
             if torch.isfinite(update).all():  # else the whole client is left out
                 num_within += self._groups.bound(update, bound)
             total += update
         self._trainer.vector.copy_(total)
-        return TrainingResult.over(results), num_within
+        return TrainingResult.over(results), len(drawn), num_within
 
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):

@@ -92,8 +92,10 @@ class Update:
     """The coordinates that were sent, ascending; None: all."""
     residual: Tensor | None = None
     """With error feedback, what was not sent, for the client's next time."""
+    num_parts: int = 1
+    """Of how many bounded updates it is the sum."""
     num_within: int = 0
-    """Where it is a sum of clipped parts, how many of them the clip left alone."""
+    """Where these were bounded before they were summed, how many of them the clip left alone."""
 
 
 class Holding(Protocol):

@@ -45,7 +45,6 @@ class Privacy:
     """Of the updates; an adaptive clip takes its own part of the budget, see ``Quantile``."""
     num_units: int
     seed: int
-    units_per_client: int = 1
     by_group: bool = False
     quantile: Quantile | None = None
 

@@ -119,7 +119,7 @@ def _round_metrics(step: Step, seconds: float) -> dict[str, float]:
         return math.fsum(values) / num_examples
 
     found = {} if step.drift is None else {"update.drift": step.drift}
-    if usable:  # Poisson sampling may draw nobody
+    if num_examples:  # Poisson sampling may draw nobody, or no group of anybody
         found |= {
             "train.loss": mean("loss"),
             "train.accuracy": mean("accuracy"),

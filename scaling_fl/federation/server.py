@@ -56,7 +56,7 @@ class Server:
         self._scratch, self._min_clients, self._privacy = scratch, min_clients, privacy
         self._sums = ExactSum(scratch.numel(), scratch.device)
         self._senders = ExactSum(scratch.numel(), scratch.device) if by_sender else None
-        self._num_within = 0
+        self._num_parts = self._num_within = 0
 
     def clip(self, state: GlobalState) -> float:
         """Return what bounds the norms of the next round's updates."""
@@ -88,7 +88,7 @@ class Server:
             norm = float(torch.linalg.vector_norm(update))
             self._optimiser.apply(state.vector, update, state.optimiser)
         if self._privacy:
-            self._adapt_clip(state, clients)
+            self._adapt_clip(state)
         elif clients and self._senders is None:
             drift = _drift(clients, shares, included, norm)
         return Step(
@@ -107,7 +107,7 @@ class Server:
         self._sums.clear()
         if self._senders:
             self._senders.clear()
-        self._num_within = 0
+        self._num_parts = self._num_within = 0
         reports, seconds = [], 0.0
         for update, report in updates:
             began = time.perf_counter()
@@ -118,6 +118,7 @@ class Server:
         return reports, seconds
 
     def _add(self, update: Update, share: float, clip: float) -> None:
+        self._num_parts += update.num_parts
         if self._privacy and self._privacy.by_group:
             self._num_within += update.num_within
         elif self._privacy:
@@ -136,16 +137,11 @@ class Server:
         # A divisor that followed who was left out would tell something about the data.
         return mean(self._sums, total, included_share=1.0, out=self._scratch, add_noise=add_noise)
 
-    def _adapt_clip(self, state: GlobalState, clients: list[ClientReport]) -> None:
+    def _adapt_clip(self, state: GlobalState) -> None:
         assert self._privacy
-        device = self._scratch.device
-        num_within = int(self._exchange.total(torch.tensor([self._num_within], device=device)))
-        usable = sum(report.failure is None for report in clients)
-        self._privacy.adapt(
-            state,
-            num_within=num_within,
-            num_summed=usable * self._privacy.units_per_client,
-        )
+        counts = torch.tensor([self._num_within, self._num_parts], device=self._scratch.device)
+        num_within, num_parts = self._exchange.total(counts).tolist()
+        self._privacy.adapt(state, num_within=num_within, num_summed=num_parts)
 
     def _gather(self, reports: list[ClientReport]) -> list[ClientReport]:
         rows = self._exchange.gather([report.to_json() for report in reports])

@@ -1,4 +1,4 @@
-"""Which clients take part in a round: a function of (seed, round), never of the workers."""
+"""Who takes part in a round: a function of (seed, round, client), never of the workers."""
 
 from collections.abc import Sequence
 
@@ -24,3 +24,19 @@ def poisson_cohort(*, seed: int, round_number: int, num_clients: int, rate: floa
 def listed_cohort(cohorts: Sequence[Sequence[int]], round_number: int) -> list[int]:
     """Take the lists in turn, from round 1; after the last, the first comes again."""
     return sorted(cohorts[(round_number - 1) % len(cohorts)])
+
+
+def sample_groups(
+    num_groups: int, size: int, *, seed: int, round_number: int, client: int
+) -> list[int]:
+    """Draw ``size`` different groups of a client uniformly; the list is sorted."""
+    rng = numpy_generator(seed, "groups", round_number, client)
+    return sorted(int(group) for group in rng.choice(num_groups, size=size, replace=False))
+
+
+def poisson_groups(
+    num_groups: int, size: int, *, seed: int, round_number: int, client: int
+) -> list[int]:
+    """Draw each group of a client by itself so that ``size`` are expected; may be empty."""
+    rng = numpy_generator(seed, "groups", round_number, client)
+    return [int(group) for group in np.flatnonzero(rng.random(num_groups) < size / num_groups)]
