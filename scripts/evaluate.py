@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Evaluate what a run has saved, on the test data of its task or on other data.
+
+CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of checkpoints (the
+newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7).
+Everything is as the run had it unless an option changes it, so that the metrics are those that
+the run reported for that round: on a CPU to the last bit.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import get_args
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
+
+from scaling_fl.config.types import DeviceName, TaskName  # noqa: E402
+
+_EPILOG = """\
+examples:
+  scripts/evaluate.py runs/7
+  scripts/evaluate.py checkpoints/my_job/round-000012 --per-class
+  scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json | jq .metrics
+
+Exit code: 0 when evaluated, 1 when that failed, 2 on misuse."""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/evaluate.py",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="what to evaluate, see above")
+    add(
+        "--task-name",
+        choices=get_args(TaskName),
+        help="another task, of the same labels; give its --test-path, too",
+    )
+    add("--test-path", metavar="PATH", help="other test data: local, s3:// or gs://")
+    add("--max-seq-len", type=count, metavar="N", help="tokens of a text that are kept")
+    add("--batch-size", type=count, metavar="N", help="test examples in a batch")
+    add(
+        "--max-test-examples",
+        type=count,
+        metavar="N",
+        help="size of a random subset of the test data (more than there are: everything); default: "
+        "as the run had it, everything of other data",
+    )
+    add(
+        "--device",
+        choices=get_args(DeviceName),
+        help="default: the CPU after a run with device=cpu, else a GPU if there is one",
+    )
+    add(
+        "--model",
+        metavar="MODEL",
+        help="where the base model is now; its weights must be those of the run",
+    )
+    add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
+    add("--json", action="store_true", help="write one JSON object, and nothing else")
+    return parser
+
+
+def count(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    # Ctrl-C during the imports ends the command without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    options = parser().parse_args()
+    # Not above: this takes seconds, which nobody who asks for help or mistypes should wait for.
+    from scaling_fl.evaluate_command import main
+
+    sys.exit(main(vars(options)))
