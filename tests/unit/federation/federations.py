@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
 from scaling_fl.federation.link import Link
+from scaling_fl.learning.adapters import Adapter, adapt
 from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.models import load_classifier, load_tokenizer
 from scaling_fl.learning.tokenised import TokenisedExamples
@@ -27,7 +28,8 @@ def make_examples(num_examples: int, *, seed: int = 0) -> TokenisedExamples:
     return TokenisedExamples(token_ids, offsets, labels, 16)
 
 
-def make_trainer(**options: Any) -> LocalTrainer:
+def make_trainer(*, adapter: str | None = None, **options: Any) -> LocalTrainer:
+    """Make a trainer of the whole tiny model, or of an adapter of rank 4 and the head."""
     tokenizer = load_tokenizer("tiny", None)  # type: ignore[arg-type]
     model = load_classifier(
         "tiny",
@@ -37,6 +39,18 @@ def make_trainer(**options: Any) -> LocalTrainer:
         tokenizer=tokenizer,
         cache_dir=None,  # type: ignore[arg-type]
     )
+    if adapter:
+        wanted = Adapter(
+            kind=adapter,
+            rank=4,
+            alpha=8.0,
+            dropout=0.0,
+            targets=None,
+            freeze_a=False,
+            rslora=False,
+            modules_to_save=(),
+        )
+        model = adapt(model, wanted, seed=0)
     return LocalTrainer(model, **({"optimiser": "adamw"} | options))
 
 
@@ -47,17 +61,22 @@ def make_clients(
     batch_size: int = 4,
     num_epochs: int | None = 1,
     num_steps: int | None = None,
+    tier_steps: Sequence[int | None] = (),
     seed: int = 7,
     examples: TokenisedExamples | None = None,
     links: Sequence[Link] = (Link(),),
     groups: Groups | None = None,
 ) -> Clients:
-    work = LocalWork(batch_size=batch_size, num_epochs=num_epochs, num_steps=num_steps)
+    """Make clients with a tier for every link, which does ``num_steps`` or its ``tier_steps``."""
+    works = [
+        LocalWork(batch_size=batch_size, num_epochs=num_epochs, num_steps=steps)
+        for steps in tier_steps or [num_steps] * len(links)
+    ]
     return Clients(
         trainer,
         examples or make_examples(48),
         parts,
-        tiers=[Tier(work=work, link=link) for link in links],
+        tiers=[Tier(work=w, link=link) for w, link in zip(works, links, strict=True)],
         tier_of=[client % len(links) for client in range(len(parts))],
         pad_token_id=0,
         seed=seed,

@@ -1,12 +1,19 @@
 """A client's turn depends on (seed, round, client) and the global vector, and on nothing else."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from scaling_fl.core.exact_sum import LIMIT
-from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.core.records import ClientReport
+from scaling_fl.federation.client import Clients, Groups, LocalWork
+from scaling_fl.federation.link import Direction, Link
+from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.methods.low_rank import RankPart
 from scaling_fl.methods.payloads import payload_size
+from scaling_fl.methods.privacy import clip_, l2_norm
 from tests.unit.federation.federations import even_parts, make_clients, make_trainer, start_of
 
 
@@ -162,3 +169,236 @@ def test_a_turn_can_be_abandoned_before_any_step() -> None:
 
 def test_work_without_epochs_or_steps_is_none() -> None:
     assert LocalWork(batch_size=4, num_epochs=None, num_steps=None).total_steps(10) == 0
+
+
+# Coordinates that a client does not own
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimiser": "sgd", "momentum": 0.9, "weight_decay": 0.1},
+        {"optimiser": "adam", "weight_decay": 0.1},
+        {"optimiser": "adamw", "weight_decay": 0.1},
+        {"optimiser": "sgd", "prox_mu": 1.0, "max_grad_norm": 0.5},
+        {"optimiser": "adamw", "prox_mu": 1.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("owned", ["frozen", "first", "both"])
+def test_what_a_client_does_not_own_never_changes(options: dict[str, Any], owned: str) -> None:
+    trainer = make_trainer(adapter="dora", **options)
+    link = Link(
+        Direction(density=1.0 if owned == "first" else 0.5),
+        client_freeze=owned != "first",
+        holding=None if owned == "frozen" else RankPart(trainer.layout, 2),
+    )
+    clients = make_clients(trainer, even_parts(4), num_epochs=2, links=[link])
+    start = clients.download(torch.randn(trainer.layout.size) * 0.1, 1)
+    assert start.own is not None
+    others = torch.ones(trainer.layout.size, dtype=torch.bool)
+    others[start.own] = False
+    assert others.any()
+    seen: list[torch.Tensor] = []
+    update, report = clients.train(
+        start,
+        0,
+        round_number=1,
+        learning_rate=0.05,
+        check=lambda: seen.append(trainer.vector.clone()),
+    )
+    assert report.failure is None
+    assert len(seen) == 6
+    for vector in seen:
+        assert not vector[others].any()
+    changed = (seen[-1] - start.received)[start.own].count_nonzero()
+    assert changed > 0.5 * len(start.own)  # where A is zero, B has no gradient at first
+    assert not update.vector[others].any()
+    assert torch.equal(
+        torch.arange(trainer.layout.size) if update.sent is None else update.sent, start.own
+    )
+
+
+def test_owning_everything_is_training_freely() -> None:
+    updates = []
+    for link in (Link(), Link(holding=None, client_freeze=True)):
+        trainer = make_trainer(adapter="lora")
+        for links in ([link], [Link(holding=RankPart(trainer.layout, 4))]):
+            clients = make_clients(trainer, even_parts(4), links=links)
+            state = torch.randn(trainer.layout.size, generator=torch.Generator().manual_seed(1))
+            start = clients.download(state, 1)
+            update, _ = clients.train(start, 0, round_number=1, learning_rate=0.01)
+            updates.append(update.vector.clone())
+    assert all(torch.equal(update, updates[0]) for update in updates)
+
+
+# Tiers
+
+
+def test_every_client_has_the_steps_and_the_link_of_its_tier() -> None:
+    trainer = make_trainer(adapter="lora")
+    whole, part = Link(), Link(Direction(codec="fp16"), Direction(density=0.1))
+    small = Link(holding=RankPart(trainer.layout, 1, largest=True))
+    links = [whole, part, small]
+    clients = make_clients(
+        trainer, even_parts(5), links=links, num_epochs=1, tier_steps=[2, None, 5]
+    )
+    state = torch.randn(trainer.layout.size)
+    for client in range(5):
+        tier = client % 3
+        assert clients.tier_of[client] == tier
+        steps: list[int] = []
+        _, report = clients.train(
+            clients.download(state, 2, tier),
+            client,
+            round_number=2,
+            learning_rate=1e-3,
+            check=lambda steps=steps: steps.append(1),  # type: ignore[misc]
+        )
+        expected = [2, int(np.ceil(clients.num_examples(client) / 4)), 5][tier]
+        assert len(steps) == clients.total_steps(client) == expected
+        assert report.tier == tier
+        assert (report.download_bytes, report.upload_bytes) == links[tier].num_bytes(
+            trainer.layout.size, 2
+        )
+
+
+# Groups of a client
+
+
+class Bound:
+    """The bound of a private sum, which remembers what it was given and what it came to."""
+
+    def __init__(self) -> None:
+        self.before: list[torch.Tensor] = []
+        self.after: list[torch.Tensor] = []
+
+    def __call__(self, update: torch.Tensor, clip: float) -> bool:
+        self.before.append(update.clone())
+        within = clip_(update, l2_norm(update), clip) == 1.0
+        self.after.append(update.clone())
+        return within
+
+
+NUM_GROUPS = 4
+GROUPED = [np.arange(0, 1), np.arange(1, 3), np.arange(3, 7), np.arange(7, 15)]
+"""Groups of 1, 2, 4 and 8 examples, so that a number of examples says which were drawn."""
+
+
+def train_groups(
+    *,
+    per_round: int,
+    clip: float = 0.05,
+    round_number: int = 1,
+    groups: list[np.ndarray] | None = None,
+    dropout: bool = True,
+    **options: Any,
+) -> tuple[torch.Tensor, int, Bound, ClientReport]:
+    trainer = make_trainer(optimiser="sgd")
+    if not dropout:
+        without_dropout(trainer)
+    groups, bound = groups or GROUPED, Bound()
+    clients = make_clients(
+        trainer,
+        [np.concatenate(groups)],
+        groups=Groups(examples=[groups], per_round=per_round, bound=bound),
+        **options,
+    )
+    start = clients.download(start_of(trainer), round_number)
+    update, report = clients.train(
+        start, 0, round_number=round_number, learning_rate=0.05, clip=clip
+    )
+    return update.vector, update.num_within, bound, report
+
+
+def without_dropout(trainer: LocalTrainer) -> None:
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+@pytest.mark.parametrize("per_round", [1, 2, 4])
+def test_a_grouped_update_is_the_sum_of_the_clipped_updates_of_its_groups(per_round: int) -> None:
+    clip = 0.05
+    update, num_within, bound, report = train_groups(per_round=per_round, clip=clip)
+    assert len(bound.before) == per_round
+    total = torch.zeros_like(update, dtype=torch.float64)
+    for before, after in zip(bound.before, bound.after, strict=True):
+        factor = min(1.0, clip / float(before.double().norm()))
+        assert torch.allclose(after.double(), before.double() * factor, rtol=1e-5, atol=1e-12)
+        total += after
+    assert torch.equal(update, total.float())
+    assert float(update.double().norm()) <= per_round * clip
+    assert num_within == sum(float(b.double().norm()) <= clip * (1 - 1e-6) for b in bound.before)
+    assert report.update_norm == pytest.approx(float(update.norm()), rel=1e-6)
+
+
+def test_the_groups_within_the_clip_are_counted() -> None:
+    _, _, bound, _ = train_groups(per_round=4, clip=1e3)
+    norms = sorted(float(before.double().norm()) for before in bound.before)
+    for clip, expected in [(norms[0] / 2, 0), ((norms[1] + norms[2]) / 2, 2), (norms[3] * 2, 4)]:
+        assert train_groups(per_round=4, clip=clip)[1] == expected
+
+
+def test_a_group_trains_alike_whichever_others_are_drawn() -> None:
+    _, _, everyone, _ = train_groups(per_round=4)
+    _, _, some, _ = train_groups(per_round=2)
+    for update in some.before:
+        assert sum(torch.equal(update, other) for other in everyone.before) == 1
+
+
+def test_one_group_moves_the_sum_by_no_more_than_its_clip() -> None:
+    clip = 0.05
+    update, _, _, report = train_groups(per_round=4, clip=clip)
+    for group in range(NUM_GROUPS):
+        absent = [g if i != group else g[:0] for i, g in enumerate(GROUPED)]
+        other = [g if i != group else g + 20 for i, g in enumerate(GROUPED)]
+        without, _, _, fewer = train_groups(per_round=4, clip=clip, groups=absent)
+        replaced, _, _, _ = train_groups(per_round=4, clip=clip, groups=other)
+        assert report.num_examples - fewer.num_examples == len(GROUPED[group])
+        assert 0 < float((update.double() - without.double()).norm()) <= clip
+        assert clip / 10 < float((update.double() - replaced.double()).norm()) <= 2 * clip
+
+
+def test_groups_are_drawn_anew_in_every_round_and_alike_on_a_resume() -> None:
+    drawn = [train_groups(per_round=2, round_number=r)[3].num_examples for r in range(1, 13)]
+    for number in drawn:
+        assert number.bit_count() == 2  # two different groups
+    assert len(set(drawn)) > 2
+    assert [train_groups(per_round=2, round_number=r)[3].num_examples for r in (5, 6)] == drawn[4:6]
+
+
+def test_a_single_group_is_the_whole_client_up_to_its_clip() -> None:
+    part, trainer = np.arange(12), make_trainer(optimiser="sgd")
+    without_dropout(trainer)
+    alone = make_clients(trainer, [part], batch_size=12)
+    start = alone.download(start_of(trainer), 1)
+    whole, _ = alone.train(start, 0, round_number=1, learning_rate=0.05)
+    plain = whole.vector.clone()
+    options: dict[str, Any] = {"groups": [part], "batch_size": 12, "dropout": False}
+    update, num_within, _, report = train_groups(per_round=1, clip=1e3, **options)
+    assert torch.allclose(update, plain, rtol=1e-3, atol=1e-6)  # its batch is in another order
+    assert (num_within, report.num_examples) == (1, 12)
+    clip = float(plain.norm()) / 3
+    clipped, num_within, _, _ = train_groups(per_round=1, clip=clip, **options)
+    assert torch.allclose(clipped, plain / 3, rtol=1e-3, atol=1e-6)
+    assert num_within == 0
+
+
+def test_a_group_that_diverges_leaves_its_client_out() -> None:
+    trainer = make_trainer(optimiser="sgd")
+    clients = make_clients(
+        trainer, [np.arange(15)], groups=Groups(examples=[GROUPED], per_round=4, bound=Bound())
+    )
+    start = clients.download(start_of(trainer), 1)
+    _, report = clients.train(start, 0, round_number=1, learning_rate=1e38, clip=1.0)
+    assert report.failure
+
+
+def test_the_work_of_a_grouped_client_is_that_of_its_groups() -> None:
+    clients = make_clients(
+        make_trainer(),
+        [np.arange(15)],
+        groups=Groups(examples=[GROUPED], per_round=2, bound=Bound()),
+    )
+    assert clients.total_steps(0) == round((1 + 1 + 1 + 2) * 2 / 4)
