@@ -46,22 +46,25 @@ class Direction:
         *,
         rank_by: Tensor | None = None,
         whole: Tensor | None = None,
+        overwrite: bool = False,
     ) -> Sent:
         """Encode a vector (fp32, any device) and decode it at the other end.
 
         ``rank_by`` has the magnitudes that choose in place of the vector's own, ``whole`` marks
         the coordinates that are kept whatever they are. What would arrive unchanged is returned
         as it is, and so is a vector that is not finite, which has no encoding and nobody uses.
+        ``overwrite`` decodes into the vector's own memory, because new memory takes time.
         """
         size = vector.numel()
         kept = None if num_kept == size else num_kept
         num_bytes = payload_size(size, kept, self.codec)
         if (self.codec == "none" and kept is None) or not torch.isfinite(vector).all():
             return Sent(vector, num_bytes, None)
-        values = vector.detach().cpu()
+        values = vector.cpu()
         indices = None if kept is None else _largest(values, kept, rank_by, whole)
         payload = encode(values, codec=self.codec, indices=indices)
-        return Sent(decode(payload, size=size).to(vector.device), len(payload), indices)
+        arrived = decode(payload, size=size, out=values if overwrite else None)
+        return Sent(arrived.to(vector.device), len(payload), indices)
 
 
 def _largest(values: Tensor, kept: int, rank_by: Tensor | None, whole: Tensor | None) -> Tensor:
@@ -202,7 +205,9 @@ class Link:
         whole = _taken(self.upload_whole, start.own)
         held = self.holding.size if self.holding else update.numel()
         num_kept = self._num_up(held, values.numel(), round_number, _count(whole))
-        sent = self.upload_way.send(values, num_kept, whole=whole)
+        sent = self.upload_way.send(
+            values, num_kept, whole=whole, overwrite=not self.error_feedback
+        )
         rest = None
         if self.error_feedback:
             # What the client does not own now waits until it does again.

@@ -22,7 +22,7 @@ class Codec:
     """How 1-D fp32 tensors on the CPU become bytes and back."""
 
     _encode: Callable[[Tensor], Bytes]
-    _decode: Callable[[Bytes, int], Tensor]
+    _decode: Callable[[Bytes, Tensor], None]
     num_bytes: Callable[[int], int]
     """The exact length of the code of so many values."""
 
@@ -38,17 +38,26 @@ class Codec:
             raise ValueError("a value to encode is not finite; leave a diverged update out.")
         return self._encode(values)
 
-    def decode(self, buffer: Buffer, count: int) -> Tensor:
-        """Decode ``count`` values into a new tensor.
+    def decode(self, buffer: Buffer, count: int, out: Tensor | None = None) -> Tensor:
+        """Decode ``count`` values into a new tensor, or into ``out``, which is contiguous.
+
+        New memory costs more than the values in it: a tensor that is at hand halves the time.
 
         Raises:
-            ValueError: when the length is not that of ``count`` values, or one is not finite.
+            ValueError: when the length is not that of ``count`` values, or one is not finite;
+                ``out`` may then hold anything.
         """
         raw: Bytes = np.frombuffer(buffer, dtype=np.uint8)
         expected = self.num_bytes(count)
         if len(raw) != expected:
             raise ValueError(f"{count} values take {expected} bytes here, got {len(raw)}.")
-        return self._decode(raw, count)
+        if out is None:
+            out = torch.from_numpy(np.empty(count, dtype=np.float32))  # numpy asks for large pages
+        check_vector(out)
+        if out.numel() != count:
+            raise ValueError(f"{count} values do not fit a tensor of {out.numel()}.")
+        self._decode(raw, out)
+        return out
 
 
 def check_vector(values: Tensor) -> None:
@@ -67,17 +76,21 @@ def _is_finite(values: Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
-def _finite(values: Tensor) -> Tensor:
+def _check_finite(values: Tensor) -> None:
     if not _is_finite(values):
         raise ValueError("a decoded value or scale is not finite.")
-    return values
 
 
 def _read_floats(raw: Bytes) -> Floats:
     """Copy fp32 numbers out of bytes that may start anywhere in memory."""
     floats = raw.view("<f4").astype(np.float32)
-    _finite(torch.from_numpy(floats))
+    _check_finite(torch.from_numpy(floats))
     return floats
+
+
+def _decode_fp32(raw: Bytes, out: Tensor) -> None:
+    out.numpy()[:] = raw.view("<f4")
+    _check_finite(out)
 
 
 def _cast(dtype: torch.dtype, width: int) -> Codec:
@@ -87,9 +100,9 @@ def _cast(dtype: torch.dtype, width: int) -> Codec:
     def encode(values: Tensor) -> Bytes:
         return values.clamp(-limit, limit).to(dtype).view(torch.uint8).numpy()
 
-    def decode(raw: Bytes, count: int) -> Tensor:
+    def decode(raw: Bytes, out: Tensor) -> None:
         words = torch.from_numpy(raw.view(np.int16).copy())
-        return _finite(words.view(dtype).to(torch.float32))
+        _check_finite(out.copy_(words.view(dtype)))
 
     return Codec(encode, decode, lambda count: width * count)
 
@@ -105,17 +118,15 @@ def _encode_int8(values: Tensor) -> Bytes:
     return np.concatenate([_bytes(scales.numpy()), codes.view(-1)[:count].numpy()])
 
 
-def _decode_int8(raw: Bytes, count: int) -> Tensor:
+def _decode_int8(raw: Bytes, out: Tensor) -> None:
     """Decode to (code / 127) * scale, which gives the largest of a block back without rounding.
 
     That is why coding it again changes nothing; code * (scale / 127) would drift.
     """
-    head = 4 * num_blocks(count)
-    rows = torch.zeros(num_blocks(count), BLOCK)
+    head = 4 * num_blocks(out.numel())
     # -128 is no code of ours; as -127 it cannot overflow.
-    rows.view(-1)[:count] = torch.from_numpy(np.maximum(raw[head:].view(np.int8), -127))
-    rows.div_(127.0).mul_(torch.from_numpy(_read_floats(raw[:head]))[:, None])
-    return rows.view(-1)[:count]
+    np.maximum(raw[head:].view(np.int8), -127, out=out.numpy())
+    nf4.scale_blocks(out.div_(127.0), torch.from_numpy(_read_floats(raw[:head])))
 
 
 def _encode_nf4(values: Tensor) -> Bytes:
@@ -123,9 +134,9 @@ def _encode_nf4(values: Tensor) -> Bytes:
     return np.concatenate([_bytes(scales), codes])
 
 
-def _decode_nf4(raw: Bytes, count: int) -> Tensor:
-    head = 4 * num_blocks(count)
-    return nf4.dequantise(raw[head:], _read_floats(raw[:head]), count)
+def _decode_nf4(raw: Bytes, out: Tensor) -> None:
+    head = 4 * num_blocks(out.numel())
+    nf4.dequantise(raw[head:], _read_floats(raw[:head]), out)
 
 
 def _encode_nf4_double(values: Tensor) -> Bytes:
@@ -136,14 +147,14 @@ def _encode_nf4_double(values: Tensor) -> Bytes:
     return np.concatenate([_bytes(floats), compressed.codes, codes])
 
 
-def _decode_nf4_double(raw: Bytes, count: int) -> Tensor:
-    blocks = num_blocks(count)
+def _decode_nf4_double(raw: Bytes, out: Tensor) -> None:
+    blocks = num_blocks(out.numel())
     head = 4 + 4 * num_blocks(blocks, SCALE_BLOCK)
     floats = _read_floats(raw[:head])
     compressed = CompressedScales(floats[0], floats[1:], raw[head : head + blocks])
     scales = nf4.expand_scales(compressed)
-    _finite(torch.from_numpy(scales))
-    return nf4.dequantise(raw[head + blocks :], scales, count)
+    _check_finite(torch.from_numpy(scales))
+    nf4.dequantise(raw[head + blocks :], scales, out)
 
 
 def _nf4_double_bytes(count: int) -> int:
@@ -158,7 +169,7 @@ def _bytes(floats: Floats) -> Bytes:
 CODECS: dict[str, Codec] = {
     "none": Codec(
         lambda values: _bytes(values.numpy()),
-        lambda raw, count: torch.from_numpy(_read_floats(raw)),
+        _decode_fp32,
         lambda count: 4 * count,
     ),
     "fp16": _cast(torch.float16, 2),

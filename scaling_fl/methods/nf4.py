@@ -62,20 +62,31 @@ def quantise(values: Tensor) -> tuple[Bytes, Floats]:
     return codes, scales.numpy()
 
 
-def dequantise(codes: Bytes, scales: Floats, count: int) -> Tensor:
-    """Decode to ``count`` fp32 values: level times scale, rounded once."""
-    out = np.empty(num_blocks(count) * BLOCK, dtype=np.float32)
-    rows, factors = torch.from_numpy(out).view(-1, BLOCK), torch.from_numpy(scales)[:, None]
-    pairs = out.view(np.uint64)
+def dequantise(codes: Bytes, scales: Floats, out: Tensor) -> None:
+    """Decode as many values as ``out`` (1-D fp32, contiguous) has: level times scale, rounded."""
+    whole = out.numel() // BLOCK * BLOCK
+    pairs = out.numpy()[:whole].view(np.uint64)
     places = np.empty(_CHUNK // 2, dtype=np.intp)
-    for start in range(0, len(codes), _CHUNK // 2):
-        part = codes[start : start + _CHUNK // 2]
-        places[: len(part)] = part
+    rows = out[:whole].view(-1, BLOCK).split(_CHUNK // BLOCK)
+    factors = torch.from_numpy(scales)[:, None].split(_CHUNK // BLOCK)
+    starts = range(0, whole // 2, _CHUNK // 2)
+    for start, values, factor in zip(starts, rows, factors, strict=False):  # scales may have a tail
+        chunk = pairs[start : start + _CHUNK // 2]
+        part = places[: len(chunk)]
+        part[:] = codes[start : start + len(chunk)]
         # Every byte is in the table; the default mode would check that and copy.
-        np.take(_PAIRS, places[: len(part)], out=pairs[start : start + len(part)], mode="clip")
-        chunk = slice(2 * start // BLOCK, (2 * start + _CHUNK) // BLOCK)
-        rows[chunk].mul_(factors[chunk])
-    return torch.from_numpy(out)[:count]
+        _PAIRS.take(part, 0, chunk, "clip")
+        values.mul_(factor[: len(values)])
+    if whole < out.numel():
+        last = torch.from_numpy(_PAIRS[codes[whole // 2 :]].view(np.float32))
+        torch.mul(last[: out.numel() - whole], float(scales[-1]), out=out[whole:])
+
+
+def scale_blocks(values: Tensor, scales: Tensor) -> None:
+    """Multiply each block of values, the last of which may be incomplete, by its scale in place."""
+    whole = values.numel() // BLOCK
+    values[: whole * BLOCK].view(-1, BLOCK).mul_(scales[:whole, None])
+    values[whole * BLOCK :].mul_(scales[whole : whole + 1])
 
 
 def _pack(scaled: Tensor) -> Bytes:

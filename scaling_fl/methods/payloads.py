@@ -93,25 +93,28 @@ def encode(vector: Tensor, *, codec: str = "none", indices: Tensor | None = None
     return b"".join((fields, _CRC.pack(_crc(fields, *body)), *body))
 
 
-def decode(payload: bytes, *, size: int) -> Tensor:
+def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
     """Decode to the dense fp32 vector of ``size`` coordinates, with zeros where none was sent.
 
-    Nothing is allocated before the header agrees with ``size`` and with the payload's length.
+    It goes into ``out``, a contiguous one on the CPU, if given. Nothing is allocated before the
+    header agrees with ``size`` and with the payload's length.
 
     Raises:
-        PayloadError: when the payload is not exactly what ``encode`` makes for this size.
+        PayloadError: when the payload is not exactly what ``encode`` makes for this size; ``out``
+            may then hold anything.
     """
     codec, count = _read_header(payload, size)
     layout = _layout(size, count)
     raw: Bytes = np.frombuffer(payload, dtype=np.uint8)[HEADER_BYTES:]
     try:
-        values = CODECS[codec].decode(raw[layout.num_bytes :], count)
+        dense = out if layout.kind == _DENSE else None
+        values = CODECS[codec].decode(raw[layout.num_bytes :], count, dense)
     except ValueError as error:
         raise PayloadError(f"the payload's values are damaged: {error}") from error
     if layout.kind == _DENSE:
         return values
     indices = _decode_indices(raw[: layout.num_bytes], size, count, layout)
-    vector = torch.zeros(size)
+    vector = torch.zeros(size) if out is None else out.zero_()
     vector[torch.from_numpy(indices)] = values
     return vector
 

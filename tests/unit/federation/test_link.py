@@ -108,6 +108,17 @@ def test_what_is_not_finite_stays_so_and_is_counted(bad: float, codec: str) -> N
     assert num_bytes == trip(link, vector(0), vector(1))[2]
 
 
+@pytest.mark.parametrize("codec", CODEC_NAMES)
+@pytest.mark.parametrize("density", [1.0, 0.25])
+def test_an_update_arrives_in_the_memory_of_the_trained_vector(codec: str, density: float) -> None:
+    link = Link(Direction(), Direction(codec=codec, density=density))
+    state, trained = vector(0), vector(1)
+    expected = link.upload_way.send(trained - state, round(SIZE * density)).vector
+    update = link.upload(trained, link.download(state, 1), 1)
+    assert update.vector is trained
+    assert torch.equal(trained, expected)
+
+
 def test_the_state_is_never_written_to() -> None:
     way = Direction(codec="int8", density=0.5)
     for uploads_state in (False, True):

@@ -262,6 +262,20 @@ def test_a_value_or_scale_that_is_not_finite_is_not_decoded(name: str, pattern: 
         CODECS[name].decode(raw, 130)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", COUNTS)
+def test_memory_at_hand_is_decoded_into(name: str, count: int) -> None:
+    encoded = bytes(CODECS[name].encode(normal(count)))
+    at_hand = torch.full((count,), 7.0)
+    assert CODECS[name].decode(encoded, count, at_hand) is at_hand
+    assert same_bits(at_hand, CODECS[name].decode(encoded, count))
+
+
+def test_memory_of_another_length_is_not_decoded_into() -> None:
+    with pytest.raises(ValueError, match="3 values do not fit a tensor of 4"):
+        CODECS["none"].decode(bytes(12), 3, torch.zeros(4))
+
+
 def test_scales_that_overflow_together_are_not_decoded() -> None:
     raw = struct.pack("<ff", LARGEST, LARGEST) + b"\xff" + bytes(32)
     with pytest.raises(ValueError, match="not finite"):

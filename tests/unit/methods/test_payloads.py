@@ -70,7 +70,11 @@ def test_the_values_kept_arrive_at_their_places(
     vector, indices = normal(size, seed), torch.tensor(chosen, dtype=torch.int64)
     payload = encode(vector, codec=codec, indices=indices)
     assert len(payload) == payload_size(size, len(chosen), codec)
-    assert torch.equal(decode(payload, size=size), expected_dense(vector, indices, codec))
+    expected = expected_dense(vector, indices, codec)
+    assert torch.equal(decode(payload, size=size), expected)
+    at_hand = torch.full((size,), 7.0)
+    assert decode(payload, size=size, out=at_hand) is at_hand
+    assert torch.equal(at_hand, expected)
 
 
 @pytest.mark.parametrize("codec", NAMES)
