@@ -8,8 +8,9 @@ from setting import LEARNING_RATE, SEED, load_model, read_examples, split, token
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.federation.client import Clients, LocalWork, Tier
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.link import Link
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.local_training import LocalTrainer
@@ -83,7 +84,8 @@ class Worker:
             self.trainer,
             self.examples,
             split(self.examples.labels, num_clients),
-            work=work,
+            tiers=[Tier(work=work, link=Link())],
+            tier_of=[0] * num_clients,
             pad_token_id=self._pad_token_id,
             seed=SEED,
         )
