@@ -52,7 +52,7 @@ def load_start(
         assert job is not None
         digest = _digest_of_begun(job)
         if not digest:
-            saved = open_saved(config.init_from, lambda text: None)
+            saved = open_saved(config.init_from, lambda text: None, option=_KEY)
             vector = _fitting(saved, trainer.layout, meaning)
             digest = hashlib.sha256(vector.numpy().tobytes()).hexdigest()
             vector = vector.to(trainer.vector.device)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -18,7 +19,15 @@ from scaling_fl.config import Config
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models import load_tokenizer
 from scaling_fl.reporting.evaluation import class_table, metrics_text
-from scaling_fl.saved import Saved, SavedError, evaluate_vector, open_saved, restore, settings_of
+from scaling_fl.saved import (
+    Saved,
+    SavedError,
+    evaluate_vector,
+    open_saved,
+    received_by_tier,
+    restore,
+    settings_of,
+)
 from scaling_fl.saved_commands import run_command, stage
 
 
@@ -35,6 +44,7 @@ class Request:
     max_test_examples: int | None = None
     device: str | None = None
     per_class: bool = False
+    tiers: bool = False
     json: bool = False
 
 
@@ -51,8 +61,12 @@ class Evaluation:
 
     @property
     def overall(self) -> dict[str, float]:
-        """The metrics that are not about one class."""
-        return {name: value for name, value in self.metrics.items() if name.count(".") == 1}
+        """The metrics that are not about one class; those of a tier are named by their end."""
+        return {
+            name: value
+            for name, value in self.metrics.items()
+            if re.sub(r"\.tier\d+$", "", name).count(".") == 1
+        }
 
 
 def main(options: Mapping[str, Any]) -> int:
@@ -85,14 +99,21 @@ def evaluate(request: Request) -> Evaluation:
     stage(f"loading model {config.model}")
     trainer = restore(saved, config, tokenizer, device)
     stage(f"evaluating {len(examples)} examples")
-    metrics = evaluate_vector(
-        trainer,
-        saved.checkpoint.vector,
-        examples,
-        saved.label_names,
-        batch_size=config.val_batch_size,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    vectors = {"": saved.checkpoint.vector}
+    if request.tiers:
+        received = received_by_tier(saved)
+        vectors |= {f".tier{tier}": vector for tier, vector in enumerate(received)}
+    metrics: dict[str, float] = {}
+    for suffix, vector in vectors.items():
+        found = evaluate_vector(
+            trainer,
+            vector,
+            examples,
+            saved.label_names,
+            batch_size=config.val_batch_size,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        metrics |= {f"{name}{suffix}": value for name, value in found.items()}
     num_examples = np.bincount(examples.labels, minlength=len(saved.label_names)).tolist()
     return Evaluation(
         saved=saved, config=config, device=device, metrics=metrics, num_examples=num_examples

@@ -24,6 +24,7 @@ from scaling_fl.learning.export import merge_adapter, save_adapter, save_classif
 from scaling_fl.learning.models import NICKNAMES, load_tokenizer
 from scaling_fl.learning.packaged import minilm_folder
 from scaling_fl.methods.averaging import average
+from scaling_fl.methods.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage_base import remove_if_abandoned
 from scaling_fl.runtime.storage_errors import explain
@@ -133,11 +134,11 @@ def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | No
     """
     if codec is None:
         return Mean(vector=average(vectors, weights), payload_bytes=None)
-    link = Direction(codec=codec)
-    vector = average((link.send(vector, 1)[0] for vector in vectors), weights)
+    way, size = Direction(codec=codec), vectors[0].numel()
+    vector = average((way.send(vector, size).vector for vector in vectors), weights)
     if len(vectors) > 1:
-        vector, _ = link.send(vector, 1)
-    return Mean(vector=vector, payload_bytes=link.num_bytes(vector.numel(), 1))
+        vector = way.send(vector, size).vector
+    return Mean(vector=vector, payload_bytes=payload_size(size, None, codec))
 
 
 def _base_model(config: Config) -> str:
@@ -169,7 +170,7 @@ def _closing_text(request: Request, states: Sequence[Saved], config: Config, mea
     source = states[0].where if len(states) == 1 else f"the mean of {len(states)} checkpoints"
     lines = [f"wrote {request.out}: {kind} for {config.model}, from {source}"]
     if mean.payload_bytes is not None:
-        plain = Direction().num_bytes(mean.vector.numel(), 1)
+        plain = payload_size(mean.vector.numel(), None, "none")
         lines.append(
             f"{request.quantize} payload of each checkpoint: {mean.payload_bytes:,} bytes "
             f"({plain:,} in fp32)"

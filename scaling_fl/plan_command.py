@@ -1,6 +1,5 @@
-"""The command that predicts: the training command's settings -> what they will cost."""
+"""The command that plans reads the settings of the training command, and trains nothing."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,14 @@ from typing import Any
 from scaling_fl.config import Config, ConfigurationError, read_config
 from scaling_fl.environment import load_environment
 from scaling_fl.experiment import Refused, RunObserver, keep_names_as_typed, make_settings
-from scaling_fl.reporting.plan import render
 from scaling_fl.runtime.secret_manager import SecretUnavailable
 
 
-def main(script: str, doc: str | None, argv: list[str]) -> int:
-    """Run the command line; returns the exit code."""
-    as_json = "--json" in argv
-    argv = [argument for argument in argv if argument != "--json"]
+def read_settings(script: str, doc: str | None, argv: list[str]) -> Config | None:
+    """Read a command line as the training command does; None when it asked for something else.
+
+    Exits with 2, and every problem on standard error, when the settings cannot be run.
+    """
     root = Path(script).resolve().parent.parent
     try:
         load_environment(root)
@@ -23,19 +22,20 @@ def main(script: str, doc: str | None, argv: list[str]) -> int:
         raise Refused(f"Error: {error}") from None
     experiment = make_settings(root, doc)
     experiment.observers.append(RunObserver())  # Sacred warns of a run without any
+    found: list[Config] = []
 
     @experiment.config_hook
     def check(config: dict[str, Any], command_name: str, logger: object) -> dict[str, Any]:
         if command_name == "plan":
-            _checked(config)
+            found.append(_checked(config))
         return {}
 
     @experiment.main
-    def plan(_config: dict[str, Any]) -> None:
-        _print_prediction(_checked(_config), as_json=as_json)
+    def plan() -> None:
+        """The work is left to the caller."""
 
     experiment.run_commandline(keep_names_as_typed(argv))
-    return 0
+    return found[0] if found else None
 
 
 def _checked(settings: dict[str, Any]) -> Config:
@@ -44,18 +44,3 @@ def _checked(settings: dict[str, Any]) -> Config:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-
-
-def _print_prediction(config: Config, *, as_json: bool) -> None:
-    # Takes seconds to import, which a wrong setting is spared.
-    from scaling_fl.build import USER_ERRORS
-    from scaling_fl.planning import predict
-
-    def note(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    try:
-        prediction = predict(config, note).to_json()
-    except USER_ERRORS as error:
-        raise Refused(f"Error: {error}") from None
-    print(json.dumps(prediction) if as_json else render(prediction))

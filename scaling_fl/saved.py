@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scaling_fl.build_clients import make_link
 from scaling_fl.build_model import load_model
 from scaling_fl.config import Config, read_single_settings
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.turns import MASK
 from scaling_fl.learning.adapters import frozen_digest
 from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.tokenised import TokenisedExamples
@@ -59,8 +61,8 @@ class Saved:
         return None if threads is None else int(threads)
 
 
-def open_saved(place: str, note: Note) -> Saved:
-    """Load the checkpoint at a folder or address.
+def open_saved(place: str, note: Note, *, option: str = "CHECKPOINT") -> Saved:
+    """Load the checkpoint at a folder or address, which was given as ``option``.
 
     ``place`` is that of one checkpoint (``round-000012``), or of a job's checkpoints or a tracked
     run, of which the newest whole one is taken.
@@ -70,13 +72,13 @@ def open_saved(place: str, note: Note) -> Saved:
         CheckpointError, CheckpointMismatch, StorageError: it cannot be loaded.
     """
     with explained(f"read {place}"):
-        folder, number = _locate(place)
+        folder, number = _locate(place, option)
     storage = open_storage(folder)
     checkpoint = Checkpoints(storage, None, note).load(number)
     return Saved(f"{storage.url}/round-{checkpoint.round:06d}", checkpoint)
 
 
-def _locate(place: str) -> tuple[str, int | None]:
+def _locate(place: str, option: str) -> tuple[str, int | None]:
     """Tell which folder of checkpoints a place means, and which round (None: the newest)."""
     place = place.removeprefix("file://")
     if not place.endswith("://"):
@@ -87,7 +89,7 @@ def _locate(place: str) -> tuple[str, int | None]:
         is_missing_round = _ROUND.fullmatch(path.name) and path.parent.is_dir()
         if not path.is_dir() and not is_missing_round:
             raise SavedError(
-                f"CHECKPOINT must be a folder that exists or an address such as "
+                f"{option} must be a folder that exists or an address such as "
                 f"s3://bucket/job, got {place}; check the path."
             )
         if (path / "run.json").is_file():
@@ -191,6 +193,23 @@ def _verified_model(saved: Saved, config: Config, tokenizer: Any) -> nn.Module:
             "model with --model."
         )
     return model
+
+
+def received_by_tier(saved: Saved) -> list[Tensor]:
+    """Send a state to each tier of its run as the next round would; returns what they receive.
+
+    Raises:
+        SavedError: the run has no tiers.
+    """
+    config = read_single_settings(saved.checkpoint.config)
+    if not config.tiers:
+        raise SavedError(f"{saved.where} is of a run without tiers; leave --tiers out.")
+    found = saved.checkpoint
+    mask_by = found.optimiser.get(f"memory.{MASK}")
+    links = (make_link(settings, config, found.layout) for settings in config.by_tier())
+    return [
+        link.download(found.vector, found.round + 1, mask_by=mask_by).received for link in links
+    ]
 
 
 def evaluate_vector(

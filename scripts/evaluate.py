@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="where the base model is now; its weights must be those of the run",
     )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
+    add("--tiers", action="store_true", help="what each tier of clients would receive, too")
     add("--json", action="store_true", help="write one JSON object, and nothing else")
     return parser
 
