@@ -39,6 +39,8 @@ class Budget:
     """Standard deviation of the noise on the number of updates within an adaptive clip."""
     num_units: int
     """The expected number of clients, or of their groups, whose updates are summed in a round."""
+    largest_clip: float
+    """What an adaptive clip must not exceed, or a sum could overflow."""
     noise_key: str
     num_rounds: int
     epsilon: Callable[[int], float] | None
@@ -68,6 +70,7 @@ class Budget:
             seed=seed,
             by_group=by_group,
             quantile=quantile,
+            largest_clip=self.largest_clip,
         )
 
 
@@ -105,6 +108,7 @@ def make_budget(
         total_noise=noise,
         clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
+        largest_clip=_largest_clip(config, num_clients, num_units),
         noise_key=_noise_key() if noise and with_secret else "",
         num_rounds=num_rounds,
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
@@ -202,12 +206,13 @@ def _check_noise(
             f"privacy.clip times the noise multiplier, for each client of a round, must be at most "
             f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
         )
-    most = clip * num_clients * config.privacy.groups_per_client / num_units
-    if config.sampling == "poisson" and most > LIMIT:
+    largest = _largest_clip(config, num_clients, num_units)
+    if clip > largest:
         raise SetupError(
             f"privacy.clip times num_clients, for each client that a round expects, must be at "
-            f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got {most:g}; "
-            "lower privacy.clip."
+            f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got "
+            f"{clip / largest * LIMIT:g}; lower privacy.clip."
+        )
         )
     if 0 < noise < LEAST_NOISE:
         raise SetupError(
@@ -220,6 +225,13 @@ def _check_noise(
             f"would count as private, got {config.privacy.delta:g} with {num_clients} clients; "
             "lower it."
         )
+
+
+def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
+    """Compute the clip with which a sum over everybody, if they are all drawn, still fits."""
+    if config.sampling != "poisson":
+        return math.inf
+    return LIMIT * num_units / (num_clients * config.privacy.groups_per_client)
 
 
 def _noise_key() -> str:

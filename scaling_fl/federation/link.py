@@ -232,7 +232,7 @@ class Link:
 def _taken(vector: Tensor | None, indices: Tensor | None) -> Tensor:
     if vector is None or indices is None:
         return vector  # type: ignore[return-value]  # None stays None
-    return vector[indices]
+    return vector[indices.to(vector.device)]  # marks of what is sent whole are on the CPU
 
 
 def _placed(values: Tensor, indices: Tensor | None, size: int) -> Tensor:

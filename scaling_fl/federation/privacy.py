@@ -1,5 +1,6 @@
 """Differential privacy of a round: clip what arrives, add noise to the sum, adapt the clip."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,8 @@ class Privacy:
     seed: int
     by_group: bool = False
     quantile: Quantile | None = None
+    largest_clip: float = math.inf
+    """What an adaptive clip must not exceed, or a sum could overflow."""
 
     @property
     def is_noisy(self) -> bool:
@@ -83,7 +86,7 @@ class Privacy:
             round_number=state.round + 1,
         )
         now = AdaptiveClip(self.clip_of(state), self.quantile.target, self.quantile.learning_rate)
-        clip = now.after(fraction).clip
-        if self.is_noisy:  # more noise than that no sum can hold
-            clip = min(clip, LARGEST_STD / (self.noise_multiplier * self.share))
+        clip = min(now.after(fraction).clip, self.largest_clip)
+        if self.is_noisy:  # more noise than that no sum can hold, rounding included
+            clip = min(clip, LARGEST_STD * (1.0 - 1e-9) / (self.noise_multiplier * self.share))
         state.memory[CLIP] = torch.tensor(clip, dtype=torch.float64, device=state.vector.device)

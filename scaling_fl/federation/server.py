@@ -161,7 +161,9 @@ class Server:
             )
         if len(usable) == len(clients):
             return 1.0
-        return math.fsum(shares[report.client] for report in usable)
+        # With privacy, the shares of a cohort need not add up to 1.
+        sent, asked = (math.fsum(shares[r.client] for r in some) for some in (usable, clients))
+        return sent / asked
 
 
 def _drift(
