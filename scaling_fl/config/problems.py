@@ -105,6 +105,8 @@ def _remedy(path: str, value: Any, rule: str, field: FieldInfo) -> str:
         return f"use {path}={near[0]}"
     if rule.endswith("credentials"):
         return "keep them in the environment or in .env"
+    if "]." in path:  # a setting of a tier, whose default is that of all clients
+        return "give such a value or leave it out"
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     if isinstance(default, BaseModel):
         return f"give its settings, such as {path}.{next(iter(type(default).model_fields))}"

@@ -2,21 +2,33 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from scaling_fl.config.no_effect import NO_EFFECT, value_at
 from scaling_fl.config.problems import Problem
 from scaling_fl.config.schema import Config
 
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
+TIERED = ("tiers", "download", "upload", "num_local_steps")
+"""Settings, or their sections, that a tier may have its own of."""
 
 
 def _settings_without_effect(config: Config, bad: set[str]) -> Iterator[Problem]:
     for path, other, works, rule, remedy in NO_EFFECT:
         if _touches(bad, (path, other)) or works(config):
             continue
+        if "tiers" in bad and other.split(".")[0] in TIERED:
+            continue  # a tier that is not known may be what the setting works for
         value = value_at(config, path)
         if value != value_at(Config(), path):
-            yield Problem(path, rule, f"{value!r} with {other}={value_at(config, other)}", remedy)
+            yield Problem(path, rule, f"{value!r} with {other}={_given(config, other)}", remedy)
+
+
+def _given(config: Config, path: str) -> Any:
+    """Return a setting as it was given: of tiers, only what differs between them."""
+    if path == "tiers":
+        return [tier.model_dump(exclude_defaults=True) for tier in config.tiers]
+    return value_at(config, path)
 
 
 def _data_paths(config: Config, bad: set[str]) -> Iterator[Problem]:
@@ -106,13 +118,14 @@ def _broken_privacy(config: Config, bad: set[str]) -> Iterator[Problem]:
 
 def _broken_groups(config: Config) -> Iterator[Problem]:
     privacy = config.privacy
-    if any(tier.upload.is_lossy for tier in config.by_tier()):
+    lossy = [tier.upload for tier in config.by_tier() if tier.upload.is_lossy]
+    if lossy:
         yield Problem(
-            "upload",
+            "upload" if config.upload.is_lossy else "tiers[].upload",
             "must be exact with privacy.unit=group, because a client's sum of bounded updates that"
             " is changed after it is no longer bounded group by group",
-            f"codec {config.upload.codec!r}, density {config.upload.density}",
-            "drop what is set of upload.*, or protect clients (privacy.unit=client)",
+            str(lossy[0].model_dump(exclude_defaults=True)),
+            "drop what is set of it, or protect clients (privacy.unit=client)",
         )
     if config.client_freeze or any(tier.rank is not None for tier in config.tiers):
         yield Problem(

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -29,18 +29,30 @@ def _section(
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             section = values.get(name, {})
             yield ""
-            yield _styled(f"  {name}:", _BOLD, colour) + _styled(
+            yield _styled(f"  {' ' * indent}{name}:", _BOLD, colour) + _styled(
                 f"  {field.description}", _DIM, colour
             )
             if isinstance(section, Mapping):
-                yield from _section(inner, section, indent=2, colour=colour, width=width)
+                yield from _section(inner, section, indent=indent + 2, colour=colour, width=width)
             else:
                 yield f"*   {_shown(section)}"
         else:
             value = values.get(name, field.default)
             yield from _setting(name, value, field, indent=indent, colour=colour, width=width)
+            if (listed := _listed_section(field)) and isinstance(value, list | tuple):
+                for place, item in enumerate(value) if value else [("", {})]:
+                    yield ""
+                    yield _styled(f"  {name}[{place}]:", _BOLD, colour)
+                    if isinstance(item, Mapping):
+                        yield from _section(listed, item, indent=2, colour=colour, width=width)
     for name in sorted(set(values) - set(schema.model_fields)):
         yield f"* {' ' * indent}{name} = {_shown(values[name])}  (unknown)"
+
+
+def _listed_section(field: FieldInfo) -> type[BaseModel] | None:
+    """Return what a list of sections, which is annotated as tuple[section, ...], is made of."""
+    first = (*get_args(field.annotation), None)[0]
+    return first if isinstance(first, type) and issubclass(first, BaseModel) else None
 
 
 def _setting(

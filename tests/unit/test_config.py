@@ -221,6 +221,26 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "download": {"evaluate": True, "density": 0.5},
         "tiers": [{}, {"download": {"density": 0.25}}],
     },
+    ("download.codec", "tiers"): {
+        "download": {"codec": "nf4"},
+        "tiers": [{"download": {"codec": "fp16"}}, {"download": {"codec": "int8"}}],
+    },
+    ("download.density", "tiers"): {
+        "download": {"density": 0.5},
+        "tiers": [{"download": {"density": 0.25}}, {"download": {"density": 1.0}}],
+    },
+    ("upload.codec", "tiers"): {
+        "upload": {"codec": "nf4"},
+        "tiers": [{"upload": {"codec": "fp16"}}, {"upload": {"codec": "none"}}],
+    },
+    ("upload.density", "tiers"): {
+        "upload": {"density": 0.5},
+        "tiers": [{"upload": {"density": 0.25}}, {"upload": {"density": 1.0}}],
+    },
+    ("num_local_steps", "tiers"): {
+        "num_local_steps": 7,
+        "tiers": [{"num_local_steps": 1}, {"num_local_steps": 2}],
+    },
     ("privacy.target_quantile", "privacy.clip"): {"privacy": {"target_quantile": 0.5}},
     ("privacy.unit", "privacy.clip"): {"privacy": {"unit": "group"}},
     ("privacy.clip_noise", "privacy.noise_multiplier"): {
@@ -449,3 +469,268 @@ def test_privacy_needs_clients_that_count_alike() -> None:
     problem = only_problem({"privacy": {"clip": 1.0}})
     assert problem.startswith("weighting must be uniform with privacy.clip")
     assert "got 'examples' with privacy.clip=1.0" in problem
+
+
+# Tiers
+
+
+LORA = {"adapter": {"kind": "lora", "rank": 8}}
+PRIVATE = {"weighting": "uniform", "num_clients": 4}
+GROUPS = {"clip": 1.0, "unit": "group", "groups_per_client": 4}
+
+
+def with_tiers(*tiers: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    return {**LORA, "num_clients": 4, **settings, "tiers": list(tiers)}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "problem"),
+    [
+        (
+            with_tiers({"rank": 4}),
+            "tiers must be two or more, got 1; set the same for all clients instead.",
+        ),
+        (
+            with_tiers({"rank": 4}, {}, adapter={"kind": "head"}),
+            "tiers[].rank must be left alone unless adapter.kind is lora or dora, got [4] with "
+            "adapter.kind=head; set adapter.kind=lora or dora, or drop the ranks.",
+        ),
+        (
+            with_tiers({"rank": 4}, {"rank": 16}),
+            "tiers[].rank must be at most adapter.rank, the rank of the global adapter, got 16 "
+            "with adapter.rank=8; raise adapter.rank or lower the tier's.",
+        ),
+        (
+            with_tiers({"rank": 4, "share": 0.5}, {}),
+            "tiers[].share must be given for every tier or for none, got it for 1 of 2; give it "
+            "for all.",
+        ),
+        (
+            with_tiers({"rank": 4, "share": 0.5}, {"share": 0.4}),
+            "tiers[].share must add up to 1, got 0.9; correct the shares.",
+        ),
+        (
+            with_tiers(
+                {"rank": 4, "share": 0.5, "clients": [0, 1]}, {"share": 0.5, "clients": [2, 3]}
+            ),
+            "tiers[].share must be left alone when tiers list their clients, got [0.5, 0.5]; give "
+            "one of the two.",
+        ),
+        (
+            with_tiers({"rank": 4, "clients": [0, 1]}, {"clients": [1, 2, 3]}),
+            "tiers[].clients must name each client from 0 to 3 once, got [[0, 1], [1, 2, 3]]; "
+            "correct the lists or num_clients.",
+        ),
+        (
+            with_tiers({"rank": 4, "clients": [0, 1]}, {"clients": [3]}),
+            "tiers[].clients must name each client from 0 to 3 once, got [[0, 1], [3]]; correct "
+            "the lists or num_clients.",
+        ),
+        (
+            {"num_clients": 4, "clients": [1, 4]},
+            "clients must name different clients from 0 to 3, got [1, 4]; correct the list or "
+            "raise num_clients.",
+        ),
+        (
+            {"num_clients": 4, "cohorts": [[0, 1], [2, 2]]},
+            "cohorts must name different clients from 0 to 3, got [2, 2]; correct the list or "
+            "raise num_clients.",
+        ),
+        (
+            PRIVATE
+            | {
+                "merge": {"divide_by": "senders"},
+                "upload": {"density": 0.5},
+                "privacy": {"clip": 1.0},
+            },
+            "merge.divide_by must be all with privacy.clip, because who sent a coordinate depends "
+            "on the data, got 'senders' with privacy.clip=1.0; drop merge.divide_by or "
+            "privacy.clip.",
+        ),
+        (
+            PRIVATE
+            | {
+                "upload": {"error_feedback": True, "codec": "nf4"},
+                "privacy": {"clip": 1.0, "noise_multiplier": 1.0},
+            },
+            "upload.error_feedback must be False with noise, whose accounting holds for clients "
+            "that keep nothing between the rounds they are sampled for, got True with "
+            "privacy.clip=1.0; drop upload.error_feedback or the noise.",
+        ),
+        (
+            PRIVATE | {"cohorts": [[0, 1], [2]], "privacy": {"clip": 1.0}},
+            "cohorts must have the same number of clients in every round with privacy.clip, whose "
+            "divisor is fixed, got [[0, 1], [2]] with privacy.clip=1.0; list as many clients for "
+            "each round.",
+        ),
+        (
+            PRIVATE | {"upload": {"codec": "nf4"}, "privacy": GROUPS},
+            "upload must be exact with privacy.unit=group, because a client's sum of bounded "
+            "updates that is changed after it is no longer bounded group by group, got "
+            "{'codec': 'nf4'}; drop what is set of it, or protect clients (privacy.unit=client).",
+        ),
+        (
+            with_tiers({"upload": {"density": 0.5}}, {}, weighting="uniform", privacy=GROUPS),
+            "tiers[].upload must be exact with privacy.unit=group, because a client's sum of "
+            "bounded updates that is changed after it is no longer bounded group by group, got "
+            "{'density': 0.5}; drop what is set of it, or protect clients (privacy.unit=client).",
+        ),
+        (
+            PRIVATE | {"download": {"density": 0.5}, "client_freeze": True, "privacy": GROUPS},
+            "client_freeze must be left alone with privacy.unit=group, because groups are bounded "
+            "before coordinates are left out, got True; drop it or protect clients "
+            "(privacy.unit=client).",
+        ),
+        (
+            with_tiers({"rank": 4}, {}, weighting="uniform", privacy=GROUPS),
+            "tiers must be left alone with privacy.unit=group, because groups are bounded before "
+            "coordinates are left out, got a rank; drop it or protect clients "
+            "(privacy.unit=client).",
+        ),
+        (
+            PRIVATE | {"privacy": GROUPS | {"groups_per_round": 5}},
+            "privacy.groups_per_round must not exceed privacy.groups_per_client, got 5 of 4; "
+            "lower it or raise privacy.groups_per_client.",
+        ),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_a_rule_between_settings_is_told_in_one_sentence(
+    mapping: dict[str, Any], problem: str
+) -> None:
+    assert only_problem(mapping) == problem
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        with_tiers({"rank": 1}, {"rank": 4}, {}),
+        with_tiers({"rank": 8}, {"download": {"density": 0.5}}),
+        with_tiers({"share": 1 / 3}, {"share": 2 / 3, "rank": 2}),
+        with_tiers({"clients": [3, 0]}, {"clients": [1, 2], "num_local_steps": 3}),
+        with_tiers({"rank": 2}, {}, tier_ranks="largest", merge={"divide_by": "senders"}),
+        with_tiers(
+            {"upload": {"density": 0.5}},
+            {"upload": {"codec": "nf4"}},
+            upload={"error_feedback": True},
+        ),
+        with_tiers({"download": {"density": 0.5}}, {}, client_freeze=True, server_freeze=True),
+        with_tiers({"num_local_steps": 5}, {}, num_local_steps=1, momentum=0.9),
+        with_tiers({"num_local_steps": 5}, {}, num_local_epochs=3, prox_mu=0.1),
+        PRIVATE | {"privacy": GROUPS | {"groups_per_round": 4, "noise_multiplier": 1.0}},
+        PRIVATE | {"sampling": "poisson", "clients_per_round": 2},
+        PRIVATE | {"privacy": {"clip": 1.0, "target_quantile": 0.5, "clip_learning_rate": 0.3}},
+        PRIVATE | {"cohorts": [[0, 1], [2, 3]], "privacy": {"clip": 1.0}},
+    ],
+    ids=str,
+)
+def test_tiers_cohorts_and_groups_that_add_up_are_accepted(mapping: dict[str, Any]) -> None:
+    assert problems({**PACKAGED, **mapping}) == []
+
+
+@pytest.mark.parametrize(
+    ("tier", "expected"),
+    [
+        (
+            {"download": {"density": 1.5}},
+            "tiers[1].download.density must be at most 1, got 1.5; give such a value or leave it "
+            "out.",
+        ),
+        (
+            {"upload": {"codec": "nf5"}},
+            "tiers[1].upload.codec must be one of none, fp16, bf16, int8, nf4, nf4_double or None, "
+            "got 'nf5'; use tiers[1].upload.codec=nf4.",
+        ),
+        (
+            {"rank": 0},
+            "tiers[1].rank must be at least 1, got 0; give such a value or leave it out.",
+        ),
+        (
+            {"clients": [0, -1]},
+            "tiers[1].clients[1] must be at least 0, got -1; give such a value or leave it out.",
+        ),
+        (
+            {"share": "half"},
+            "tiers[1].share must be a number or None, got 'half'; give such a value or leave it "
+            "out.",
+        ),
+        (
+            {"download": {"densty": 0.5}},
+            "tiers[1].download.densty must be a known setting, got 0.5; use "
+            "tiers[].download.density.",
+        ),
+        (
+            {"ranks": 4},
+            "tiers[1].ranks must be a known setting, got 4; use tiers[].rank.",
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_of_a_tier_is_told_with_its_place(
+    tier: dict[str, Any], expected: str
+) -> None:
+    found = problems({**PACKAGED, **with_tiers({}, tier)})
+    assert found == [expected]
+
+
+def test_a_wrong_tier_does_not_make_what_needs_it_wrong() -> None:
+    mapping = with_tiers(
+        {}, {"rank": 0, "download": {"density": 0.5}, "upload": {"density": 0.5}},
+        client_freeze=True, server_freeze=True, merge={"divide_by": "senders"},
+        upload={"error_feedback": True},
+    )  # fmt: skip
+    assert only_problem(mapping).startswith("tiers[1].rank must")
+
+
+def test_a_tier_has_the_settings_of_all_clients_but_for_its_own() -> None:
+    config = read_config({
+        **PACKAGED,
+        **with_tiers(
+            {"rank": 2, "download": {"density": 0.5}, "num_local_steps": 9},
+            {"upload": {"codec": "nf4"}},
+            download={"codec": "fp16", "density": 0.75, "density_decay": 0.9},
+            upload={"density": 0.25},
+        ),
+    })  # fmt: skip
+    small, other = config.by_tier()
+    assert (small.adapter.rank, other.adapter.rank, config.adapter.rank) == (2, 8, 8)
+    assert (small.num_local_steps, other.num_local_steps) == (9, None)
+    assert (small.download.codec, small.download.density) == ("fp16", 0.5)
+    assert (other.download.codec, other.download.density) == ("fp16", 0.75)
+    assert small.download.density_decay == other.download.density_decay == 0.9
+    assert (small.upload.codec, small.upload.density) == ("none", 0.25)
+    assert (other.upload.codec, other.upload.density) == ("nf4", 0.25)
+    plain = read_config(PACKAGED)
+    assert plain.by_tier() == [plain]
+
+
+def test_tiers_are_part_of_the_identity() -> None:
+    base = {**PACKAGED, **with_tiers({"rank": 2}, {})}
+    changed = {**PACKAGED, **with_tiers({"rank": 4}, {})}
+    assert read_config(base).identity() != read_config(changed).identity()
+    assert read_config(read_config(base).model_dump(mode="json")) == read_config(base)
+
+
+def test_print_config_shows_every_tier_and_what_a_tier_may_have() -> None:
+    tiers = [{"rank": 4}, {"download": {"density": 0.5}}]
+    lines = describe({**defaults(), "tiers": tiers}, colour=False).splitlines()
+    first, second = (lines.index(f"  tiers[{place}]:") for place in (0, 1))
+    end = next(place for place, line in enumerate(lines) if line.startswith("  tier_ranks"))
+    marked = [line.split("=")[0].split() for line in lines[first:second] if line[0:1] == "*"]
+    assert marked == [["*", "rank"]]
+    assert [line.split("=")[0].split() for line in lines[second:end] if line[0:1] == "*"] == [
+        ["*", "density"]
+    ]
+    without = describe(defaults(), colour=False)
+    assert "  tiers[]:" in without
+    assert "Rank that its clients hold of the adapter's." in without
+    assert describe({**defaults(), "tiers": [5]}, colour=False)
+    assert describe({**defaults(), "tiers": "no"}, colour=False)
+
+
+def test_a_cohort_counts_the_most_that_are_listed() -> None:
+    config = read_config({**PACKAGED, "num_clients": 5, "cohorts": [[0], [1, 2, 3]]})
+    assert (config.cohort_size(5), config.listed_cohorts) == (3, ((0,), (1, 2, 3)))
+    one = read_config({**PACKAGED, "num_clients": 5, "clients": [4, 2]})
+    assert (one.cohort_size(5), one.listed_cohorts) == (2, ((4, 2),))
+    assert read_config(PACKAGED).listed_cohorts == ()

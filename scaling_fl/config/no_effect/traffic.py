@@ -14,11 +14,33 @@ def _decays_in_time(direction: str) -> Callable[[Config], bool]:
     return lambda config: bool(value_at(config, f"{direction}.decay_every") < config.num_rounds)
 
 
+def _some_tier_leaves(path: str) -> Callable[[Config], bool]:
+    return lambda config: (
+        not config.tiers or any(value_at(tier, path) is None for tier in config.tiers)
+    )
+
+
 def _is_sparse(direction: str) -> Callable[[Config], bool]:
     return lambda config: any(getattr(c, direction).is_sparse for c in config.by_tier())
 
 
 TRAFFIC = (
+    *(
+        NoEffect(
+            path,
+            "tiers",
+            _some_tier_leaves(path),
+            "must be left alone when every tier has its own",
+            f"drop {path} or that of a tier",
+        )
+        for path in (
+            "download.codec",
+            "download.density",
+            "upload.codec",
+            "upload.density",
+            "num_local_steps",
+        )
+    ),
     *(
         NoEffect(
             f"adapter.{name}",

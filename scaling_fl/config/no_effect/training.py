@@ -1,6 +1,12 @@
 """Settings of training, sampling and data that would do nothing."""
 
 from scaling_fl.config.no_effect.rule import NoEffect
+from scaling_fl.config.schema import Config
+
+
+def _takes_several_steps(config: Config) -> bool:
+    return any(tier.num_local_steps != 1 for tier in config.by_tier())
+
 
 TRAINING = (
     NoEffect(
@@ -13,21 +19,21 @@ TRAINING = (
     NoEffect(
         "momentum",
         "num_local_steps",
-        lambda c: c.num_local_steps != 1 or c.optimiser != "sgd",
+        lambda c: _takes_several_steps(c) or c.optimiser != "sgd",
         "must be 0 when a client takes a single step, which it cannot change",
         "raise num_local_steps or leave momentum at 0",
     ),
     NoEffect(
         "prox_mu",
         "num_local_steps",
-        lambda c: c.num_local_steps != 1,
+        _takes_several_steps,
         "must be 0 when a client takes a single step, which it cannot change",
         "raise num_local_steps or leave prox_mu at 0",
     ),
     NoEffect(
         "num_local_epochs",
         "num_local_steps",
-        lambda c: c.num_local_steps is None,
+        lambda c: any(tier.num_local_steps is None for tier in c.by_tier()),
         "must be left alone when num_local_steps is set",
         "give one of the two",
     ),
