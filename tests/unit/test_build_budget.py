@@ -1,15 +1,22 @@
 """The privacy budget: what is asked for is what the accountant says before the first round."""
 
+import math
 from typing import Any
 
 import pytest
 
-from scaling_fl.build_budget import NOISE_KEY, Budget, check_same_noise, make_budget
+from scaling_fl.build_budget import (
+    NOISE_KEY,
+    Budget,
+    check_same_noise,
+    make_budget,
+    sampling_of,
+)
 from scaling_fl.build_data import SetupError
-from scaling_fl.config import read_config
+from scaling_fl.config import Config, read_config
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.methods.privacy_accounting import epsilon
-from scaling_fl.methods.privacy_sampling import Everyone, FixedSize
+from scaling_fl.methods.privacy_sampling import Everyone, FixedSize, Nested, Poisson, Sampling
 from tests.unit.federation.worker_threads import on_workers
 
 
@@ -155,3 +162,142 @@ def test_the_terms_tell_apart_what_would_make_another_guarantee() -> None:
     assert fewer
     found.append(fewer.terms)
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
+
+
+# Ways of sampling, adaptive clips, groups
+
+
+def private_config(num_clients: int = 20, **settings: Any) -> Config:
+    return read_config(
+        {
+            "task_name": "20newsgroups",
+            "num_clients": num_clients,
+            "num_rounds": 5,
+            "weighting": "uniform",
+            **settings,
+            "privacy": {"clip": 1.0, **settings.get("privacy", {})},
+        }
+    )
+
+
+def build_budget(num_clients: int = 20, **settings: Any) -> Budget:
+    budget = make_budget(private_config(num_clients, **settings), num_clients, lambda note: None)
+    assert budget
+    return budget
+
+
+GROUPS = {"unit": "group", "groups_per_client": 4, "groups_per_round": 2}
+ALL_GROUPS = {"unit": "group", "groups_per_client": 4, "groups_per_round": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampling"),
+    [
+        ({}, Everyone()),
+        ({"clients_per_round": 20}, Everyone()),
+        ({"clients_per_round": 5}, FixedSize(5, 20)),
+        ({"clients_per_round": 0.25}, FixedSize(5, 20)),
+        ({"clients_per_round": 5, "sampling": "poisson"}, Poisson(0.25)),
+        ({"sampling": "poisson"}, Everyone()),
+        ({"clients": [3, 1, 7]}, Everyone()),
+        ({"cohorts": [[0, 1], [2, 3]]}, Everyone()),
+        ({"privacy": GROUPS}, Nested(1.0, FixedSize(2, 4))),
+        ({"privacy": ALL_GROUPS}, Nested(1.0, Everyone())),
+        ({"privacy": GROUPS, "clients_per_round": 5}, Nested(0.25, FixedSize(2, 4))),
+        (
+            {"privacy": GROUPS, "clients_per_round": 5, "sampling": "poisson"},
+            Nested(0.25, FixedSize(2, 4)),
+        ),
+        ({"privacy": ALL_GROUPS, "clients_per_round": 5}, Nested(0.25, Everyone())),
+        ({"privacy": GROUPS, "clients": [0, 1]}, Nested(1.0, FixedSize(2, 4))),
+    ],
+    ids=str,
+)
+def test_the_sampling_is_named_as_it_is(settings: dict[str, Any], sampling: Sampling) -> None:
+    assert sampling_of(private_config(**settings), 20) == sampling
+    privacy = {"noise_multiplier": 1.5, **settings.get("privacy", {})}
+    budget = build_budget(**settings | {"privacy": privacy})
+    assert budget.epsilon
+    expected = epsilon(noise_multiplier=1.5, num_rounds=5, delta=1e-5, sampling=sampling)
+    assert budget.epsilon(5) == expected
+    assert budget.terms["privacy sampling"] == repr(sampling)
+
+
+@pytest.mark.parametrize(
+    ("settings", "protected"),
+    [
+        ({}, "protected is one client's taking part (add_or_remove_one)"),
+        ({"clients_per_round": 5}, "all data of one client that takes part (replace_one)"),
+        (
+            {"privacy": GROUPS},
+            "protected is all data of one group of a client that takes part (replace_one)",
+        ),
+        ({"privacy": ALL_GROUPS}, "one group of a client's taking part (add_or_remove_one)"),
+    ],
+    ids=str,
+)
+def test_what_is_protected_is_told(settings: dict[str, Any], protected: str) -> None:
+    privacy = {"noise_multiplier": 1.5, **settings.get("privacy", {})}
+    notes: list[str] = []
+    make_budget(private_config(**settings | {"privacy": privacy}), 20, notes.append)
+    assert protected in notes[0]
+
+
+def test_the_divisor_is_the_expected_number_of_units() -> None:
+    assert build_budget(clients_per_round=5).num_units == 5
+    assert build_budget(clients_per_round=0.25, sampling="poisson").num_units == 5
+    assert build_budget(clients=[1, 2, 3]).num_units == 3
+    grouped = build_budget(clients_per_round=5, privacy=GROUPS)
+    assert grouped.num_units == 10
+    privacy = grouped.privacy({})
+    assert (privacy.by_group, privacy.units_per_client, privacy.share) == (True, 2, 0.1)
+    alone = build_budget().privacy({})
+    assert (alone.by_group, alone.units_per_client, alone.quantile) == (False, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("noise", "num_clients", "given", "expected"),
+    [(0.5, 200, None, 10.0), (1.5, 20, None, 1.5), (1.5, 20, 4.0, 4.0)],
+)
+def test_an_adaptive_clip_takes_its_part_of_the_noise(
+    noise: float, num_clients: int, given: float | None, expected: float
+) -> None:
+    """Of the whole, z, the updates get less and the count of those within the clip the rest."""
+    privacy = {"noise_multiplier": noise, "target_quantile": 0.5} | (
+        {"clip_noise": given} if given else {}
+    )
+    budget = build_budget(num_clients, privacy=privacy)
+    assert budget.clip_noise == expected
+    assert budget.noise_multiplier**-2 + (2 * expected) ** -2 == pytest.approx(noise**-2)
+    assert budget.epsilon
+    plain = build_budget(num_clients, privacy={"noise_multiplier": noise})
+    assert plain.epsilon
+    assert budget.epsilon(5) == plain.epsilon(5)
+    quantile = budget.privacy({}).quantile
+    assert quantile
+    assert (quantile.target, quantile.std) == (0.5, expected)
+
+
+def test_an_adaptive_clip_without_noise_has_none_for_its_count() -> None:
+    budget = build_budget(privacy={"target_quantile": 0.5})
+    assert (budget.clip_noise, budget.noise_multiplier, budget.epsilon) == (0.0, 0.0, None)
+
+
+def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
+    privacy = {"noise_multiplier": 2.0, "target_quantile": 0.5, "clip_noise": 1.0}
+    with pytest.raises(SetupError, match=r"^privacy\.clip_noise must be above half of .* got 1"):
+        build_budget(privacy=privacy)
+
+
+@pytest.mark.parametrize("groups", [{}, GROUPS])
+def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
+    groups: dict[str, Any],
+) -> None:
+    """All 20 may be drawn where 2 are expected; a client of groups sends the sum of two clips."""
+    settings = {"clients_per_round": 2, "sampling": "poisson"}
+    with pytest.raises(SetupError, match=r"at most 1024 with sampling=poisson.*got 1025; lower"):
+        build_budget(**settings, privacy={"clip": 102.5, **groups})
+    fits = build_budget(**settings, privacy={"clip": 102.0, **groups})
+    assert fits.privacy({}).largest_clip == 102.4
+    fixed = build_budget(clients_per_round=2, privacy={"clip": 1e6})
+    assert fixed.privacy({}).largest_clip == math.inf

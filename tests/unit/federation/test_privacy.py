@@ -1,15 +1,21 @@
 """Privacy in the server's step: the order decode, clip, sum, noise, divide; the same everywhere."""
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.privacy import Privacy
+from scaling_fl.federation.link import Update
+from scaling_fl.federation.privacy import CLIP, Privacy, Quantile
 from scaling_fl.federation.server import Server, Step
+from scaling_fl.methods.privacy import LARGEST_STD
 from scaling_fl.methods.server_optimisers import sgd
-from tests.unit.federation.test_server import SIZE, START, Sent, make_update
+from tests.unit.federation.test_server import SIZE, START, Sent, make_update, report_of
 from tests.unit.federation.worker_threads import on_workers
 
 SCALES = (0.001, 0.1, 5.0, 0.2)
@@ -101,3 +107,199 @@ def test_all_workers_add_the_same_noise_once(size: int) -> None:
 
     for state in on_workers(size, work):
         assert torch.equal(state, alone)
+
+
+@pytest.mark.parametrize("num_sampled", [2, 4, 6])
+def test_leaving_a_client_out_means_over_the_others_however_many_were_drawn(
+    num_sampled: int,
+) -> None:
+    """With poisson sampling and without noise; the divisor is that of the four expected."""
+    given = [
+        make_update(client, failure="lost" if client == 1 else None)
+        for client in range(num_sampled)
+    ]
+    usable = [update.vector.double() for update, report in given if not report.failure]
+    state = GlobalState(START.clone())
+    server = Server(
+        SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=private(clip=1e3)
+    )
+    server.step(state, dict.fromkeys(range(num_sampled), 0.25), iter(given))
+    mean = torch.stack(usable).mean(0) * num_sampled / 4
+    assert torch.allclose(state.vector.double(), START.double() + mean, atol=1e-6)
+
+
+# A clip that follows a quantile
+
+
+def adaptive(
+    clip: float,
+    target: float = 0.5,
+    *,
+    learning_rate: float = 0.2,
+    std: float = 0.0,
+    num_units: int = 4,
+    noise_multiplier: float = 0.0,
+) -> Privacy:
+    return Privacy(
+        clip=clip,
+        noise_multiplier=noise_multiplier,
+        num_units=num_units,
+        seed=3,
+        quantile=Quantile(target=target, learning_rate=learning_rate, std=std),
+    )
+
+
+def of_norm(client: int, norm: float) -> Sent:
+    vector, _ = make_update(client)
+    scaled = vector.vector * (norm / float(vector.vector.double().norm()))
+    return Update(scaled), report_of(client, scaled)
+
+
+def clips_of(privacy: Privacy, rounds: list[list[float]]) -> list[float]:
+    """Run rounds whose updates have these norms; return the clip before each and after the last."""
+    state = GlobalState(START.clone())
+    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=privacy)
+    clips = [server.clip(state)]
+    for number, norms in enumerate(rounds, start=1):
+        shares = dict.fromkeys(range(len(norms)), privacy.share)
+        server.step(state, shares, [of_norm(client, norm) for client, norm in enumerate(norms)])
+        state.round = number
+        clips.append(server.clip(state))
+    return clips
+
+
+@pytest.mark.parametrize("target", [0.25, 0.5, 0.9])
+def test_the_clip_is_that_of_the_paper_step_by_step(target: float) -> None:
+    """C <- C exp(-eta (b - gamma)), where b is the share of the norms that are at most C."""
+    rng = np.random.default_rng(2)
+    rounds = [rng.lognormal(0.0, 1.0, 4).tolist() for _ in range(30)]
+    expected = [0.3]
+    for norms in rounds:
+        within = sum(norm <= expected[-1] for norm in norms) / len(norms)
+        expected.append(expected[-1] * math.exp(-0.2 * (within - target)))
+    assert clips_of(adaptive(0.3, target), rounds) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("first", [0.01, 30.0])
+@pytest.mark.parametrize(("target", "low", "high"), [(0.3, 1.0, 2.0), (0.6, 2.0, 3.0)])
+def test_the_clip_converges_to_the_quantile_of_norms_that_stay(
+    first: float, target: float, low: float, high: float
+) -> None:
+    clips = clips_of(adaptive(first, target, learning_rate=0.3), [[1.0, 2.0, 3.0, 4.0]] * 120)
+    assert all(low * 0.95 <= clip <= high * 1.05 for clip in clips[-20:])
+
+
+def test_the_clip_is_remembered_by_the_state_alone() -> None:
+    privacy, norms = adaptive(0.5), [0.2, 0.4, 3.0, 9.0]
+    state = GlobalState(START.clone(), memory={CLIP: torch.tensor(2.0, dtype=torch.float64)})
+    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=privacy)
+    assert server.clip(state) == 2.0
+    given = [of_norm(client, norm) for client, norm in enumerate(norms)]
+    server.step(state, dict.fromkeys(range(4), 0.25), given)
+    assert [float(u.vector.norm()) for u, _ in given] == pytest.approx([0.2, 0.4, 2.0, 2.0])
+    assert float(state.memory[CLIP]) == 2.0  # half of them were within it
+    assert privacy.clip_of(GlobalState(START)) == 0.5
+    fixed = GlobalState(START.clone())
+    private(clip=0.5).adapt(fixed, num_within=4, num_summed=4)
+    assert fixed.memory == {}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_updates_within_the_clip_are_counted_over_all_workers(size: int) -> None:
+    def clip_after(exchange: Exchange) -> float:
+        state = GlobalState(START.clone())
+        server = Server(
+            exchange, sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=adaptive(1.0, std=0.1)
+        )
+        mine = [
+            of_norm(client, norm)
+            for client, norm in enumerate([0.1, 0.2, 0.3, 5.0])
+            if client % size == exchange.rank or exchange.size == 1
+        ]
+        server.step(state, dict.fromkeys(range(4), 0.25), mine)
+        return float(state.memory[CLIP])
+
+    alone = clip_after(SingleExchange(1))
+    assert set(on_workers(size, clip_after)) == {alone}
+    assert alone != math.exp(-0.2 * 0.25)  # what it would be without noise
+
+
+def test_who_is_left_out_is_not_among_those_within() -> None:
+    given = [of_norm(client, 0.1) for client in range(4)]
+    given[2] = (given[2][0], replace(given[2][1], failure="its loss is nan"))
+    state = GlobalState(START.clone())
+    server = Server(
+        SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=adaptive(1.0)
+    )
+    server.step(state, dict.fromkeys(range(4), 0.25), given)
+    # Of four expected, three within and one missing, which counts a half.
+    assert float(state.memory[CLIP]) == pytest.approx(math.exp(-0.2 * (3.5 / 4 - 0.5)))
+
+
+def test_the_clip_stops_where_a_sum_could_no_longer_hold_its_noise() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        noise, num_units = float(rng.uniform(0.1, 5)), int(rng.integers(1, 500))
+        privacy = adaptive(1e9, noise_multiplier=noise, num_units=num_units)
+        state = GlobalState(torch.zeros(3))
+        privacy.adapt(state, num_within=0, num_summed=num_units)
+        clip = privacy.clip_of(state)
+        assert clip == pytest.approx(LARGEST_STD * num_units / noise)
+        privacy.add_noise(torch.zeros(3, dtype=torch.int64), clip=clip, round_number=1)
+
+
+def test_the_clip_stops_where_a_sum_could_overflow() -> None:
+    privacy = replace(adaptive(99.0), largest_clip=100.0)
+    assert clips_of(privacy, [[500.0] * 4] * 2)[1:] == [100.0, 100.0]
+
+
+# Groups, and rounds that nobody was drawn for
+
+
+def test_groups_are_bounded_by_their_clients_and_not_again() -> None:
+    """The sum of a client's groups may be longer than what bounds each of them."""
+    grouped = replace(adaptive(1.0), by_group=True, units_per_client=3, num_units=12)
+    given = [
+        (replace(update, num_within=within), report)
+        for (update, report), within in zip(
+            [of_norm(client, 2.5) for client in range(4)], (3, 0, 1, 2), strict=True
+        )
+    ]
+    before = [update.vector.clone() for update, _ in given]
+    state = GlobalState(START.clone())
+    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=grouped)
+    server.step(state, dict.fromkeys(range(4), 1 / 12), given)
+    assert all(torch.equal(u.vector, old) for (u, _), old in zip(given, before, strict=True))
+    mean = torch.stack(before).double().sum(0) / 12
+    assert torch.allclose(state.vector.double(), START.double() + mean, atol=1e-6)
+    assert float(state.memory[CLIP]) == pytest.approx(math.exp(-0.2 * (6 / 12 - 0.5)))
+
+
+def test_a_client_of_groups_that_is_left_out_leaves_the_mean_over_the_other_groups() -> None:
+    grouped = Privacy(
+        clip=1.0, noise_multiplier=0.0, num_units=12, seed=3, by_group=True, units_per_client=3
+    )
+    given = updates(client1="its loss is nan")
+    kept = [update.vector.double() for update, report in given if not report.failure]
+    state = GlobalState(START.clone())
+    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=grouped)
+    server.step(state, dict.fromkeys(range(4), 1 / 12), given)
+    mean = torch.stack(kept).sum(0) / 9
+    assert torch.allclose(state.vector.double(), START.double() + mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("privacy", [None, private(clip=1.0)])
+def test_a_round_of_nobody_leaves_the_state_alone_to_the_bit(privacy: Privacy | None) -> None:
+    state, done = step(privacy, [])
+    assert torch.equal(state, START)
+    assert (done.clients, done.update_norm, done.drift) == ([], 0.0, None)
+
+
+def test_a_round_of_nobody_steps_by_its_noise() -> None:
+    """Or its quiet would tell that nobody was drawn."""
+    noisy = private(clip=2.0, noise_multiplier=1.5)
+    state, done = step(noisy, [])
+    loud, _ = step(noisy, updates())
+    quiet, _ = step(private(clip=2.0), updates())
+    assert torch.allclose(state - START, loud - quiet, atol=1e-6)
+    assert done.update_norm == pytest.approx(0.75 * SIZE**0.5, rel=0.2)

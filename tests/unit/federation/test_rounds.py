@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -214,6 +214,21 @@ def test_64_clients_take_no_more_memory_than_2() -> None:
         # In units of the model: itself, gradients, two moments, global vector, sum of 8 bytes.
         assert 7 * 4 * size <= sizes[num_clients] <= 7 * 4 * size + rounding + 20_000
     assert sizes[64] == pytest.approx(sizes[2], abs=5000)  # the batches differ in width
+
+
+def test_a_round_that_nobody_was_drawn_for_is_a_round_like_any_other() -> None:
+    cohorts = {1: [0, 2], 2: [], 3: [1]}
+    federation = make_federation(num_rounds=3)
+    federation.plan = replace(federation.plan, cohort=cohorts.__getitem__)
+    federation.run()
+    assert torch.equal(federation.vectors[1], federation.vectors[0])
+    assert not torch.equal(federation.vectors[2], federation.vectors[1])
+    empty = federation.reports[1]
+    assert (empty.round, empty.clients) == (2, [])
+    assert empty.metrics["bytes.upload"] == empty.metrics["bytes.download"] == 0.0
+    assert not any(name.startswith("train.") for name in empty.metrics)
+    losses = [report.metrics["validation.loss"] for report in federation.reports]
+    assert losses[0] == losses[1] != losses[2]
 
 
 def live_bytes() -> int:
