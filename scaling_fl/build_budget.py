@@ -213,7 +213,6 @@ def _check_noise(
             f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got "
             f"{clip / largest * LIMIT:g}; lower privacy.clip."
         )
-        )
     if 0 < noise < LEAST_NOISE:
         raise SetupError(
             f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, below which epsilon is "

@@ -173,7 +173,8 @@ class Clients:
         """Train on a draw of the client's groups; the trainer's vector then holds the updates' sum.
 
         Each group starts from what the client received. Their sum is rounded once, to fp32, which
-        the bound leaves room for, so that one group moves it by no more than ``clip``.
+        the bound leaves room for, so that one group moves it by no more than ``clip``. For the same
+        reason a group that diverges is left out alone, unless all of them do.
         """
         assert self._groups
         groups = self._groups.examples[turn.client]
@@ -189,12 +190,15 @@ class Clients:
         total = torch.zeros_like(start.received, dtype=torch.float64)
         results, num_within = [], 0
         for group in drawn:
-            results.append(self._learn(start, turn, groups[group], group))
+            result = self._learn(start, turn, groups[group], group)
             update = self._trainer.vector.sub_(start.received)
-            if torch.isfinite(update).all():  # else the whole client is left out
+            if math.isfinite(result.loss) and torch.isfinite(update).all():
+                results.append(result)
                 num_within += self._groups.bound(update, bound)
-            total += update
+                total += update
         self._trainer.vector.copy_(total)
+        if drawn and not results:
+            self._trainer.vector.fill_(math.nan)
         return TrainingResult.over(results), len(drawn), num_within
 
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:

@@ -206,7 +206,7 @@ ALL_GROUPS = {"unit": "group", "groups_per_client": 4, "groups_per_round": 4}
         ({"privacy": GROUPS, "clients_per_round": 5}, Nested(0.25, FixedSize(2, 4))),
         (
             {"privacy": GROUPS, "clients_per_round": 5, "sampling": "poisson"},
-            Nested(0.25, FixedSize(2, 4)),
+            Nested(0.25, Poisson(0.5)),
         ),
         ({"privacy": ALL_GROUPS, "clients_per_round": 5}, Nested(0.25, Everyone())),
         ({"privacy": GROUPS, "clients": [0, 1]}, Nested(1.0, FixedSize(2, 4))),
@@ -250,9 +250,9 @@ def test_the_divisor_is_the_expected_number_of_units() -> None:
     grouped = build_budget(clients_per_round=5, privacy=GROUPS)
     assert grouped.num_units == 10
     privacy = grouped.privacy({})
-    assert (privacy.by_group, privacy.units_per_client, privacy.share) == (True, 2, 0.1)
+    assert (privacy.by_group, privacy.share) == (True, 0.1)
     alone = build_budget().privacy({})
-    assert (alone.by_group, alone.units_per_client, alone.quantile) == (False, 1, None)
+    assert (alone.by_group, alone.quantile) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -289,15 +289,15 @@ def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
         build_budget(privacy=privacy)
 
 
-@pytest.mark.parametrize("groups", [{}, GROUPS])
+@pytest.mark.parametrize(("groups", "drawn_of_expected"), [({}, 10), (GROUPS, 20)])
 def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
-    groups: dict[str, Any],
+    groups: dict[str, Any], drawn_of_expected: int
 ) -> None:
-    """All 20 may be drawn where 2 are expected; a client of groups sends the sum of two clips."""
+    """All 20 may be drawn where 2 are expected, and all 4 groups where 2 are."""
     settings = {"clients_per_round": 2, "sampling": "poisson"}
-    with pytest.raises(SetupError, match=r"at most 1024 with sampling=poisson.*got 1025; lower"):
-        build_budget(**settings, privacy={"clip": 102.5, **groups})
-    fits = build_budget(**settings, privacy={"clip": 102.0, **groups})
-    assert fits.privacy({}).largest_clip == 102.4
+    with pytest.raises(SetupError, match=r"at most 1024 with sampling=poisson.*got 1030; lower"):
+        build_budget(**settings, privacy={"clip": 1030 / drawn_of_expected, **groups})
+    fits = build_budget(**settings, privacy={"clip": 1020 / drawn_of_expected, **groups})
+    assert fits.privacy({}).largest_clip == 1024 / drawn_of_expected
     fixed = build_budget(clients_per_round=2, privacy={"clip": 1e6})
     assert fixed.privacy({}).largest_clip == math.inf

@@ -292,6 +292,7 @@ def train_groups(
     round_number: int = 1,
     groups: list[np.ndarray] | None = None,
     dropout: bool = True,
+    poisson: bool = False,
     **options: Any,
 ) -> tuple[torch.Tensor, int, Bound, ClientReport]:
     trainer = make_trainer(optimiser="sgd")
@@ -301,7 +302,7 @@ def train_groups(
     clients = make_clients(
         trainer,
         [np.concatenate(groups)],
-        groups=Groups(examples=[groups], per_round=per_round, bound=bound),
+        groups=Groups(examples=[groups], per_round=per_round, poisson=poisson, bound=bound),
         **options,
     )
     start = clients.download(start_of(trainer), round_number)
@@ -385,13 +386,54 @@ def test_a_single_group_is_the_whole_client_up_to_its_clip() -> None:
     assert num_within == 0
 
 
-def test_a_group_that_diverges_leaves_its_client_out() -> None:
+def test_groups_drawn_each_by_itself_may_be_none() -> None:
+    sums = [train_groups(per_round=1, round_number=r, poisson=True) for r in range(1, 25)]
+    counts = [len(bound.before) for _, _, bound, _ in sums]
+    assert {0, 1, 2} <= set(counts)
+    for update, _, bound, report in sums:
+        assert report.failure is None
+        assert (float(update.norm()) == 0.0) == (not bound.before)
+
+
+def test_a_group_that_diverges_is_left_out_alone() -> None:
+    """Otherwise its data would decide about the updates of the others, too."""
     trainer = make_trainer(optimiser="sgd")
+    bound = Bound()
     clients = make_clients(
-        trainer, [np.arange(15)], groups=Groups(examples=[GROUPED], per_round=4, bound=Bound())
+        trainer,
+        [np.arange(15)],
+        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, bound=bound),
+        num_epochs=None,
+        num_steps=1,
     )
     start = clients.download(start_of(trainer), 1)
-    _, report = clients.train(start, 0, round_number=1, learning_rate=1e38, clip=1.0)
+    train, calls = trainer.train, []
+
+    def diverge_once(*arguments: Any, **options: Any) -> Any:
+        result = train(*arguments, **options)
+        calls.append(result)
+        if len(calls) == 2:
+            trainer.vector[3] = float("nan")
+        return result
+
+    trainer.train = diverge_once  # type: ignore[method-assign]
+    update, report = clients.train(start, 0, round_number=1, learning_rate=0.05, clip=1.0)
+    assert report.failure is None
+    assert len(bound.after) == 3
+    assert torch.equal(update.vector, sum(a.double() for a in bound.after).float())
+
+
+def test_groups_that_all_diverge_leave_their_client_out() -> None:
+    trainer = make_trainer(optimiser="sgd")
+    clients = make_clients(
+        trainer,
+        [np.arange(15)],
+        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, bound=Bound()),
+    )
+    start = start_of(trainer)
+    start[-1] = float("nan")
+    received = clients.download(start, 1)
+    _, report = clients.train(received, 0, round_number=1, learning_rate=0.05, clip=1.0)
     assert report.failure
 
 
@@ -399,6 +441,6 @@ def test_the_work_of_a_grouped_client_is_that_of_its_groups() -> None:
     clients = make_clients(
         make_trainer(),
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=2, bound=Bound()),
+        groups=Groups(examples=[GROUPED], per_round=2, poisson=False, bound=Bound()),
     )
     assert clients.total_steps(0) == round((1 + 1 + 1 + 2) * 2 / 4)

@@ -258,9 +258,9 @@ def test_the_clip_stops_where_a_sum_could_overflow() -> None:
 
 def test_groups_are_bounded_by_their_clients_and_not_again() -> None:
     """The sum of a client's groups may be longer than what bounds each of them."""
-    grouped = replace(adaptive(1.0), by_group=True, units_per_client=3, num_units=12)
+    grouped = replace(adaptive(1.0), by_group=True, num_units=12)
     given = [
-        (replace(update, num_within=within), report)
+        (replace(update, num_parts=3, num_within=within), report)
         for (update, report), within in zip(
             [of_norm(client, 2.5) for client in range(4)], (3, 0, 1, 2), strict=True
         )
@@ -276,9 +276,7 @@ def test_groups_are_bounded_by_their_clients_and_not_again() -> None:
 
 
 def test_a_client_of_groups_that_is_left_out_leaves_the_mean_over_the_other_groups() -> None:
-    grouped = Privacy(
-        clip=1.0, noise_multiplier=0.0, num_units=12, seed=3, by_group=True, units_per_client=3
-    )
+    grouped = Privacy(clip=1.0, noise_multiplier=0.0, num_units=12, seed=3, by_group=True)
     given = updates(client1="its loss is nan")
     kept = [update.vector.double() for update, report in given if not report.failure]
     state = GlobalState(START.clone())
