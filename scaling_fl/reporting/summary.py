@@ -1,5 +1,6 @@
 """Say what a run came to, in the lines that close it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -76,8 +77,9 @@ def _of_rounds(numbers: list[Any]) -> str:
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    # A second dot names one class, and a task may have many of them.
-    names = [name for name in metrics if name.count(".") < 2]
+    # A second dot names one class, and a task may have many of them, or a tier.
+    of_tiers = re.compile(r"validation\.accuracy\.tier\d+")
+    names = [name for name in metrics if name.count(".") < 2 or of_tiers.fullmatch(name)]
     return [
         (name, f"{_values(metrics[name])[-1]:.4f}")
         for group in SHOWN_METRICS

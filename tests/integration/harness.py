@@ -114,8 +114,9 @@ class Run:
     def digest(self) -> str | None:
         return self.record.last_digest
 
-    def state(self, round_number: int) -> dict[str, Any]:
-        return load_file(self.checkpoints / f"round-{round_number:06d}" / "state.safetensors")
+    def state(self, round_number: int, part: str = "state") -> dict[str, Any]:
+        """Read a checkpoint's tensors: those of the model, or with "optimiser" the server's."""
+        return load_file(self.checkpoints / f"round-{round_number:06d}" / f"{part}.safetensors")
 
     def manifest(self, round_number: int) -> dict[str, Any]:
         path = self.checkpoints / f"round-{round_number:06d}" / "manifest.json"

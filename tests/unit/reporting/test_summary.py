@@ -59,6 +59,13 @@ def test_bytes_that_nothing_saves_are_compared_with_nothing() -> None:
     assert summary(FACTS, metrics=metrics).count("plain fp32") == 0
 
 
+def test_the_accuracy_of_every_tier_is_told_and_that_of_a_class_is_not() -> None:
+    metrics = FACTS["metrics"] | {"validation.accuracy.tier1": series(0.25)}
+    text = summary(FACTS, metrics=metrics)
+    assert "validation.accuracy.tier1  0.2500" in text
+    assert "f1.comp" not in text
+
+
 def test_facts_can_be_given_as_keywords() -> None:
     assert summary(**FACTS) == summary(FACTS)
 
