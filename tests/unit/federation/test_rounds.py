@@ -14,6 +14,7 @@ from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.link import Direction, Link
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.local_training import LocalTrainer
@@ -214,6 +215,38 @@ def test_64_clients_take_no_more_memory_than_2() -> None:
         # In units of the model: itself, gradients, two moments, global vector, sum of 8 bytes.
         assert 7 * 4 * size <= sizes[num_clients] <= 7 * 4 * size + rounding + 20_000
     assert sizes[64] == pytest.approx(sizes[2], abs=5000)  # the batches differ in width
+
+
+def test_every_tier_is_evaluated_on_what_it_would_receive() -> None:
+    links = [Link(), Link(Direction(codec="nf4")), Link(Direction(density=0.01))]
+    report = make_federation(num_rounds=1, links=links).run().reports[0]
+    losses = [report.metrics[f"validation.loss.tier{tier}"] for tier in range(3)]
+    assert losses[0] == report.metrics["validation.loss"]
+    assert len(set(losses)) == 3
+    assert [row.tier for row in report.clients] == [row.client % 3 for row in report.clients]
+
+
+def test_feedback_and_a_frozen_mask_survive_a_resume() -> None:
+    link = Link(
+        Direction(density=0.5),
+        Direction(codec="nf4", density=0.2),
+        error_feedback=True,
+        server_freeze=True,
+    )
+    whole = make_federation(num_rounds=4, links=[link]).run()
+    first = make_federation(num_rounds=2, links=[link]).run()
+    kept = GlobalState(
+        first.state.vector.clone(),
+        memory={name: value.clone() for name, value in first.state.memory.items()},
+        round=2,
+        total_bytes=first.state.total_bytes,
+    )
+    second = make_federation(num_rounds=4, state=kept, links=[link]).run()
+    assert torch.equal(second.state.vector, whole.state.vector)
+    assert results(first.reports + second.reports) == results(whole.reports)
+    forgetful = GlobalState(first.state.vector.clone(), round=2)
+    other = make_federation(num_rounds=4, state=forgetful, links=[link]).run()
+    assert not torch.equal(other.state.vector, whole.state.vector)
 
 
 def test_a_round_that_nobody_was_drawn_for_is_a_round_like_any_other() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.link import Update
+from scaling_fl.core.vector import Layout
+from scaling_fl.federation.link import Direction, Link, Update
 from scaling_fl.federation.server import Server, Step, TooFewClients
+from scaling_fl.methods.codecs import CODECS
+from scaling_fl.methods.low_rank import RankPart
 from scaling_fl.methods.server_optimisers import sgd
 from tests.unit.federation.worker_threads import on_workers
 
@@ -56,12 +60,17 @@ def step(
     *,
     min_clients: int = 1,
     learning_rate: float = 1.0,
+    by_sender: bool = False,
 ) -> tuple[Tensor, Step]:
     """Do one server step from ``START`` and return the new global vector."""
     state = GlobalState(START.clone())
     optimiser = sgd(learning_rate)
     server = Server(
-        exchange or SingleExchange(1), optimiser, torch.empty(SIZE), min_clients=min_clients
+        exchange or SingleExchange(1),
+        optimiser,
+        torch.empty(SIZE),
+        min_clients=min_clients,
+        by_sender=by_sender,
     )
     done = server.step(state, shares, iter(updates))
     return state.vector, done
@@ -122,6 +131,84 @@ def test_the_order_of_the_clients_changes_nothing(seed: int) -> None:
         step_second.update_norm,
         step_second.drift,
     )
+
+
+@settings(max_examples=15)
+@given(
+    placement=st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    seed=st.integers(0, 99),
+    lost=st.booleans(),
+)
+def test_any_split_and_order_is_one_worker_when_divided_by_senders(
+    placement: list[int], seed: int, lost: bool
+) -> None:
+    link, clients = Link(Direction(), Direction(density=0.3)), len(placement)
+    updates = []
+    for client in range(clients):
+        failure = "its loss is nan" if lost and 0 < client == clients - 1 else None
+        update, report = make_update(client, failure=failure)
+        start = link.download(START, 1)
+        updates.append((link.upload_update(update.vector, start, 1), report))
+    shares = some_shares(clients, seed)
+    alone, step_alone = step(updates, shares, by_sender=True)
+    shuffled = random.Random(seed).sample(updates, clients)
+    assert torch.equal(step(shuffled, shares, by_sender=True)[0], alone)
+    usable = [update for update, report in updates if report.failure is None]
+    sent = torch.cat([update.sent for update in usable if update.sent is not None]).unique()
+    untouched = torch.ones(SIZE, dtype=torch.bool).index_fill(0, sent, False)
+    assert torch.equal(alone[untouched], START[untouched])
+
+    def work(exchange: Exchange) -> tuple[Tensor, Step]:
+        mine = [u for u, worker in zip(updates, placement, strict=True) if worker == exchange.rank]
+        return step(mine, shares, exchange, by_sender=True)
+
+    for vector, done in on_workers(3, work):
+        assert torch.equal(vector, alone)
+        assert done == replace(step_alone, exchange_seconds=done.exchange_seconds)
+
+
+LORA = Layout(("x.lora_A.default.weight", "x.lora_B.default.weight"), ((4, 50), (25, 4)))
+
+
+@pytest.mark.parametrize("by_sender", [False, True])
+@pytest.mark.parametrize("density", [1.0, 0.3])
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_equal_clients_are_a_fixed_point_of_what_arrives(
+    codec: str, density: float, by_sender: bool
+) -> None:
+    """Of their tier's, that is: what a codec and a density do to an update is done to it once."""
+    for holding in (None, RankPart(LORA, 2)):
+        link = Link(Direction(), Direction(codec=codec, density=density), holding=holding)
+        start, given = link.download(START, 1), []
+        for client in range(5):
+            update, report = make_update(0)
+            given.append(
+                (
+                    link.upload_update(update.vector, start, 1),
+                    replace(report, client=client),
+                )
+            )
+        arrived = given[0][0].vector
+        after, _ = step(given, some_shares(5, 3), by_sender=by_sender)
+        assert torch.equal(after, START + arrived)
+
+
+def test_equal_clients_of_unequal_tiers_are_a_fixed_point_only_of_the_senders_mean() -> None:
+    """Divided by all, what only the larger tiers hold shrinks to their share of the clients."""
+    ranks, shares = (1, 2, 4), {0: 0.25, 1: 0.25, 2: 0.5}
+    given = []
+    for client, rank in enumerate(ranks):
+        link = Link(holding=RankPart(LORA, rank))
+        update, report = make_update(0)
+        sent = link.upload_update(update.vector, link.download(START, 1), 1)
+        given.append((sent, replace(report, client=client)))
+    vector = make_update(0)[0].vector
+    after, _ = step(given, shares, by_sender=True)
+    assert torch.equal(after, START + vector)
+    divided, _ = step(given, shares)
+    held = sum(share * (given[c][0].vector != 0) for c, share in shares.items())
+    assert sorted(set(held.tolist())) == [0.5, 0.75, 1.0]
+    assert torch.allclose(divided, START + vector * held, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("clients", [1, 2, 3, 7, 64])
