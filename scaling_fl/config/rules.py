@@ -221,6 +221,17 @@ def cohort_problems(config: Config, num_clients: int) -> list[Problem]:
                 "lower it or raise num_clients",
             )
         ]
+    groups_are_drawn = config.privacy.groups_per_round < config.privacy.groups_per_client
+    everyone = cohort == num_clients and not config.listed_cohorts
+    if config.sampling == "poisson" and everyone and not groups_are_drawn:
+        return [
+            Problem(
+                "sampling",
+                "must be fixed when all clients take part in every round",
+                f"'poisson' {among} of which {cohort} are expected",
+                "lower clients_per_round or drop sampling",
+            )
+        ]
     if config.min_clients > cohort:
         return [
             Problem(

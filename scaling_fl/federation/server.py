@@ -70,7 +70,7 @@ class Server:
     ) -> Step:
         """Add up this worker's updates as they come, merge all workers' sums, step in place.
 
-        A round that nobody was sampled for leaves the state alone, but for the noise that hides
+        A round that nobody was sampled for leaves the vector alone, but for the noise that hides
         that nobody was.
 
         Raises:

@@ -32,8 +32,9 @@ class RankPart:
     """The part of a vector that a client of ``rank`` holds, of an adapter of a larger rank.
 
     It is the first components of every pair, or with ``largest`` those whose products of A's row
-    and B's column have the largest norms in the global vector (of equal ones, the lower). The
-    latter change with the vector, and a client is told by one bit for every component.
+    and B's column have the largest norms in the global vector (of equal ones, the lower; with a
+    frozen A, which the vector lacks, B's column alone). The latter change with the vector, and a
+    client is told by one bit for every component.
 
     Raises:
         ValueError: when the layout has no pairs, or pairs of a rank below ``rank``.

@@ -27,7 +27,7 @@ def test_what_was_planned_is_what_a_run_with_tiers_costs(corpus: Path, shell: Sh
     prediction = json.loads(planned.out)
     closing = shell.train(*given).end(expect=0).out
     run = shell.folder / "runs" / "1"
-    log = list(csv.DictReader((run / "comm_log.csv").open()))
+    log = list(csv.DictReader((run / "comm_log.csv").read_text().splitlines()))
     assert sum(int(row["amount_of_bytes"]) for row in log) == prediction["total_bytes"]
     down = [sum(int(r["amount_of_bytes"]) for r in log if r["sender"] == "-1" and
             r["federated_round"] == str(number)) for number in (1, 2, 3)]  # fmt: skip

@@ -198,7 +198,6 @@ ALL_GROUPS = {"unit": "group", "groups_per_client": 4, "groups_per_round": 4}
         ({"clients_per_round": 5}, FixedSize(5, 20)),
         ({"clients_per_round": 0.25}, FixedSize(5, 20)),
         ({"clients_per_round": 5, "sampling": "poisson"}, Poisson(0.25)),
-        ({"sampling": "poisson"}, Everyone()),
         ({"clients": [3, 1, 7]}, Everyone()),
         ({"cohorts": [[0, 1], [2, 3]]}, Everyone()),
         ({"privacy": GROUPS}, Nested(1.0, FixedSize(2, 4))),

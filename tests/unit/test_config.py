@@ -325,6 +325,7 @@ def test_settings_that_belong_together_are_accepted(mapping: dict[str, Any]) -> 
     [
         ({"site_ids": [0, 1], "clients_per_round": 3}, "clients_per_round"),
         ({"site_ids": [0, 1], "min_clients": 3}, "min_clients"),
+        ({"num_clients": 4, "sampling": "poisson"}, "sampling"),
         ({"num_clients": 4, "clients_per_round": 0.5, "min_clients": 3}, "min_clients"),
         ({"site_ids": []}, "site_ids"),
         ({"site_ids": [0, -1]}, "site_ids[1]"),
