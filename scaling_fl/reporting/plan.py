@@ -29,7 +29,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("bytes up", f"{plan['total_upload_bytes']:,}"),
         ("bytes in all", _against_plain(plan["total_bytes"], plan["plain_bytes"])),
         ("checkpoint", size(plan["checkpoint_bytes"])),
-        ("memory", f"{size(plan['memory_bytes'])} a worker, besides the libraries"),
+        ("memory", f"at least {size(plan['memory_bytes'])} a worker, besides the libraries"),
         *((f"  {name}", size(taken)) for name, taken in plan["memory"].items()),
     ]
     if plan["epsilon"] is not None:

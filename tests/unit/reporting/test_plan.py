@@ -1,0 +1,53 @@
+"""A prediction as text: what a person asks first, tier by tier, and compared with plain fp32."""
+
+from typing import Any
+
+from scaling_fl.reporting.plan import render
+
+PLAN: dict[str, Any] = {
+    "total_parameters": 1_000_000,
+    "trainable_parameters": 25_000,
+    "num_clients": 6,
+    "num_rounds": 4,
+    "tiers": [
+        {"num_clients": 6, "parameters": 25_000, "download_bytes": 2_000, "upload_bytes": 500}
+    ],
+    "total_download_bytes": 24_000,
+    "total_upload_bytes": 6_000,
+    "total_bytes": 30_000,
+    "plain_bytes": 120_000,
+    "checkpoint_bytes": 100_000,
+    "memory": {"model": 4_000_000, "gradients": 100_000},
+    "memory_bytes": 4_100_000,
+    "noise_multiplier": None,
+    "delta": None,
+    "epsilon": None,
+}
+
+
+def test_a_plan_says_what_is_trained_sent_saved_and_held() -> None:
+    assert render(PLAN) == (
+        "trained       25,000 of 1,000,000 parameters (2.50%)\n"
+        "rounds        4, 6 clients\n"
+        "a client      2.0 kB down and 500 bytes up in round 1, 25,000 parameters\n"
+        "bytes down    24,000\n"
+        "bytes up      6,000\n"
+        "bytes in all  30,000 (30.0 kB), 25.00% of plain fp32\n"
+        "checkpoint    100.0 kB\n"
+        "memory        at least 4.1 MB a worker, besides the libraries\n"
+        "  model       4.0 MB\n"
+        "  gradients   100.0 kB"
+    )
+
+
+def test_every_tier_has_its_line() -> None:
+    tier = PLAN["tiers"][0] | {"num_clients": 3}
+    lines = render(PLAN | {"tiers": [tier, tier | {"parameters": 5}]}).splitlines()
+    assert lines[2].startswith("tier 0 ")
+    assert lines[3].startswith("tier 1 ")
+    assert lines[3].endswith("5 parameters, 3 clients")
+
+
+def test_noise_has_its_epsilon() -> None:
+    text = render(PLAN | {"epsilon": 7.9945, "delta": 0.01, "noise_multiplier": 0.5412})
+    assert text.endswith("epsilon       7.995 at delta 0.01, noise multiplier 0.5412")
