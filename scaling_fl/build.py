@@ -11,7 +11,16 @@ from scaling_fl.build_budget import check_same_noise, make_budget
 from scaling_fl.build_clients import make_clients, make_plan
 from scaling_fl.build_data import SetupError, check_same_data, load_data
 from scaling_fl.build_model import load_trainer, meaning
-from scaling_fl.build_record import Job, Note, computation, make_recorder, share_state
+from scaling_fl.build_record import (
+    Job,
+    Note,
+    computation,
+    forget_unused,
+    kept_terms,
+    make_recorder,
+    share_state,
+    vector_digest,
+)
 from scaling_fl.build_start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.exchange import Exchange
@@ -105,11 +114,30 @@ def build(
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
         config.server.learning_rate, **config.server.options
     )
-    must_match = meaning(config, trainer, data, exchange) | (budget.terms if budget else {})
+    must_match = meaning(config, trainer, data, exchange) | kept_terms(config, data, budget)
     start = load_start(config, trainer, must_match, job, exchange)
     computed = computation(config, data) | start.identity
-    privacy = budget.privacy(computed) if budget else None
-    if privacy:
+    weights = vector_digest(trainer.vector)
+    state = GlobalState(trainer.vector.clone() if start.vector is None else start.vector)
+    state.optimiser = server_optimiser.init(state.vector)
+    if budget and start.identity:
+        note("epsilon counts this job alone, and not what the state of init_from has cost")
+    recorder = None
+    if exchange.rank == 0:
+        assert job is not None
+        recorder = make_recorder(config, trainer, data, job, must_match, computed, budget, note)
+    share_state(
+        state,
+        recorder,
+        exchange,
+        num_threads=torch.get_num_threads(),
+        pinned=config.num_threads is not None,
+    )
+    forget_unused(state, config)
+    privacy = None
+    if budget:
+        machine = {"device": device.type, "num_threads": torch.get_num_threads()}
+        privacy = budget.privacy([computed, must_match, weights, machine])
         check_same_noise(privacy, exchange)
     server = Server(
         exchange,
@@ -119,25 +147,8 @@ def build(
         privacy=privacy,
         by_sender=config.merge.divide_by == "senders",
     )
-    state = GlobalState(trainer.vector.clone() if start.vector is None else start.vector)
-    state.optimiser = server_optimiser.init(state.vector)
-    clients = make_clients(config, trainer, data, privacy)
+    clients = make_clients(config, trainer, data, budget, privacy)
     plan = make_plan(config, clients, trainer.layout, num_clients, budget)
-    if budget and start.identity:
-        note("epsilon counts this job alone, and not what the state of init_from has cost")
-    recorder = None
-    if exchange.rank == 0:
-        assert job is not None
-        recorder = make_recorder(
-            config, trainer, data, job, must_match, computed, num_rounds=plan.num_rounds, note=note
-        )
-    share_state(
-        state,
-        recorder,
-        exchange,
-        num_threads=torch.get_num_threads(),
-        pinned=config.num_threads is not None,
-    )
     return Federation(
         state=state,
         plan=plan,

@@ -44,16 +44,23 @@ class Budget:
     noise_key: str
     num_rounds: int
     epsilon: Callable[[int], float] | None
+    draw_seed: int | None
+    """Decides who is drawn, if epsilon counts on nobody's knowing."""
     terms: dict[str, Any]
     """What every round of a job must share, or its epsilon would be of another job."""
 
-    def privacy(self, computation: dict[str, Any]) -> Privacy:
-        """Derive the noise from the key and all that is computed.
+    @property
+    def draws_in_secret(self) -> bool:
+        return self.draw_seed is not None
+
+    def privacy(self, computation: Any) -> Privacy:
+        """Derive the noise from the key, all that is computed, and how much noise it is.
 
         Two runs that differ in anything have different noise: the difference of two noisy sums
-        with the same noise would be free of it.
+        with the same noise would be free of it, and with noise of two sizes, too.
         """
-        text = json.dumps([self.noise_key, computation], sort_keys=True)
+        scale = [self.settings.clip, self.noise_multiplier, self.clip_noise, self.num_units]
+        text = json.dumps([self.noise_key, computation, scale], sort_keys=True)
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
         by_group = self.settings.unit == "group"
         quantile = None
@@ -102,6 +109,7 @@ def make_budget(
             f"the run ends after {num_rounds} of {config.num_rounds} rounds, before it would "
             f"exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
         )
+    key = _noise_key() if noise and with_secret else os.environ.get(NOISE_KEY, "")
     return Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
@@ -109,15 +117,30 @@ def make_budget(
         clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
         largest_clip=_largest_clip(config, num_clients, num_units),
-        noise_key=_noise_key() if noise and with_secret else "",
+        noise_key=key,
         num_rounds=num_rounds,
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
+        draw_seed=_draw_seed(config, key) if noise and is_amplified(sampling) else None,
         terms={
             "privacy.clip": config.privacy.clip,
             "privacy noise": noise,
             "privacy sampling": repr(sampling),
+            "privacy.unit": config.privacy.unit,
         },
     )
+
+
+def _draw_seed(config: Config, key: str) -> int:
+    """Derive who is drawn from the secret; the seed of the configuration is known to many."""
+    digest = hashlib.sha256(json.dumps([key, "draws", config.seed]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_amplified(sampling: Sampling) -> bool:
+    """Say whether the bound counts on nobody's knowing who was drawn."""
+    if isinstance(sampling, Nested):
+        return sampling.client_rate < 1 or is_amplified(sampling.groups)
+    return not isinstance(sampling, Everyone)
 
 
 def sampling_of(config: Config, num_clients: int) -> Sampling:
@@ -209,28 +232,35 @@ def _check_noise(
     largest = _largest_clip(config, num_clients, num_units)
     if clip > largest:
         raise SetupError(
-            f"privacy.clip times num_clients, for each client that a round expects, must be at "
-            f"most {LIMIT:g} with sampling=poisson, which may draw all of them, got "
-            f"{clip / largest * LIMIT:g}; lower privacy.clip."
+            f"privacy.clip must be at most {largest:g}, with which the sum of all that a round may "
+            f"draw stays below {LIMIT:g}, got {clip:g}; lower privacy.clip."
         )
     if 0 < noise < LEAST_NOISE:
         raise SetupError(
             f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, below which epsilon is "
             f"infinite, got {noise:g}; raise it."
         )
-    if noise and config.privacy.delta * num_clients >= 1:
+    num_protected = num_clients * config.privacy.groups_per_client
+    what = "clients" if config.privacy.unit == "client" else "groups"
+    if noise and config.privacy.delta * num_protected >= 1:
         raise SetupError(
-            "privacy.delta must be below 1 / number of clients, or giving away one client's data "
-            f"would count as private, got {config.privacy.delta:g} with {num_clients} clients; "
+            f"privacy.delta must be below 1 / number of {what}, or giving away the data of one "
+            f"would count as private, got {config.privacy.delta:g} with {num_protected} {what}; "
             "lower it."
         )
 
 
 def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
-    """Compute the clip with which a sum over everybody, if they are all drawn, still fits."""
+    """Compute the clip with which every sum still fits, whoever is drawn.
+
+    Those are the sum of one client's groups, and the mean of all with the expected divisor.
+    """
+    groups = config.privacy.groups_per_client
+    drawn = groups if config.sampling == "poisson" else config.privacy.groups_per_round
+    of_a_client = LIMIT / drawn if config.privacy.unit == "group" else math.inf
     if config.sampling != "poisson":
-        return math.inf
-    return LIMIT * num_units / (num_clients * config.privacy.groups_per_client)
+        return of_a_client
+    return min(of_a_client, LIMIT * num_units / (num_clients * groups))
 
 
 def _noise_key() -> str:

@@ -13,7 +13,7 @@ from scaling_fl.federation.link import Direction, Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Plan
 from scaling_fl.learning.local_training import LocalTrainer
-from scaling_fl.methods.low_rank import RankPart, adapter_coordinates
+from scaling_fl.methods.low_rank import RankPart, adapter_coordinates, magnitude_coordinates
 from scaling_fl.methods.payloads import payload_size
 from scaling_fl.methods.sampling import listed_cohort, poisson_cohort, sample_cohort
 from scaling_fl.methods.schedules import SCHEDULES
@@ -22,7 +22,11 @@ from scaling_fl.methods.weighting import WEIGHTINGS
 
 
 def make_clients(
-    config: Config, trainer: LocalTrainer, data: Data, privacy: Privacy | None = None
+    config: Config,
+    trainer: LocalTrainer,
+    data: Data,
+    budget: Budget | None = None,
+    privacy: Privacy | None = None,
 ) -> Clients:
     """Say what each client is sent and sends, how much it does, and on which examples."""
     groups = None
@@ -31,6 +35,7 @@ def make_clients(
             examples=[_groups(config, part, client) for client, part in enumerate(data.parts)],
             per_round=config.privacy.groups_per_round,
             poisson=config.sampling == "poisson",
+            seed=draw_seed(config, budget),
             bound=privacy.bound,
         )
     return Clients(
@@ -61,6 +66,8 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
     """Turn a tier's ``settings``, within those of all clients, into what is sent."""
     chosen_here = {"evaluate", "keep_heads", "values", "error_feedback"}
     heads = ~adapter_coordinates(layout)
+    magnitudes = magnitude_coordinates(layout)
+    download_whole = magnitudes if magnitudes.any() else None
     holding = None
     if settings.adapter.rank < config.adapter.rank:
         largest = config.tier_ranks == "largest"
@@ -73,13 +80,28 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         client_freeze=config.client_freeze,
         server_freeze=config.server_freeze,
         holding=holding,
-        download_whole=heads if config.download.keep_heads else None,
+        download_whole=heads if config.download.keep_heads else download_whole,
         upload_whole=heads if config.upload.keep_heads else None,
     )
 
 
 def tier_of_clients(config: Config, num_clients: int) -> list[int]:
-    """Say which tier every client is of."""
+    """Say which tier every client is of.
+
+    Raises:
+        SetupError: a tier has no client.
+    """
+    found = _tier_of_clients(config, num_clients)
+    for tier in range(len(config.tiers)):
+        if tier not in found:
+            raise SetupError(
+                f"tiers[{tier}] must have a client, got none of {num_clients}; drop the tier, or "
+                "raise its share or num_clients."
+            )
+    return found
+
+
+def _tier_of_clients(config: Config, num_clients: int) -> list[int]:
     if config.tiers and config.tiers[0].clients is not None:
         return by_list([tier.clients or () for tier in config.tiers])
     if config.tiers and config.tiers[0].share is not None:
@@ -99,11 +121,19 @@ def _groups(config: Config, part: NDArray[np.int64], client: int) -> list[NDArra
     return [np.sort(group) for group in np.array_split(order, num_groups)]
 
 
-def make_cohort(config: Config, num_clients: int, round_number: int) -> list[int]:
+def draw_seed(config: Config, budget: Budget | None) -> int:
+    """Say what decides who is drawn: the secret, where epsilon counts on nobody's knowing."""
+    secret = budget.draw_seed if budget else None
+    return config.seed if secret is None else secret
+
+
+def make_cohort(
+    config: Config, num_clients: int, round_number: int, budget: Budget | None
+) -> list[int]:
     """Say who takes part in a round."""
     if config.listed_cohorts:
         return listed_cohort(config.listed_cohorts, round_number)
-    size, seed = config.cohort_size(num_clients), config.seed
+    size, seed = config.cohort_size(num_clients), draw_seed(config, budget)
     if config.sampling == "poisson":
         return poisson_cohort(
             seed=seed, round_number=round_number, num_clients=num_clients, rate=size / num_clients
@@ -133,7 +163,7 @@ def make_plan(
     return Plan(
         num_rounds=budget.num_rounds if budget else config.num_rounds,
         num_clients=num_clients,
-        cohort=lambda round_number: make_cohort(config, num_clients, round_number),
+        cohort=lambda round_number: make_cohort(config, num_clients, round_number, budget),
         shares=shares,
         learning_rate=learning_rate,
         eval_every=config.eval_every,

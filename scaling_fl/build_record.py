@@ -1,14 +1,19 @@
 """Composition of worker 0's record, and of the state that it shares with all workers."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
+from scaling_fl.build_budget import Budget
 from scaling_fl.build_data import Data
 from scaling_fl.config import Config
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.privacy import CLIP
+from scaling_fl.federation.turns import MASK
 from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.methods.partitioning import entropy_bits, label_histograms
 from scaling_fl.runtime.checkpoints import Checkpoints
@@ -33,8 +38,7 @@ def make_recorder(
     job: Job,
     must_match: dict[str, Any],
     computed: dict[str, Any],
-    *,
-    num_rounds: int,
+    budget: Budget | None,
     note: Note,
 ) -> Recorder:
     """Open worker 0's journal and checkpoints, and journal who owns which examples."""
@@ -68,7 +72,8 @@ def make_recorder(
         Checkpoints(open_storage(job["checkpoints"]), config.keep_last, journaled_note),
         identity,
         save_every=config.save_every,
-        num_rounds=num_rounds,
+        num_rounds=budget.num_rounds if budget else config.num_rounds,
+        tells_cohort=not (budget and budget.draws_in_secret),
         note=journaled_note,
     )
 
@@ -80,6 +85,41 @@ def computation(config: Config, data: Data) -> dict[str, Any]:
         "num_clients": len(data.parts),
         "data": [data.train.key[:12], data.test.key[:12]],
     }
+
+
+def kept_terms(config: Config, data: Data, budget: Budget | None) -> dict[str, Any]:
+    """Collect what must stay for a job to go on, because what it keeps would mean something else.
+
+    Epsilon and the residuals of error feedback are of the owners of the data, as they were dealt.
+    """
+    terms: dict[str, Any] = dict(budget.terms) if budget else {}
+    if terms or config.upload.error_feedback:
+        split = {k: v for k, v in config.identity().items() if k.startswith("partition.")}
+        terms["owners"] = {
+            "num_clients": len(data.parts),
+            "data_seed": config.data_seed,
+            "data": [data.train.key[:12]],
+            **split,
+        }
+    if config.server_freeze:
+        terms["server_freeze"] = True
+    return terms
+
+
+def vector_digest(vector: Tensor) -> str:
+    """Hash what a job's vector was before its first round."""
+    return hashlib.sha256(vector.detach().cpu().numpy().data).hexdigest()
+
+
+def forget_unused(state: GlobalState, config: Config) -> None:
+    """Drop what earlier rounds left for settings that the job no longer has."""
+    kept = {
+        CLIP: config.privacy.target_quantile is not None,
+        MASK: config.server_freeze,
+    }
+    for name in list(state.memory):
+        if not kept.get(name, config.upload.error_feedback):
+            del state.memory[name]
 
 
 def share_state(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling_fl.build_budget import make_budget
+from scaling_fl.build_budget import NOISE_KEY, make_budget
 from scaling_fl.build_clients import make_cohort, make_link, tier_of_clients
 from scaling_fl.build_data import TASKS, SetupError
 from scaling_fl.build_model import load_model
@@ -94,7 +94,9 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     layout = Layout.of(model.named_parameters())
     links = [make_link(settings, config, layout) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
-    cohorts = [make_cohort(config, num_clients, r) for r in range(1, num_rounds + 1)]
+    if budget and budget.draws_in_secret and not budget.noise_key:
+        note(f"who is drawn follows from {NOISE_KEY}, which is not set: others stand for them")
+    cohorts = [make_cohort(config, num_clients, r, budget) for r in range(1, num_rounds + 1)]
     down, up = _bytes(links, tier_of, cohorts, layout.size)
     seen = len({client for cohort in cohorts for client in cohort})
     kept = _server_bytes(config, layout.size, seen)
@@ -156,6 +158,7 @@ def _server_bytes(config: Config, size: int, num_seen: int) -> int:
     moments = optimiser.init(torch.zeros(size, device="meta"))
     kept = sum(value.nbytes for value in moments.values())
     kept += FLOAT * size * config.server_freeze
+    kept += UNIT * (config.privacy.target_quantile is not None)
     return kept + FLOAT * size * num_seen * config.upload.error_feedback
 
 

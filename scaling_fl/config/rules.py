@@ -112,8 +112,28 @@ def _broken_privacy(config: Config, bad: set[str]) -> Iterator[Problem]:
             f"{[list(cohort) for cohort in config.cohorts or ()]} {with_clip}",
             "list as many clients for each round",
         )
+    if config.min_clients > 1 and privacy.is_noisy:
+        yield Problem(
+            "min_clients",
+            "must be 1 with noise, because a run that ends for lack of clients tells whose data"
+            " made them fail",
+            f"{config.min_clients} {with_clip}",
+            "drop min_clients or the noise",
+        )
     if privacy.unit == "group":
         yield from _broken_groups(config)
+
+
+def _erased_state(config: Config) -> Iterator[Problem]:
+    sparse = any(tier.download.is_sparse for tier in config.by_tier())
+    if sparse and config.upload.values == "state":
+        yield Problem(
+            "upload.values",
+            "must be update when clients receive a part of the state, or the rest of it would be"
+            " replaced by what they trained from nothing",
+            f"'state' with download.density={config.download.density}",
+            "drop upload.values or download.density",
+        )
 
 
 def _broken_groups(config: Config) -> Iterator[Problem]:
@@ -144,6 +164,9 @@ def _broken_groups(config: Config) -> Iterator[Problem]:
         )
 
 
+_WHO = {"share": None, "clients": None}
+
+
 def _tier_problems(config: Config, bad: set[str]) -> Iterator[Problem]:
     if not config.tiers or _touches(bad, ("tiers", "adapter.rank", "adapter.kind")):
         return
@@ -157,12 +180,19 @@ def _tier_problems(config: Config, bad: set[str]) -> Iterator[Problem]:
             f"{ranks} with adapter.kind={config.adapter.kind}",
             "set adapter.kind=lora or dora, or drop the ranks",
         )
-    if ranks and max(ranks) > config.adapter.rank:
+    if ranks and max(tier.adapter.rank for tier in config.by_tier()) != config.adapter.rank:
         yield Problem(
             "tiers[].rank",
-            "must be at most adapter.rank, the rank of the global adapter",
-            f"{max(ranks)} with adapter.rank={config.adapter.rank}",
-            "raise adapter.rank or lower the tier's",
+            "must be adapter.rank in one tier, and more in none",
+            f"{ranks} with adapter.rank={config.adapter.rank}",
+            "set adapter.rank to the largest of them",
+        )
+    if len({tier.model_copy(update=_WHO) for tier in config.tiers}) < len(config.tiers):
+        yield Problem(
+            "tiers",
+            "must differ from each other in more than who is of them",
+            f"{len(config.tiers)} of which some are equal",
+            "drop one or change it",
         )
     for name in ("share", "clients"):
         given = [tier for tier in config.tiers if getattr(tier, name) is not None]
@@ -250,6 +280,8 @@ def cross_problems(config: Config, bad: set[str], *, num_nodes: int) -> Iterator
     yield from _data_paths(config, bad)
     yield from _broken_privacy(config, bad)
     yield from _tier_problems(config, bad)
+    if not _touches(bad, ("download", "upload.values")):
+        yield from _erased_state(config)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
     if not _touches(bad, counts) and (num_nodes == 1 or config.num_clients is not None):
         yield from cohort_problems(config, config.num_clients or len(config.site_ids))

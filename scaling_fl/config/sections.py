@@ -166,7 +166,7 @@ class Privacy(Section):
     target_quantile: Quantile | None = None
     """Share of the updates that the clip should leave alone, which it then follows from round to
     round; None keeps the clip."""
-    clip_learning_rate: Positive = 0.2
+    clip_learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Step of an adaptive clip: it changes by at most about this factor's exponential a round."""
     clip_noise: Positive | None = None
     """Standard deviation of the noise on the number of updates within an adaptive clip; None: a

@@ -60,6 +60,7 @@ class Groups:
     examples: Sequence[Sequence[NDArray[np.int64]]]
     per_round: int
     poisson: bool
+    seed: int
     bound: Callable[[Tensor, float], bool]
 
 
@@ -182,7 +183,7 @@ class Clients:
         drawn = draw(
             len(groups),
             self._groups.per_round,
-            seed=self._seed,
+            seed=self._groups.seed,
             round_number=turn.round_number,
             client=turn.client,
         )

@@ -16,6 +16,7 @@ from scaling_fl.methods.privacy import (
     noisy_fraction_within,
 )
 
+_LEAST_CLIP = 2.0**-40
 CLIP = "privacy.clip"
 """Where the global state remembers an adaptive clip."""
 
@@ -86,7 +87,7 @@ class Privacy:
             round_number=state.round + 1,
         )
         now = AdaptiveClip(self.clip_of(state), self.quantile.target, self.quantile.learning_rate)
-        clip = min(now.after(fraction).clip, self.largest_clip)
+        clip = min(max(now.after(fraction).clip, _LEAST_CLIP), self.largest_clip)
         if self.is_noisy:  # more noise than that no sum can hold, rounding included
             clip = min(clip, LARGEST_STD * (1.0 - 1e-9) / (self.noise_multiplier * self.share))
         state.memory[CLIP] = torch.tensor(clip, dtype=torch.float64, device=state.vector.device)

@@ -111,6 +111,8 @@ class Server:
         reports, seconds = [], 0.0
         for update, report in updates:
             began = time.perf_counter()
+            # Who is left out counts as not within the clip: no count depends on who it is.
+            self._num_parts += update.num_parts
             if report.failure is None:
                 self._add(update, shares[report.client], clip)
             reports.append(report)
@@ -118,7 +120,6 @@ class Server:
         return reports, seconds
 
     def _add(self, update: Update, share: float, clip: float) -> None:
-        self._num_parts += update.num_parts
         if self._privacy and self._privacy.by_group:
             self._num_within += update.num_within
         elif self._privacy:
@@ -134,8 +135,9 @@ class Server:
         if not (self._privacy and self._privacy.is_noisy):
             return mean(self._sums, total, included_share=included, out=self._scratch)
         add_noise = partial(self._privacy.add_noise, clip=clip, round_number=state.round + 1)
-        # A divisor that followed who was left out would tell something about the data.
-        return mean(self._sums, total, included_share=1.0, out=self._scratch, add_noise=add_noise)
+        return mean(
+            self._sums, total, included_share=included, out=self._scratch, add_noise=add_noise
+        )
 
     def _adapt_clip(self, state: GlobalState) -> None:
         assert self._privacy
@@ -149,6 +151,8 @@ class Server:
 
     def _included_share(self, shares: Mapping[int, float], clients: list[ClientReport]) -> float:
         usable = [report for report in clients if report.failure is None]
+        if self._privacy and self._privacy.is_noisy:
+            return 1.0  # neither a divisor nor an end must tell who was left out
         # Poisson sampling may draw fewer clients than that, which is no failure.
         if len(usable) < min(self._min_clients, len(clients)):
             reasons = "; ".join(

@@ -86,11 +86,19 @@ class RankPart:
 
 
 def adapter_coordinates(layout: Layout) -> Tensor:
-    """Mark what the adapter adds to the model, heads aside: bool of the layout's size."""
+    """Mark the matrices A and B of all pairs: bool of the layout's size."""
+    return _marked(layout, _A, _B)
+
+
+def magnitude_coordinates(layout: Layout) -> Tensor:
+    """Mark DoRA's magnitudes, of which a 0 silences an output: bool of the layout's size."""
+    return _marked(layout, ".lora_magnitude_vector")
+
+
+def _marked(layout: Layout, *parts: str) -> Tensor:
     marks = torch.zeros(layout.size, dtype=torch.bool)
     for name, view in layout.views(marks).items():
-        if ".lora_" in name:
-            view.fill_(True)
+        view.fill_(any(part in name for part in parts))
     return marks
 
 

@@ -48,10 +48,13 @@ class Recorder:
         *,
         save_every: int,
         num_rounds: int,
+        tells_cohort: bool = True,
         note: Callable[[str], None],
     ) -> None:
         self._journal, self._checkpoints, self._identity = journal, checkpoints, identity
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
+        # Checkpoints may be published, and a private sample must stay unknown.
+        self._tells_cohort = tells_cohort
         self._recorded = self._saved = 0
         self._retry_at: float | None = None
         """When to make up for a save that failed, on the monotonic clock."""
@@ -107,7 +110,7 @@ class Recorder:
             CheckpointError: the last round could not be saved; an earlier failure is only noted,
                 because the next save may succeed.
         """
-        self._cohort = [client.client for client in report.clients]
+        self._cohort = [c.client for c in report.clients] if self._tells_cohort else []
         self._previous_digest = state.digest
         state.digest = chain_digest(
             state.digest,

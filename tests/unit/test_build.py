@@ -1,19 +1,22 @@
 """The composition root: every name that the configuration allows is built, and nothing else."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import torch
 
 from scaling_fl.build import choose_device
+from scaling_fl.build_budget import make_budget
 from scaling_fl.build_clients import make_plan
 from scaling_fl.build_data import TASKS, SetupError
-from scaling_fl.build_record import share_state
+from scaling_fl.build_record import forget_unused, kept_terms, share_state
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
+from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.local_training import OPTIMISERS
 from scaling_fl.methods import partitioning
 from scaling_fl.methods.codecs import CODECS
@@ -141,3 +144,38 @@ def test_a_resumed_run_keeps_its_threads_unless_they_are_set(
     share_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
     assert torch.get_num_threads() == past.num_threads == expected
     assert (state.round, state.total_bytes) == (4, 10**12)
+
+
+def test_what_a_setting_left_behind_goes_with_the_setting() -> None:
+    left = {"privacy.clip": 1, "download.mask": 2, "upload.residual.3": 3}
+    for changes, kept in (
+        ({}, set()),
+        ({"upload": {"codec": "nf4", "error_feedback": True}}, {"upload.residual.3"}),
+        ({"server_freeze": True, "download": {"density": 0.5}}, {"download.mask"}),
+        ({"weighting": "uniform", "privacy": {"clip": 1.0, "target_quantile": 0.5}}, {CLIP}),
+    ):
+        state = GlobalState(torch.zeros(2), memory={k: torch.ones(v) for k, v in left.items()})
+        forget_unused(state, read_config({"task_name": "20newsgroups", **changes}))
+        assert state.memory.keys() == kept
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weighting": "uniform", "privacy": {"clip": 1.0}},
+        {"upload": {"codec": "nf4", "error_feedback": True}},
+    ],
+)
+def test_what_is_kept_for_the_owners_of_the_data_is_theirs_alone(changes: dict[str, Any]) -> None:
+    def terms(num_clients: int = 4, key: str = "abc", **more: Any) -> dict[str, Any]:
+        config = read_config({"task_name": "20newsgroups", "num_clients": 4, **changes, **more})
+        data = SimpleNamespace(parts=[[]] * num_clients, train=SimpleNamespace(key=key))
+        budget = make_budget(config, num_clients, lambda note: None)
+        return kept_terms(config, data, budget)  # type: ignore[arg-type]
+
+    base = terms()
+    assert base == terms(seed=3)
+    assert base != terms(num_clients=5)
+    assert base != terms(key="abd")
+    assert base != terms(data_seed=1)
+    assert base != terms(partition={"kind": "dirichlet_by_client"})

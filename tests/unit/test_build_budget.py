@@ -282,6 +282,72 @@ def test_an_adaptive_clip_without_noise_has_none_for_its_count() -> None:
     assert (budget.clip_noise, budget.noise_multiplier, budget.epsilon) == (0.0, 0.0, None)
 
 
+@pytest.mark.parametrize(("sigma", "expected"), [(1.145, 1.006), (0.637, 3.996), (0.468, 8.004)])
+def test_the_published_settings_come_out(sigma: float, expected: float) -> None:
+    """PFL-DocVQA's, for groups that are drawn by themselves; its own two-stage draws cost more."""
+    groups = {"unit": "group", "groups_per_client": 400, "delta": 1e-5}
+    privacy = {"noise_multiplier": sigma, **groups}
+    alone = build_budget(
+        num_rounds=5, sampling="poisson", privacy=privacy | {"groups_per_round": 10}
+    )
+    assert alone.epsilon
+    assert alone.epsilon(5) == pytest.approx(expected, abs=6e-4)
+    in_two_stages = build_budget(
+        num_rounds=5,
+        sampling="poisson",
+        clients_per_round=0.2,
+        privacy=privacy | {"groups_per_round": 50},
+    )
+    assert in_two_stages.epsilon
+    assert in_two_stages.epsilon(5) > 1.3 * expected
+
+
+def test_noise_of_two_sizes_is_not_the_same_noise_twice() -> None:
+    """From two sums with one noise at two sizes, both the noise and the sum follow."""
+    target = {"target_epsilon": 8.0, "delta": 1e-3, "noise_multiplier": 0.0}
+    budgets = [
+        build_budget(num_rounds=10, privacy=target),
+        build_budget(num_rounds=20, privacy=target),
+        build_budget(num_rounds=10, privacy=target | {"delta": 1e-4}),
+        build_budget(num_rounds=10, privacy=target | {"accountant": "pld"}),
+        build_budget(num_rounds=10, privacy=target | {"target_quantile": 0.5}),
+    ]
+    assert len({b.noise_multiplier for b in budgets}) == len(budgets)
+    assert len({b.privacy({"same": 1}).seed for b in budgets}) == len(budgets)
+
+
+def test_who_is_drawn_follows_from_the_secret_where_epsilon_counts_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noise = {"noise_multiplier": 1.0}
+    drawn = build_budget(clients_per_round=5, privacy=noise)
+    assert drawn.draws_in_secret
+    more_rounds = build_budget(clients_per_round=5, num_rounds=9, privacy=noise)
+    assert drawn.draw_seed == more_rounds.draw_seed
+    assert build_budget(privacy=noise | GROUPS).draws_in_secret
+    assert not build_budget(privacy=noise).draws_in_secret
+    assert not build_budget(clients=[1, 2], privacy=noise).draws_in_secret
+    assert not build_budget(clients_per_round=5).draws_in_secret
+    monkeypatch.setenv(NOISE_KEY, "q" * 32)
+    assert build_budget(clients_per_round=5, privacy=noise).draw_seed != drawn.draw_seed
+
+
+def test_delta_is_small_against_the_number_of_what_is_protected() -> None:
+    noise = {"noise_multiplier": 1.0, "delta": 0.02}
+    assert build_budget(privacy=noise)
+    with pytest.raises(SetupError, match=r"1 / number of groups.* got 0\.02 with 80 groups"):
+        build_budget(privacy=noise | GROUPS)
+
+
+@pytest.mark.parametrize(("sampling", "largest"), [("fixed", 512.0), ("poisson", 256.0)])
+def test_the_groups_of_a_client_fit_its_sum(sampling: str, largest: float) -> None:
+    """Or one group could decide that the client is left out with all the others."""
+    with pytest.raises(SetupError, match=f"at most {largest:g}, "):
+        build_budget(sampling=sampling, privacy={"clip": largest + 1, **GROUPS})
+    fits = build_budget(sampling=sampling, privacy={"clip": largest, **GROUPS})
+    assert fits.privacy({}).largest_clip == largest
+
+
 def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
     privacy = {"noise_multiplier": 2.0, "target_quantile": 0.5, "clip_noise": 1.0}
     with pytest.raises(SetupError, match=r"^privacy\.clip_noise must be above half of .* got 1"):
@@ -294,7 +360,7 @@ def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
 ) -> None:
     """All 20 may be drawn where 2 are expected, and all 4 groups where 2 are."""
     settings = {"clients_per_round": 2, "sampling": "poisson"}
-    with pytest.raises(SetupError, match=r"at most 1024 with sampling=poisson.*got 1030; lower"):
+    with pytest.raises(SetupError, match=r"at most .* stays below 1024, got .*; lower"):
         build_budget(**settings, privacy={"clip": 1030 / drawn_of_expected, **groups})
     fits = build_budget(**settings, privacy={"clip": 1020 / drawn_of_expected, **groups})
     assert fits.privacy({}).largest_clip == 1024 / drawn_of_expected

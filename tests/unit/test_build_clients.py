@@ -45,7 +45,7 @@ def clients_of(config: Config, trainer: Any, num_clients: int = 6) -> Clients:
         tokenizer=SimpleNamespace(pad_token_id=0),
     )
     budget = make_budget(config, num_clients, lambda note: None)
-    return make_clients(config, trainer, data, budget.privacy({}) if budget else None)
+    return make_clients(config, trainer, data, budget, budget.privacy({}) if budget else None)
 
 
 def test_without_tiers_there_is_one_for_all(trainer: Any) -> None:
@@ -120,11 +120,11 @@ def test_a_cohort_is_sampled_flipped_or_listed() -> None:
     poisson = config_of(clients_per_round=2, sampling="poisson")
     for number in range(1, 9):
         options: dict[str, Any] = {"seed": 0, "round_number": number, "num_clients": 6}
-        assert make_cohort(fixed, 6, number) == sample_cohort(size=2, **options)
-        assert make_cohort(poisson, 6, number) == poisson_cohort(rate=1 / 3, **options)
-    assert make_cohort(config_of(clients=[4, 1]), 6, 7) == [1, 4]
+        assert make_cohort(fixed, 6, number, None) == sample_cohort(size=2, **options)
+        assert make_cohort(poisson, 6, number, None) == poisson_cohort(rate=1 / 3, **options)
+    assert make_cohort(config_of(clients=[4, 1]), 6, 7, None) == [1, 4]
     cohorts = config_of(cohorts=[[4, 1], [0]])
-    assert [make_cohort(cohorts, 6, number) for number in (1, 2, 3)] == [[1, 4], [0], [1, 4]]
+    assert [make_cohort(cohorts, 6, number, None) for number in (1, 2, 3)] == [[1, 4], [0], [1, 4]]
 
 
 def test_the_examples_of_a_client_are_dealt_into_groups_once_and_for_all(trainer: Any) -> None:

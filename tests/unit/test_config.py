@@ -206,7 +206,12 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("upload.error_feedback", "upload.codec"): {
         "upload": {"error_feedback": True},
-        "tiers": [{"upload": {"codec": "nf4"}}, {}],
+        "tiers": [{"download": {"codec": "nf4"}}, {}],
+    },
+    ("upload.density", "client_freeze"): {
+        "client_freeze": True,
+        "download": {"density": 0.1},
+        "upload": {"density": 0.5},
     },
     ("tier_ranks", "tiers"): {
         "tier_ranks": "largest",
@@ -488,7 +493,7 @@ def with_tiers(*tiers: dict[str, Any], **settings: Any) -> dict[str, Any]:
     ("mapping", "problem"),
     [
         (
-            with_tiers({"rank": 4}),
+            with_tiers({"download": {"density": 0.5}}),
             "tiers must be two or more, got 1; set the same for all clients instead.",
         ),
         (
@@ -498,8 +503,35 @@ def with_tiers(*tiers: dict[str, Any], **settings: Any) -> dict[str, Any]:
         ),
         (
             with_tiers({"rank": 4}, {"rank": 16}),
-            "tiers[].rank must be at most adapter.rank, the rank of the global adapter, got 16 "
-            "with adapter.rank=8; raise adapter.rank or lower the tier's.",
+            "tiers[].rank must be adapter.rank in one tier, and more in none, got [4, 16] with "
+            "adapter.rank=8; set adapter.rank to the largest of them.",
+        ),
+        (
+            with_tiers({"rank": 4}, {"rank": 2}),
+            "tiers[].rank must be adapter.rank in one tier, and more in none, got [4, 2] with "
+            "adapter.rank=8; set adapter.rank to the largest of them.",
+        ),
+        (
+            with_tiers({"share": 0.5}, {"share": 0.25}, {"rank": 4, "share": 0.25}),
+            "tiers must differ from each other in more than who is of them, got 3 of which some "
+            "are equal; drop one or change it.",
+        ),
+        (
+            {**LORA, "download": {"density": 0.5}, "upload": {"codec": "nf4", "values": "state"}},
+            "upload.values must be update when clients receive a part of the state, or the rest of "
+            "it would be replaced by what they trained from nothing, got 'state' with "
+            "download.density=0.5; drop upload.values or download.density.",
+        ),
+        (
+            {
+                "num_clients": 4,
+                "min_clients": 2,
+                "weighting": "uniform",
+                "privacy": {"clip": 1.0, "noise_multiplier": 1.0},
+            },
+            "min_clients must be 1 with noise, because a run that ends for lack of clients tells "
+            "whose data made them fail, got 2 with privacy.clip=1.0; drop min_clients or the "
+            "noise.",
         ),
         (
             with_tiers({"rank": 4, "share": 0.5}, {}),

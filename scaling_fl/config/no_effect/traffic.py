@@ -24,6 +24,17 @@ def _is_sparse(direction: str) -> Callable[[Config], bool]:
     return lambda config: any(getattr(c, direction).is_sparse for c in config.by_tier())
 
 
+def _freeze_leaves_uploads(config: Config) -> bool:
+    # A frozen mask begins with a dense round, in which every density counts.
+    decays = config.download.density_decay < 1 or config.upload.density_decay < 1
+    return (
+        not config.client_freeze
+        or config.server_freeze
+        or decays
+        or any(tier.upload.density < tier.download.density for tier in config.by_tier())
+    )
+
+
 TRAFFIC = (
     *(
         NoEffect(
@@ -115,9 +126,16 @@ TRAFFIC = (
     NoEffect(
         "upload.error_feedback",
         "upload.codec",
-        lambda c: all(tier.upload.is_lossy for tier in c.by_tier()),
+        lambda c: any(tier.upload.is_lossy for tier in c.by_tier()),
         "must be False when uploads are exact",
-        "set upload.codec or upload.density (of every tier), or drop upload.error_feedback",
+        "set upload.codec or upload.density or drop upload.error_feedback",
+    ),
+    NoEffect(
+        "upload.density",
+        "client_freeze",
+        _freeze_leaves_uploads,
+        "must be below download.density when clients send only what they received",
+        "lower upload.density or drop it",
     ),
     NoEffect(
         "tier_ranks",
@@ -164,7 +182,7 @@ TRAFFIC = (
     NoEffect(
         "upload.values",
         "upload.codec",
-        lambda c: all(tier.upload.codec != "none" for tier in c.by_tier()),
+        lambda c: any(tier.upload.codec != "none" for tier in c.by_tier()),
         "must be update when uploads are exact, where both come to the same",
         "set upload.codec or drop upload.values",
     ),

@@ -302,7 +302,7 @@ def train_groups(
     clients = make_clients(
         trainer,
         [np.concatenate(groups)],
-        groups=Groups(examples=[groups], per_round=per_round, poisson=poisson, bound=bound),
+        groups=Groups(examples=[groups], per_round=per_round, poisson=poisson, seed=7, bound=bound),
         **options,
     )
     start = clients.download(start_of(trainer), round_number)
@@ -402,7 +402,7 @@ def test_a_group_that_diverges_is_left_out_alone() -> None:
     clients = make_clients(
         trainer,
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, bound=bound),
+        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, seed=7, bound=bound),
         num_epochs=None,
         num_steps=1,
     )
@@ -428,7 +428,7 @@ def test_groups_that_all_diverge_leave_their_client_out() -> None:
     clients = make_clients(
         trainer,
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, bound=Bound()),
+        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, seed=7, bound=Bound()),
     )
     start = start_of(trainer)
     start[-1] = float("nan")
@@ -441,6 +441,6 @@ def test_the_work_of_a_grouped_client_is_that_of_its_groups() -> None:
     clients = make_clients(
         make_trainer(),
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=2, poisson=False, bound=Bound()),
+        groups=Groups(examples=[GROUPED], per_round=2, poisson=False, seed=7, bound=Bound()),
     )
     assert clients.total_steps(0) == round((1 + 1 + 1 + 2) * 2 / 4)

@@ -232,8 +232,15 @@ def test_who_is_left_out_is_not_among_those_within() -> None:
         SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=adaptive(1.0)
     )
     server.step(state, dict.fromkeys(range(4), 0.25), given)
-    # Of four expected, three within and one missing, which counts a half.
-    assert float(state.memory[CLIP]) == pytest.approx(math.exp(-0.2 * (3.5 / 4 - 0.5)))
+    assert float(state.memory[CLIP]) == pytest.approx(math.exp(-0.2 * (3 / 4 - 0.5)))
+
+
+def test_a_noisy_round_never_ends_for_lack_of_clients() -> None:
+    """Its end would tell whose data made it fail, and a resume would repeat it for ever."""
+    lost = [make_update(client, failure="its loss is nan") for client in range(4)]
+    state, done = step(private(noise_multiplier=1.0), lost)
+    assert len(done.clients) == 4
+    assert not torch.equal(state, START)
 
 
 def test_the_clip_stops_where_a_sum_could_no_longer_hold_its_noise() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.vector import Layout
-from scaling_fl.methods.low_rank import RankPart, adapter_coordinates
+from scaling_fl.methods.low_rank import RankPart, adapter_coordinates, magnitude_coordinates
 
 RANK = 8
 
@@ -173,9 +173,11 @@ def test_the_vector_is_left_alone() -> None:
     assert torch.equal(vector, vector_of(LAYOUTS["dora"]))
 
 
-def test_the_adapter_is_all_but_the_heads() -> None:
+def test_the_adapter_is_all_but_heads_and_magnitudes() -> None:
     for layout in LAYOUTS.values():
         marks = layout.views(adapter_coordinates(layout))
         for name, view in marks.items():
-            assert view.all() == view.any() == (".lora_" in name)
+            assert view.all() == view.any() == (".lora_A." in name or ".lora_B." in name)
+        for name, view in layout.views(magnitude_coordinates(layout)).items():
+            assert view.all() == view.any() == ("magnitude" in name)
     assert not adapter_coordinates(Layout(("classifier.weight",), ((3, 4),))).any()
