@@ -138,7 +138,8 @@ def build(
     if budget:
         machine = {"device": device.type, "num_threads": torch.get_num_threads()}
         privacy = budget.privacy([computed, must_match, weights, machine])
-        check_same_noise(privacy, exchange)
+        if privacy.is_noisy:
+            check_same_noise(privacy, exchange)
     server = Server(
         exchange,
         server_optimiser,

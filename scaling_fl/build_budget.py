@@ -214,7 +214,8 @@ def check_same_noise(privacy: Privacy, exchange: Exchange) -> None:
     shown = hashlib.sha256(str(privacy.seed).encode()).hexdigest()
     if len({row["noise"] for row in exchange.gather([{"noise": shown}])}) > 1:
         raise SetupError(
-            f"{NOISE_KEY} must be the same on all machines, got different ones; copy the first's."
+            f"{NOISE_KEY}, and the weights of model, must be the same on all machines, got "
+            "different ones; copy the first's."
         )
 
 

@@ -146,8 +146,8 @@ def test_workers_with_different_keys_are_refused() -> None:
         return str(caught.value)
 
     assert set(on_workers(2, check)) == {
-        "SCALING_FL_NOISE_SECRET must be the same on all machines, got different ones; copy the "
-        "first's."
+        "SCALING_FL_NOISE_SECRET, and the weights of model, must be the same on all machines, got "
+        "different ones; copy the first's."
     }
 
 
