@@ -9,7 +9,7 @@ import torch
 
 from scaling_fl.build_budget import check_same_noise, make_budget
 from scaling_fl.build_clients import make_clients, make_plan
-from scaling_fl.build_data import SetupError, check_same_data, load_data
+from scaling_fl.build_data import Data, SetupError, check_same_data, load_data
 from scaling_fl.build_model import load_trainer, meaning
 from scaling_fl.build_record import (
     Job,
@@ -30,6 +30,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Plan
 from scaling_fl.federation.server import Server, TooFewClients
 from scaling_fl.learning.cache import CacheError
+from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.models import ModelError
 from scaling_fl.learning.tasks.labelled import DataError
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
@@ -138,8 +139,7 @@ def build(
     if budget:
         machine = {"device": device.type, "num_threads": torch.get_num_threads()}
         privacy = budget.privacy([computed, must_match, weights, machine])
-        if privacy.is_noisy:
-            check_same_noise(privacy, exchange)
+        check_same_noise(privacy, exchange)
     server = Server(
         exchange,
         server_optimiser,
@@ -155,15 +155,20 @@ def build(
         plan=plan,
         clients=clients,
         server=server,
-        evaluator=Evaluator(
-            trainer,
-            data.test,
-            data.label_names,
-            batch_size=config.val_batch_size,
-            pad_token_id=data.tokenizer.pad_token_id,
-            per_class=config.per_class_metrics,
-        ),
+        evaluator=make_evaluator(config, trainer, data),
         recorder=recorder,
+    )
+
+
+def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluator:
+    """Say what is evaluated, and how much of the outcome is told."""
+    return Evaluator(
+        trainer,
+        data.test,
+        data.label_names,
+        batch_size=config.val_batch_size,
+        pad_token_id=data.tokenizer.pad_token_id,
+        per_class=config.per_class_metrics,
     )
 
 

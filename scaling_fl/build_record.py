@@ -73,7 +73,7 @@ def make_recorder(
         identity,
         save_every=config.save_every,
         num_rounds=budget.num_rounds if budget else config.num_rounds,
-        tells_cohort=not (budget and budget.draws_in_secret),
+        tells_cohort=budget is None or budget.draw_seed is None,
         note=journaled_note,
     )
 

@@ -94,7 +94,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     layout = Layout.of(model.named_parameters())
     links = [make_link(settings, config, layout) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
-    if budget and budget.draws_in_secret and not budget.noise_key:
+    if budget and budget.draw_seed is not None and not budget.noise_key:
         note(f"who is drawn follows from {NOISE_KEY}, which is not set: others stand for them")
     cohorts = [make_cohort(config, num_clients, r, budget) for r in range(1, num_rounds + 1)]
     down, up = _bytes(links, tier_of, cohorts, layout.size)

@@ -8,7 +8,6 @@ from scaling_fl.build import USER_ERRORS
 from scaling_fl.config import ConfigurationError
 from scaling_fl.environment import load_environment
 from scaling_fl.runtime.secret_manager import SecretUnavailable
-from scaling_fl.saved import SavedError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _ROOT = Path(__file__).parents[1]
@@ -29,7 +28,7 @@ def run_command(name: str, action: Callable[[], None]) -> int:
         )
     except Misused as error:
         return _say(name, str(error), MISUSED)
-    except (SavedError, SecretUnavailable, *USER_ERRORS) as error:
+    except (SecretUnavailable, *USER_ERRORS) as error:
         return _say(name, str(error), FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -8,6 +8,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from scaling_fl.learning.adapters import Adapter
+
 WORDS = [
     "raven",
     "chamber",
@@ -77,3 +79,18 @@ def make_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
         single=template, special_tokens=[(token, vocabulary[token]) for token in used]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def make_adapter(**changes: Any) -> Adapter:
+    """Describe a small LoRA adapter, with some of its settings changed."""
+    options: dict[str, Any] = {
+        "kind": "lora",
+        "rank": 4,
+        "alpha": 8.0,
+        "dropout": 0.0,
+        "targets": None,
+        "freeze_a": False,
+        "rslora": False,
+        "modules_to_save": (),
+    }
+    return Adapter(**options | changes)

@@ -70,31 +70,6 @@ def clip_(update: Tensor, norm: float, clip: float) -> float:
     return 0.0
 
 
-def gaussian_noise(
-    size: int,
-    std: float,
-    *,
-    seed: int,
-    round_number: int,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Draw ``size`` normal numbers with mean 0 and standard deviation ``std``, the same everywhere.
-
-    They are drawn in double on the CPU by a table-based method: torch's own numbers differ between
-    CPU and GPU and between GPU models, so a mixed or moved run would not add the same noise. fp32
-    is the rounded double.
-
-    Floating-point numbers are not the reals that the theorem is about: their gaps betray what was
-    added to what (Mironov, CCS 2012, on Laplace noise). ``add_noise_`` has no such gaps.
-    """
-    _checked_std(std)
-    noise = torch.empty(size, dtype=dtype)
-    for start, part in _standard_normal(size, seed, round_number):
-        noise[start : start + part.numel()].copy_(part.mul_(std))
-    return noise.to(device)
-
-
 def add_noise_(units: Tensor, std: float, *, seed: int, round_number: int) -> None:
     """Add normal noise to the int64 units (2**-52) of an exact sum over all workers, in place.
 
@@ -195,7 +170,11 @@ def update_noise_multiplier(noise_multiplier: float, fraction_std: float) -> flo
 
 
 def _standard_normal(size: int, seed: int, round_number: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield (start, fp64 numbers) chunk by chunk; a chunk is valid until the next is asked for."""
+    """Yield (start, fp64 numbers) chunk by chunk; a chunk is valid until the next is asked for.
+
+    They are drawn in double on the CPU: torch's own numbers differ between CPU and GPU and between
+    GPU models, so a mixed or moved run would not add the same noise.
+    """
     rng = numpy_generator(seed, "noise", round_number)
     buffer = np.empty(min(size, _CHUNK), dtype=np.float64)
     for start in range(0, size, _CHUNK):

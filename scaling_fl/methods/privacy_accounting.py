@@ -87,18 +87,6 @@ class Accountant:
         return loss_distributions(self.sampling, self.noise_multiplier)
 
 
-def epsilon(
-    *,
-    noise_multiplier: float,
-    num_rounds: int,
-    delta: float,
-    sampling: Sampling,
-    accountant: AccountantKind = "rdp",
-) -> float:
-    """Compute the epsilon of ``num_rounds`` rounds at ``delta``; see ``Accountant``."""
-    return Accountant(noise_multiplier, delta, sampling, accountant).epsilon(num_rounds)
-
-
 def solve_noise_multiplier(
     target_epsilon: float,
     *,

@@ -15,7 +15,7 @@ from scaling_fl.build_budget import (
 from scaling_fl.build_data import SetupError
 from scaling_fl.config import Config, read_config
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.methods.privacy_accounting import epsilon
+from scaling_fl.methods.privacy_accounting import Accountant
 from scaling_fl.methods.privacy_sampling import Everyone, FixedSize, Nested, Poisson, Sampling
 from tests.unit.federation.worker_threads import on_workers
 
@@ -69,7 +69,7 @@ def test_epsilon_is_that_of_the_sampling_really_used(
     assert budget
     assert budget.epsilon
     for rounds in (1, 5):
-        expected = epsilon(noise_multiplier=1.5, num_rounds=rounds, delta=1e-4, sampling=sampling)
+        expected = Accountant(1.5, 1e-4, sampling).epsilon(rounds)
         assert budget.epsilon(rounds) == expected
     (note,) = notes
     assert f"epsilon {budget.epsilon(5):.4g} at delta 0.0001 after 5 rounds" in note
@@ -217,7 +217,7 @@ def test_the_sampling_is_named_as_it_is(settings: dict[str, Any], sampling: Samp
     privacy = {"noise_multiplier": 1.5, **settings.get("privacy", {})}
     budget = build_budget(**settings | {"privacy": privacy})
     assert budget.epsilon
-    expected = epsilon(noise_multiplier=1.5, num_rounds=5, delta=1e-5, sampling=sampling)
+    expected = Accountant(1.5, 1e-5, sampling).epsilon(5)
     assert budget.epsilon(5) == expected
     assert budget.terms["privacy sampling"] == repr(sampling)
 
@@ -321,13 +321,13 @@ def test_who_is_drawn_follows_from_the_secret_where_epsilon_counts_on_it(
 ) -> None:
     noise = {"noise_multiplier": 1.0}
     drawn = build_budget(clients_per_round=5, privacy=noise)
-    assert drawn.draws_in_secret
+    assert drawn.draw_seed is not None
     more_rounds = build_budget(clients_per_round=5, num_rounds=9, privacy=noise)
     assert drawn.draw_seed == more_rounds.draw_seed
-    assert build_budget(privacy=noise | GROUPS).draws_in_secret
-    assert not build_budget(privacy=noise).draws_in_secret
-    assert not build_budget(clients=[1, 2], privacy=noise).draws_in_secret
-    assert not build_budget(clients_per_round=5).draws_in_secret
+    assert build_budget(privacy=noise | GROUPS).draw_seed is not None
+    assert build_budget(privacy=noise).draw_seed is None
+    assert build_budget(clients=[1, 2], privacy=noise).draw_seed is None
+    assert build_budget(clients_per_round=5).draw_seed is None
     monkeypatch.setenv(NOISE_KEY, "q" * 32)
     assert build_budget(clients_per_round=5, privacy=noise).draw_seed != drawn.draw_seed
 

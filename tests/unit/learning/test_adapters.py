@@ -1,7 +1,6 @@
 """Adapters: what is trained is exactly the adapter and what is saved whole, in every family."""
 
 from pathlib import Path
-from typing import Any
 
 import peft
 import pytest
@@ -14,7 +13,7 @@ from scaling_fl.learning.adapters import Adapter, adapt, frozen_digest
 from scaling_fl.learning.batches import Batch
 from scaling_fl.learning.local_training import LocalTrainer
 from scaling_fl.learning.models import ModelError, load_classifier, load_tokenizer
-from tests.tiny_models import FAMILIES, save_model
+from tests.tiny_models import FAMILIES, make_adapter
 
 HEADS = {
     "bert": ["classifier"],
@@ -26,26 +25,6 @@ HEADS = {
 }
 PAIRS = {"bert": 4, "distilbert": 4, "albert": 2, "roberta": 4, "gpt2": 8, "llama": 4}
 """Adapted layers: queries and values of two layers; shared by ALBERT's two; all of GPT-2's."""
-
-
-def lora(**changes: Any) -> Adapter:
-    options: dict[str, Any] = {
-        "kind": "lora",
-        "rank": 4,
-        "alpha": 8.0,
-        "dropout": 0.0,
-        "targets": None,
-        "freeze_a": False,
-        "rslora": False,
-        "modules_to_save": (),
-    }
-    return Adapter(**options | changes)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {family: save_model(family, root / family) for family in FAMILIES}
 
 
 def load(folder: Path, seed: int = 5) -> nn.Module:
@@ -79,7 +58,7 @@ def test_the_vector_is_the_adapter_and_the_heads(
 ) -> None:
     plain = load(folders[family])
     heads = size_of([plain.get_submodule(name) for name in HEADS[family]])
-    model = adapt(load(folders[family]), lora(kind=kind), seed=1)
+    model = adapt(load(folders[family]), make_adapter(kind=kind), seed=1)
     layout = Layout.of(model.named_parameters())
     pairs = [p for name, p in model.named_parameters() if ".lora_" in name]
     assert len(pairs) == {"head": 0, "lora": 2, "dora": 3}[kind] * PAIRS[family]
@@ -93,7 +72,7 @@ def test_the_vector_is_the_adapter_and_the_heads(
 def test_training_moves_the_vector_and_nothing_else(
     folders: dict[str, Path], family: str, kind: str
 ) -> None:
-    model = adapt(load(folders[family]), lora(kind=kind, dropout=0.1), seed=1)
+    model = adapt(load(folders[family]), make_adapter(kind=kind, dropout=0.1), seed=1)
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     before = frozen_digest(model)
     trainer = LocalTrainer(model, optimiser="adamw", weight_decay=0.1)
@@ -117,13 +96,13 @@ def test_a_fresh_adapter_changes_no_output(folders: dict[str, Path]) -> None:
         return found
 
     plain = logits(load(folders["bert"]))
-    assert torch.equal(logits(adapt(load(folders["bert"]), lora(), seed=1)), plain)
-    dora = logits(adapt(load(folders["bert"]), lora(kind="dora"), seed=1))
+    assert torch.equal(logits(adapt(load(folders["bert"]), make_adapter(), seed=1)), plain)
+    dora = logits(adapt(load(folders["bert"]), make_adapter(kind="dora"), seed=1))
     assert torch.allclose(dora, plain, atol=1e-6)
 
 
 def test_the_output_is_that_of_pefts_own_model(folders: dict[str, Path]) -> None:
-    ours = adapt(load(folders["llama"]), lora(alpha=3.0, rslora=True), seed=1)
+    ours = adapt(load(folders["llama"]), make_adapter(alpha=3.0, rslora=True), seed=1)
     torch.manual_seed(2)
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
@@ -152,7 +131,7 @@ def test_the_output_is_that_of_pefts_own_model(folders: dict[str, Path]) -> None
 def test_the_first_values_depend_on_the_seed_alone(folders: dict[str, Path]) -> None:
     def vector(seed: int) -> torch.Tensor:
         torch.manual_seed(torch.randint(1000, ()).item())
-        model = adapt(load(folders["bert"]), lora(), seed=seed)
+        model = adapt(load(folders["bert"]), make_adapter(), seed=seed)
         return torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
 
     assert torch.equal(vector(1), vector(1))
@@ -160,14 +139,14 @@ def test_the_first_values_depend_on_the_seed_alone(folders: dict[str, Path]) -> 
 
 
 def test_without_a_only_b_is_trained(folders: dict[str, Path]) -> None:
-    names = trainable(adapt(load(folders["bert"]), lora(freeze_a=True), seed=1))
+    names = trainable(adapt(load(folders["bert"]), make_adapter(freeze_a=True), seed=1))
     assert not any("lora_A" in name for name in names)
     assert sum("lora_B" in name for name in names) == 4
 
 
 def test_modules_to_save_are_trained_whole(folders: dict[str, Path]) -> None:
     for kind in ("lora", "head"):
-        adapter = lora(kind=kind, modules_to_save=("pooler", "classifier"))
+        adapter = make_adapter(kind=kind, modules_to_save=("pooler", "classifier"))
         model = adapt(load(folders["bert"]), adapter, seed=1)
         whole = [name for name in trainable(model) if ".lora_" not in name]
         assert len(whole) == 4
@@ -176,7 +155,7 @@ def test_modules_to_save_are_trained_whole(folders: dict[str, Path]) -> None:
 
 def test_targets_are_chosen_by_name(folders: dict[str, Path]) -> None:
     def adapted(*targets: str) -> set[str]:
-        model = adapt(load(folders["bert"]), lora(targets=targets), seed=1)
+        model = adapt(load(folders["bert"]), make_adapter(targets=targets), seed=1)
         return {name.split(".lora_")[0] for name in trainable(model) if ".lora_" in name}
 
     assert adapted("key") == {f"bert.encoder.layer.{i}.attention.self.key" for i in (0, 1)}
@@ -188,10 +167,13 @@ def test_targets_are_chosen_by_name(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("adapter", "message"),
     [
-        (lora(targets=("query", "nosuch")), r"adapter\.targets must .* 'nosuch', .* dense, key"),
-        (lora(targets=("classifier",)), r"adapter\.targets must .* 'classifier'"),
-        (lora(modules_to_save=("nosuch",)), r"adapter\.modules_to_save must .* classifier"),
-        (lora(kind="head", modules_to_save=("nosuch",)), r"adapter\.modules_to_save must"),
+        (
+            make_adapter(targets=("query", "nosuch")),
+            r"adapter\.targets must .* 'nosuch', .* dense, key",
+        ),
+        (make_adapter(targets=("classifier",)), r"adapter\.targets must .* 'classifier'"),
+        (make_adapter(modules_to_save=("nosuch",)), r"adapter\.modules_to_save must .* classifier"),
+        (make_adapter(kind="head", modules_to_save=("nosuch",)), r"adapter\.modules_to_save must"),
     ],
 )
 def test_a_name_that_fits_nothing_is_told_with_those_that_do(
@@ -207,7 +189,7 @@ def test_a_family_without_defaults_asks_for_targets() -> None:
     )
     model = transformers.MPNetForSequenceClassification(config)
     with pytest.raises(ModelError, match=r"adapter\.targets must be given .* mpnet, .* all-linear"):
-        adapt(model, lora(), seed=1)
+        adapt(model, make_adapter(), seed=1)
 
 
 def test_tied_weights_are_frozen_and_never_counted() -> None:
@@ -219,7 +201,7 @@ def test_tied_weights_are_frozen_and_never_counted() -> None:
     tied = [name for name in model.state_dict() if "embed_tokens" in name]
     assert tied
     assert not set(tied) <= {name for name, _ in model.named_parameters()}
-    adapted = adapt(model, lora(targets=("q", "v")), seed=1)
+    adapted = adapt(model, make_adapter(targets=("q", "v")), seed=1)
     layout = Layout.of(adapted.named_parameters())
     head = 16 * 16 + 16 + 16 * 3 + 3
     # One encoder layer with one attention and one decoder layer with two, q and v of each.
@@ -232,12 +214,12 @@ def test_the_published_size_of_gpt2() -> None:
     config = transformers.GPT2Config(num_labels=20, pad_token_id=0)
     with torch.device("meta"):
         model = transformers.GPT2ForSequenceClassification(config)
-        adapted = adapt(model, lora(rank=16), seed=1)
+        adapted = adapt(model, make_adapter(rank=16), seed=1)
     assert Layout.of(adapted.named_parameters()).size == 2_374_656
 
 
 def test_the_digest_sees_every_frozen_weight(folders: dict[str, Path]) -> None:
-    model = adapt(load(folders["bert"]), lora(), seed=1)
+    model = adapt(load(folders["bert"]), make_adapter(), seed=1)
     before = frozen_digest(model)
     with torch.no_grad():
         model.get_parameter("bert.embeddings.word_embeddings.weight")[3, 3] += 1e-6
@@ -245,13 +227,15 @@ def test_the_digest_sees_every_frozen_weight(folders: dict[str, Path]) -> None:
 
 
 def test_peft_is_what_makes_the_layers(folders: dict[str, Path]) -> None:
-    model = adapt(load(folders["bert"]), lora(), seed=1)
+    model = adapt(load(folders["bert"]), make_adapter(), seed=1)
     layer = model.get_submodule("bert.encoder.layer.0.attention.self.query")
     assert isinstance(layer, peft.tuners.lora.LoraLayer)
 
 
 def test_a_module_inside_a_saved_one_is_saved_once(folders: dict[str, Path]) -> None:
-    model = adapt(load(folders["roberta"]), lora(modules_to_save=("out_proj", "dense")), seed=1)
+    model = adapt(
+        load(folders["roberta"]), make_adapter(modules_to_save=("out_proj", "dense")), seed=1
+    )
     heads = [name for name in trainable(model) if name.startswith("classifier")]
     assert len(heads) == 4
     assert not [name for name in heads if name.count("modules_to_save") > 1]
@@ -259,4 +243,4 @@ def test_a_module_inside_a_saved_one_is_saved_once(folders: dict[str, Path]) -> 
 
 def test_saving_all_that_has_targets_is_told(folders: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match=r"adapter\.modules_to_save must leave a target"):
-        adapt(load(folders["bert"]), lora(modules_to_save=("attention",)), seed=1)
+        adapt(load(folders["bert"]), make_adapter(modules_to_save=("attention",)), seed=1)

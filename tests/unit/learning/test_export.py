@@ -15,7 +15,7 @@ from scaling_fl.core.vector import Layout, flatten_parameters
 from scaling_fl.learning.adapters import Adapter, adapt
 from scaling_fl.learning.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models import load_classifier, load_tokenizer
-from tests.tiny_models import FAMILIES, save_model
+from tests.tiny_models import FAMILIES, make_adapter
 
 # peft 0.21.2 asks transformers 5.23 by a name that goes away in its version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -24,26 +24,6 @@ LABELS = ["World", "Sports", "Sci/Tech"]
 KINDS = ["none", "head", "lora", "dora"]
 IDS = torch.tensor([[3, 4, 5, 6, 7], [8, 9, 10, 2, 2]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-
-
-def make_adapter(kind: str, **changes: Any) -> Adapter:
-    options: dict[str, Any] = {
-        "kind": kind,
-        "rank": 4,
-        "alpha": 8.0,
-        "dropout": 0.1,
-        "targets": None,
-        "freeze_a": False,
-        "rslora": False,
-        "modules_to_save": (),
-    }
-    return Adapter(**options | changes)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {family: save_model(family, root / family) for family in FAMILIES}
 
 
 def trained(name: str, adapter: Adapter) -> tuple[nn.Module, Any]:
@@ -82,7 +62,7 @@ def assert_same_answers(found: torch.Tensor, expected: torch.Tensor) -> None:
 def test_a_merged_folder_answers_as_the_trained_model(
     folders: dict[str, Path], tmp_path: Path, family: str, kind: str
 ) -> None:
-    model, tokenizer = trained(str(folders[family]), make_adapter(kind))
+    model, tokenizer = trained(str(folders[family]), make_adapter(kind=kind, dropout=0.1))
     expected = logits(model)
     save_classifier(merge_adapter(model), tmp_path, label_names=LABELS, tokenizer=tokenizer)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -109,7 +89,7 @@ def test_a_merged_folder_answers_as_the_trained_model(
 def test_every_way_to_adapt_can_be_merged(
     folders: dict[str, Path], family: str, kind: str, changes: dict[str, Any]
 ) -> None:
-    model, _ = trained(str(folders[family]), make_adapter(kind, **changes))
+    model, _ = trained(str(folders[family]), make_adapter(kind=kind, dropout=0.1, **changes))
     expected = logits(model)
     merged = merge_adapter(model)
     assert_same_answers(logits(merged), expected)
@@ -121,7 +101,7 @@ def test_every_way_to_adapt_can_be_merged(
 def test_peft_loads_an_adapter_folder_onto_the_base_model(
     folders: dict[str, Path], tmp_path: Path, family: str, kind: str
 ) -> None:
-    model, tokenizer = trained(str(folders[family]), make_adapter(kind))
+    model, tokenizer = trained(str(folders[family]), make_adapter(kind=kind, dropout=0.1))
     expected = logits(model)
     save_adapter(model, tmp_path, base_model=str(folders[family]))
     names = {path.name for path in tmp_path.iterdir()}
@@ -142,7 +122,7 @@ def test_peft_loads_an_adapter_folder_onto_the_base_model(
 def test_an_adapter_folder_holds_what_the_base_model_lacks(
     folders: dict[str, Path], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    model, _ = trained(str(folders["bert"]), make_adapter("lora", **changes))
+    model, _ = trained(str(folders["bert"]), make_adapter(dropout=0.1, **changes))
     expected = logits(model)
     save_adapter(model, tmp_path, base_model=str(folders["bert"]))
     told = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -156,7 +136,7 @@ def test_an_adapter_folder_holds_what_the_base_model_lacks(
 def test_the_tokenizer_comes_along(folders: dict[str, Path], tmp_path: Path) -> None:
     texts = ["raven heart", "an unknown abyss", ""]
     for name in ("tiny", str(folders["bert"]), str(folders["gpt2"])):
-        model, tokenizer = trained(name, make_adapter("none"))
+        model, tokenizer = trained(name, make_adapter(kind="none"))
         folder = tmp_path / Path(name).name
         save_classifier(model, folder, label_names=LABELS, tokenizer=tokenizer)
         loaded = AutoTokenizer.from_pretrained(folder)
@@ -165,8 +145,8 @@ def test_the_tokenizer_comes_along(folders: dict[str, Path], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_can_be_trained_further(tmp_path: Path, kind: str) -> None:
-    model, tokenizer = trained("tiny", make_adapter(kind))
+def test_a_folder_is_a_model_to_train_that_answers_alike(tmp_path: Path, kind: str) -> None:
+    model, tokenizer = trained("tiny", make_adapter(kind=kind, dropout=0.1))
     expected = logits(model)
     save_classifier(merge_adapter(model), tmp_path, label_names=LABELS, tokenizer=tokenizer)
     again = load_classifier(
@@ -178,10 +158,11 @@ def test_a_folder_can_be_trained_further(tmp_path: Path, kind: str) -> None:
         cache_dir=Path("unused"),
     )
     assert_same_answers(logits(again), expected)
+    assert Layout.of(again.named_parameters()).size == sum(p.numel() for p in again.parameters())
 
 
 def test_tied_weights_are_written_once(tmp_path: Path) -> None:
-    model, tokenizer = trained("tiny", make_adapter("lora"))
+    model, tokenizer = trained("tiny", make_adapter(dropout=0.1))
     save_classifier(merge_adapter(model), tmp_path, label_names=LABELS, tokenizer=tokenizer)
     written = load_file(tmp_path / "model.safetensors")
     assert written.keys() == {name for name, _ in model.named_parameters()}

@@ -6,7 +6,6 @@ import pytest
 from scaling_fl.methods.privacy_accounting import (
     Accountant,
     AccountantKind,
-    epsilon,
     max_rounds,
     solve_noise_multiplier,
 )
@@ -16,7 +15,6 @@ from scaling_fl.methods.privacy_sampling import (
     Nested,
     Poisson,
     Sampling,
-    independent_rate,
 )
 
 DELTA = 1e-5
@@ -44,8 +42,8 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
 @pytest.mark.parametrize(("noise", "expected"), [(1.145, 1.006), (0.637, 3.996), (0.468, 8.004)])
 def test_docvqa_settings_cost_what_the_organisers_say(noise: float, expected: float) -> None:
     """K 2 of 10 clients, M 50 of 400 providers, 5 rounds; their reading of the sampling."""
-    rate = independent_rate(2 / 10, 50 / 400)
-    spent = epsilon(noise_multiplier=noise, num_rounds=5, delta=DELTA, sampling=Poisson(rate))
+    rate = 2 / 10 * 50 / 400
+    spent = Accountant(noise, DELTA, Poisson(rate)).epsilon(5)
     assert spent == pytest.approx(expected, abs=5e-4)
 
 
@@ -219,7 +217,7 @@ def test_no_round_fits_a_budget_that_one_exceeds() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
 def test_impossible_rates_are_refused(rate: float) -> None:
-    for make in (Poisson, lambda r: Nested(r, Everyone()), lambda r: independent_rate(1.0, r)):
+    for make in (Poisson, lambda r: Nested(r, Everyone())):
         with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
             make(rate)
 
