@@ -23,9 +23,9 @@ from torch import Tensor
 
 from scaling_fl.core.seeding import numpy_generator
 from scaling_fl.federation.link import Direction, Link
-from scaling_fl.learning.adapters import Adapter, adapt
-from scaling_fl.learning.batches import Batch, collate, epoch_batches
-from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.learning.models.adapters import Adapter, adapt
+from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
+from scaling_fl.learning.training.local import LocalTrainer
 
 NUM_STEPS, BATCH_SIZE, MAX_SEQ_LEN, TARGET = 10, 16, 64, 0.10
 ADAPTER = Adapter(

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from setting import SEED, is_quick, median_ratio, print_machine, use_one_core
 
-from scaling_fl.methods import nf4
-from scaling_fl.methods.sparsity import count_kept, top_k
+from scaling_fl.methods.wire import nf4
+from scaling_fl.methods.wire.sparsity import count_kept, top_k
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import is deprecated in its own dependencies

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from setting import is_quick, print_machine
 
-from scaling_fl.methods.payloads import HEADER_BYTES, index_bits, payload_size
-from scaling_fl.methods.sparsity import count_kept
-from scaling_fl.runtime.journal import JournalTail, fold
+from scaling_fl.methods.wire.payloads import HEADER_BYTES, index_bits, payload_size
+from scaling_fl.methods.wire.sparsity import count_kept
+from scaling_fl.runtime.record.journal import JournalTail, fold
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (1, 2, 3)

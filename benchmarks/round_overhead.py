@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from worker import Worker
 
 from scaling_fl.core.seeding import derive, numpy_generator
-from scaling_fl.learning.batches import Batch, collate, epoch_batches
+from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
 
 NUM_CLIENTS, STEPS, BATCH_SIZE, MAX_SEQ_LEN = 4, 10, 16, 64
 TARGET, EXCHANGE_TARGET = 1.05, 0.02

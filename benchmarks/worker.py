@@ -13,7 +13,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
-from scaling_fl.learning.local_training import LocalTrainer
+from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.server_optimisers import sgd
 
 

@@ -12,7 +12,7 @@ import torch
 from worker import Worker
 
 from scaling_fl.core.records import RoundReport
-from scaling_fl.runtime.exchange import Meeting, connect
+from scaling_fl.runtime.machines.exchange import Meeting, connect
 
 Round = Callable[..., tuple[RoundReport, float]]
 """Options of ``Worker.round`` -> its report and the CPU seconds of all workers."""

@@ -80,6 +80,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = parser().parse_args()
     # Not above: this takes seconds, which nobody who asks for help or mistypes should wait for.
-    from scaling_fl.evaluate_command import main
+    from scaling_fl.commands.evaluate import main
 
     sys.exit(main(vars(options)))

@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.plan_command import read_settings  # noqa: E402
+from scaling_fl.commands.plan import read_settings  # noqa: E402
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv if argument != "--json"]
@@ -25,8 +25,8 @@ if __name__ == "__main__":
     if config is None:
         sys.exit(0)
     # Takes seconds to import, which a wrong setting is spared.
-    from scaling_fl.build import USER_ERRORS
-    from scaling_fl.planning import predict
+    from scaling_fl.build.federation import USER_ERRORS
+    from scaling_fl.build.prediction import predict
     from scaling_fl.reporting.plan import render
 
     try:

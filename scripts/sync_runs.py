@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.runtime.mirror import deliver, is_delivered  # noqa: E402
-from scaling_fl.runtime.mongo_settings import (  # noqa: E402
+from scaling_fl.runtime.secret_manager import SecretUnavailable, resolve_secrets  # noqa: E402
+from scaling_fl.runtime.tracking.mirror import deliver, is_delivered  # noqa: E402
+from scaling_fl.runtime.tracking.mongo_settings import (  # noqa: E402
     MongoSettings,
     SettingsError,
     failure_sentence,
     settings_from_environment,
 )
-from scaling_fl.runtime.secret_manager import SecretUnavailable, resolve_secrets  # noqa: E402
 
 # Nothing waits for this script, so a large file on a slow line may take its time.
 SOCKET_SECONDS = 30.0

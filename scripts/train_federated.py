@@ -13,7 +13,7 @@ import sys
 # Ctrl-C during the imports ends the command without a traceback; main() then handles it.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from scaling_fl.experiment import main  # noqa: E402
+from scaling_fl.commands.train import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(__file__, __doc__, sys.argv))

@@ -17,7 +17,7 @@ import gridfs
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from scaling_fl.runtime.tracking import RunFolder
+from scaling_fl.runtime.tracking.run_folder import RunFolder
 
 Mongo = Database[dict[str, Any]]
 USER, PASSWORD = "ann", "p@ss/w:rd%2B secret"

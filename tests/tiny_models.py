@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from scaling_fl.learning.adapters import Adapter
+from scaling_fl.learning.models.adapters import Adapter
 
 WORDS = [
     "raven",

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.runtime.journal import JobRecord, fold
-from scaling_fl.runtime.tracking import RunFolder
+from scaling_fl.runtime.record.journal import JobRecord, fold
+from scaling_fl.runtime.tracking.run_folder import RunFolder
 
 MOMENT = "2026-11-21T08:00:{:02}.123456+00:00"
 

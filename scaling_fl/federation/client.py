@@ -15,9 +15,9 @@ from scaling_fl.core.exact_sum import LIMIT, is_summable
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.federation.link import Download, Link, Update
-from scaling_fl.learning.batches import Batch, collate, epoch_batches
-from scaling_fl.learning.local_training import LocalTrainer, TrainingResult
-from scaling_fl.learning.tokenised import TokenisedExamples
+from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
+from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
 from scaling_fl.methods.sampling import poisson_groups, sample_groups
 
 ClientProgress = Callable[[int, int, int, int, float], None]

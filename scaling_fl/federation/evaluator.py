@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.learning.batches import collate, evaluation_batches
-from scaling_fl.learning.evaluation import count, metrics
-from scaling_fl.learning.local_training import LocalTrainer
-from scaling_fl.learning.tokenised import TokenisedExamples
+from scaling_fl.learning.tasks.classification.scoring import count, metrics
+from scaling_fl.learning.text.batches import collate, evaluation_batches
+from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.training.local import LocalTrainer
 
 
 class Evaluator:

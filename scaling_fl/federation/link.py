@@ -6,9 +6,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from scaling_fl.methods.low_rank import Part
-from scaling_fl.methods.payloads import decode, encode, payload_size
-from scaling_fl.methods.sparsity import count_kept, density_at, top_k
+from scaling_fl.methods.wire.holding import Part
+from scaling_fl.methods.wire.payloads import decode, encode, payload_size
+from scaling_fl.methods.wire.sparsity import count_kept, density_at, top_k
 
 
 class Sent(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.state import GlobalState
-from scaling_fl.methods.privacy import (
+from scaling_fl.methods.privacy.mechanism import (
     LARGEST_STD,
     AdaptiveClip,
     add_noise_,

@@ -10,10 +10,10 @@ from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress, Clients
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.memory import Turns
 from scaling_fl.federation.placement import deal
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.federation.server import Server, Step
-from scaling_fl.federation.turns import Turns
 
 
 @dataclass(frozen=True, kw_only=True)

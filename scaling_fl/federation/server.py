@@ -15,7 +15,7 @@ from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.link import Update
 from scaling_fl.federation.privacy import Privacy
-from scaling_fl.methods.merging import mean, mean_of_senders
+from scaling_fl.methods.merging.means import mean, mean_of_senders
 from scaling_fl.methods.server_optimisers import ServerOptimiser
 
 

@@ -128,7 +128,9 @@ class Command:
     def workers(self) -> list[int]:
         """List this command's worker processes, in the order in which they were started."""
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [pid for pid in map(int, text.split()) if "scaling_fl.worker" in command_line(pid)]
+        return [
+            pid for pid in map(int, text.split()) if "scaling_fl.jobs.worker" in command_line(pid)
+        ]
 
     def wait_until_it_says(self, text: str) -> "Command":
         self.wait_until(lambda: text in self.out + self.err, f"{text!r} of {self.argv}")

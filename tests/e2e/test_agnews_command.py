@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scaling_fl.methods.payloads import encode
+from scaling_fl.methods.wire.payloads import encode
 from tests.e2e.commands import ROOT, Job, Shell, resume_command
 
 pytestmark = pytest.mark.e2e

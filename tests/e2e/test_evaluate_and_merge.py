@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from scaling_fl.build_model import load_model
-from scaling_fl.evaluate_command import Request, evaluate, main
-from scaling_fl.learning.models import load_tokenizer
-from scaling_fl.methods.payloads import decode, encode
+from scaling_fl.build.model import load_model
+from scaling_fl.build.restored import open_saved, restore, settings_of
+from scaling_fl.commands.evaluate import Request, evaluate, main
+from scaling_fl.learning.models.loading import load_tokenizer
+from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.storage import open_storage
-from scaling_fl.saved import open_saved, restore, settings_of
 from tests.e2e.commands import ROOT, Command, Job, Shell, arguments, federation
 from tests.servers import free_port, moto_server
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scaling_fl.node import read_node
+from scaling_fl.runtime.machines.node import read_node
 from scaling_fl.runtime.storage import RemoteStorage, open_storage
 from tests.e2e.commands import ROOT, Command, Job, Shell, arguments, federation
 from tests.servers import Server, free_port, gcs_emulator

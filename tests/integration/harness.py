@@ -10,9 +10,9 @@ from typing import Any
 from safetensors.torch import load_file
 
 from scaling_fl.config import read_config
-from scaling_fl.launch import Callbacks, WorkerGroup
-from scaling_fl.node import Node, read_node
-from scaling_fl.runtime.journal import JobRecord, Journal, JournalTail, fold
+from scaling_fl.runtime.machines.launch import Callbacks, WorkerGroup
+from scaling_fl.runtime.machines.node import Node, read_node
+from scaling_fl.runtime.record.journal import JobRecord, Journal, JournalTail, fold
 
 WORDS = {
     "EAP": ["raven", "chamber", "heart", "casque", "pit"],

@@ -9,7 +9,7 @@ import pytest
 import torch
 from harness import Run
 
-from scaling_fl.launch import WorkerFailed
+from scaling_fl.runtime.machines.launch import WorkerFailed
 
 HUGE = {"learning_rate": 1e6, "optimiser": "sgd", "num_local_epochs": 3}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from harness import Run
 
-from scaling_fl.launch import WorkerFailed
+from scaling_fl.runtime.machines.launch import WorkerFailed
 from tests.model_hub import Hub, model_hub
 from tests.tiny_models import FAMILIES, save_model
 

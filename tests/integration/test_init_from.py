@@ -8,7 +8,7 @@ import pytest
 import torch
 from harness import Run
 
-from scaling_fl.launch import WorkerFailed
+from scaling_fl.runtime.machines.launch import WorkerFailed
 
 pytestmark = pytest.mark.slow
 

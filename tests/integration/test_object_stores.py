@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import Run, settings
 
-from scaling_fl.launch import WorkerFailed
+from scaling_fl.runtime.machines.launch import WorkerFailed
 from scaling_fl.runtime.storage import RemoteStorage, open_storage
 from tests.e2e.commands import Command, Shell, arguments, federation
 from tests.e2e.commands import Job as JobFiles

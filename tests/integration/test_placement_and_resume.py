@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness import Run
 
-from scaling_fl.launch import WorkerFailed
+from scaling_fl.runtime.machines.launch import WorkerFailed
 
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from harness import Run, settings
 
+from scaling_fl.build.prediction import predict
 from scaling_fl.config import read_config
-from scaling_fl.planning import predict
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SMALL: dict[str, Any] = {

@@ -10,8 +10,8 @@ import torch
 from harness import Run
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.build_data import load_data
-from scaling_fl.build_model import load_trainer
+from scaling_fl.build.data import load_data
+from scaling_fl.build.model import load_trainer
 from scaling_fl.core.seeding import derive, numpy_generator
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
 from scaling_fl.federation.link import Link
-from scaling_fl.learning.adapters import Adapter, adapt
-from scaling_fl.learning.local_training import LocalTrainer
-from scaling_fl.learning.models import load_classifier, load_tokenizer
-from scaling_fl.learning.tokenised import TokenisedExamples
+from scaling_fl.learning.models.adapters import Adapter, adapt
+from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.training.local import LocalTrainer
 
 NUM_LABELS = 3
 

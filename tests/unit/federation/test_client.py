@@ -10,10 +10,10 @@ from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.records import ClientReport
 from scaling_fl.federation.client import Clients, Groups, LocalWork
 from scaling_fl.federation.link import Direction, Link
-from scaling_fl.learning.local_training import LocalTrainer
-from scaling_fl.methods.low_rank import RankPart
-from scaling_fl.methods.payloads import payload_size
-from scaling_fl.methods.privacy import clip_, l2_norm
+from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.privacy.mechanism import clip_, l2_norm
+from scaling_fl.methods.wire.holding import RankPart
+from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import even_parts, make_clients, make_trainer, start_of
 
 

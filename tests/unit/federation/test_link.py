@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation import link as link_module
 from scaling_fl.federation.link import Direction, Download, Holding, Link
-from scaling_fl.methods.codecs import CODECS
-from scaling_fl.methods.low_rank import RankPart, adapter_coordinates
-from scaling_fl.methods.payloads import encode
+from scaling_fl.methods.wire.codecs import CODECS
+from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates
+from scaling_fl.methods.wire.payloads import encode
 from tests.unit.federation.federations import make_trainer
 
 SIZE = 1000

@@ -13,7 +13,7 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.link import Update
 from scaling_fl.federation.privacy import CLIP, Privacy, Quantile
 from scaling_fl.federation.server import Server, Step
-from scaling_fl.methods.privacy import LARGEST_STD
+from scaling_fl.methods.privacy.mechanism import LARGEST_STD
 from scaling_fl.methods.server_optimisers import sgd
 from tests.unit.federation.test_server import SIZE, START, Sent, make_update, report_of
 from tests.unit.federation.worker_threads import on_workers

@@ -17,11 +17,11 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Direction, Link
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
-from scaling_fl.learning.local_training import LocalTrainer
-from scaling_fl.methods.payloads import payload_size
+from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.sampling import sample_cohort
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.weighting import by_examples
+from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import (
     even_parts,
     make_clients,

@@ -16,9 +16,9 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Direction, Link, Update
 from scaling_fl.federation.server import Server, Step, TooFewClients
-from scaling_fl.methods.codecs import CODECS
-from scaling_fl.methods.low_rank import RankPart
 from scaling_fl.methods.server_optimisers import sgd
+from scaling_fl.methods.wire.codecs import CODECS
+from scaling_fl.methods.wire.holding import RankPart
 from tests.unit.federation.worker_threads import on_workers
 
 SIZE = 300

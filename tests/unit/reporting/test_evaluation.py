@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.metrics import classification_report
 
-from scaling_fl.learning.evaluation import metrics
+from scaling_fl.learning.tasks.classification.scoring import metrics
 from scaling_fl.reporting.evaluation import class_table, metrics_text
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from scaling_fl.learning.tasks import spooky_author
+from scaling_fl.learning.tasks.classification import spooky_author
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "spooky_author" / "split_data.py"
 main = runpy.run_path(str(SCRIPT))["main"]

@@ -10,8 +10,8 @@ import yaml
 from sacred.arg_parser import get_config_updates
 
 from scaling_fl.config import NAMED, read_config
-from scaling_fl.launch import GRACE_SECONDS
-from scaling_fl.node import read_node
+from scaling_fl.runtime.machines.launch import GRACE_SECONDS
+from scaling_fl.runtime.machines.node import read_node
 from scaling_fl.submission import manifests
 from scaling_fl.submission.request import Request
 from tests.unit.submission.platforms import ROOT, containers, rejections

@@ -1,0 +1,173 @@
+"""Composition of the clients' side: configuration -> tiers, what travels, and who takes part."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_fl.build.budget import Budget
+from scaling_fl.build.data import Data, SetupError
+from scaling_fl.config import Config
+from scaling_fl.core.seeding import numpy_generator
+from scaling_fl.core.vector import Layout
+from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
+from scaling_fl.federation.link import Direction, Link
+from scaling_fl.federation.privacy import Privacy
+from scaling_fl.federation.rounds import Plan
+from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.sampling import listed_cohort, poisson_cohort, sample_cohort
+from scaling_fl.methods.schedules import SCHEDULES
+from scaling_fl.methods.tiers import by_list, by_modulo, by_share
+from scaling_fl.methods.weighting import WEIGHTINGS
+from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates, magnitude_coordinates
+from scaling_fl.methods.wire.payloads import payload_size
+
+
+def make_clients(
+    config: Config,
+    trainer: LocalTrainer,
+    data: Data,
+    budget: Budget | None = None,
+    privacy: Privacy | None = None,
+) -> Clients:
+    """Say what each client is sent and sends, how much it does, and on which examples."""
+    groups = None
+    if privacy and privacy.by_group:
+        groups = Groups(
+            examples=[_groups(config, part, client) for client, part in enumerate(data.parts)],
+            per_round=config.privacy.groups_per_round,
+            poisson=config.sampling == "poisson",
+            seed=draw_seed(config, budget),
+            bound=privacy.bound,
+        )
+    return Clients(
+        trainer,
+        data.train,
+        data.parts,
+        tiers=[
+            Tier(work=_work(settings), link=make_link(settings, config, trainer.layout))
+            for settings in config.by_tier()
+        ],
+        tier_of=tier_of_clients(config, len(data.parts)),
+        pad_token_id=data.tokenizer.pad_token_id,
+        seed=config.seed,
+        groups=groups,
+    )
+
+
+def _work(config: Config) -> LocalWork:
+    return LocalWork(
+        batch_size=config.batch_size,
+        num_epochs=None if config.num_local_steps else config.num_local_epochs,
+        num_steps=config.num_local_steps,
+        length_grouped=config.length_grouped,
+    )
+
+
+def make_link(settings: Config, config: Config, layout: Layout) -> Link:
+    """Turn a tier's ``settings``, within those of all clients, into what is sent."""
+    chosen_here = {"evaluate", "keep_heads", "values", "error_feedback"}
+    heads = ~adapter_coordinates(layout)
+    magnitudes = magnitude_coordinates(layout)
+    download_whole = magnitudes if magnitudes.any() else None
+    holding = None
+    if settings.adapter.rank < config.adapter.rank:
+        largest = config.tier_ranks == "largest"
+        holding = RankPart(layout, settings.adapter.rank, largest=largest)
+    return Link(
+        Direction(**settings.download.model_dump(exclude=chosen_here)),
+        Direction(**settings.upload.model_dump(exclude=chosen_here)),
+        uploads_state=config.upload.values == "state",
+        error_feedback=config.upload.error_feedback,
+        client_freeze=config.client_freeze,
+        server_freeze=config.server_freeze,
+        holding=holding,
+        download_whole=heads if config.download.keep_heads else download_whole,
+        upload_whole=heads if config.upload.keep_heads else None,
+    )
+
+
+def tier_of_clients(config: Config, num_clients: int) -> list[int]:
+    """Say which tier every client is of.
+
+    Raises:
+        SetupError: a tier has no client.
+    """
+    found = _tier_of_clients(config, num_clients)
+    for tier in range(len(config.tiers)):
+        if tier not in found:
+            raise SetupError(
+                f"tiers[{tier}] must have a client, got none of {num_clients}; drop the tier, or "
+                "raise its share or num_clients."
+            )
+    return found
+
+
+def _tier_of_clients(config: Config, num_clients: int) -> list[int]:
+    if config.tiers and config.tiers[0].clients is not None:
+        return by_list([tier.clients or () for tier in config.tiers])
+    if config.tiers and config.tiers[0].share is not None:
+        return by_share(num_clients, [tier.share or 0 for tier in config.tiers], seed=config.seed)
+    return by_modulo(num_clients, max(1, len(config.tiers)))
+
+
+def _groups(config: Config, part: NDArray[np.int64], client: int) -> list[NDArray[np.int64]]:
+    """Deal a client's examples into its groups, as evenly as can be."""
+    num_groups = config.privacy.groups_per_client
+    if len(part) < num_groups:
+        raise SetupError(
+            f"privacy.groups_per_client must be at most the {len(part)} examples that client "
+            f"{client} has, got {num_groups}; lower it, or split the data more evenly."
+        )
+    order = numpy_generator(config.data_seed, "groups", client).permutation(part)
+    return [np.sort(group) for group in np.array_split(order, num_groups)]
+
+
+def draw_seed(config: Config, budget: Budget | None) -> int:
+    """Say what decides who is drawn: the secret, where epsilon counts on nobody's knowing."""
+    secret = budget.draw_seed if budget else None
+    return config.seed if secret is None else secret
+
+
+def make_cohort(
+    config: Config, num_clients: int, round_number: int, budget: Budget | None
+) -> list[int]:
+    """Say who takes part in a round."""
+    if config.listed_cohorts:
+        return listed_cohort(config.listed_cohorts, round_number)
+    size, seed = config.cohort_size(num_clients), draw_seed(config, budget)
+    if config.sampling == "poisson":
+        return poisson_cohort(
+            seed=seed, round_number=round_number, num_clients=num_clients, rate=size / num_clients
+        )
+    return sample_cohort(seed=seed, round_number=round_number, num_clients=num_clients, size=size)
+
+
+def make_plan(
+    config: Config, clients: Clients, layout: Layout, num_clients: int, budget: Budget | None
+) -> Plan:
+    """Turn settings into functions of the round."""
+    weigh = WEIGHTINGS[config.weighting]
+    schedule = SCHEDULES[config.schedule.kind]
+
+    def shares(chosen: list[int]) -> dict[int, float]:
+        if budget:  # the divisor is that of the expected units, whoever was drawn
+            return dict.fromkeys(chosen, 1.0 / budget.num_units)
+        if not chosen:
+            return {}
+        weights = weigh([clients.num_examples(client) for client in chosen])
+        return dict(zip(chosen, weights, strict=True))
+
+    def learning_rate(round_number: int) -> float:
+        final = config.schedule.final_learning_rate
+        return schedule(config.learning_rate, final, round_number, config.num_rounds)
+
+    return Plan(
+        num_rounds=budget.num_rounds if budget else config.num_rounds,
+        num_clients=num_clients,
+        cohort=lambda round_number: make_cohort(config, num_clients, round_number, budget),
+        shares=shares,
+        learning_rate=learning_rate,
+        eval_every=config.eval_every,
+        epsilon=budget.epsilon if budget else None,
+        plain_bytes=payload_size(layout.size, None, "none"),
+        evaluates_download=config.download.evaluate,
+    )

@@ -1,0 +1,183 @@
+"""Composition root of a worker: configuration -> objects. Every name table lives here or is named.
+
+Nothing below this module sees the configuration; everything gets plain arguments.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from scaling_fl.build.budget import check_same_noise, make_budget
+from scaling_fl.build.clients import make_clients, make_plan
+from scaling_fl.build.data import Data, SetupError, check_same_data, load_data
+from scaling_fl.build.model import load_trainer, meaning
+from scaling_fl.build.record import (
+    Job,
+    Note,
+    computation,
+    forget_unused,
+    kept_terms,
+    make_recorder,
+    share_state,
+    vector_digest,
+)
+from scaling_fl.build.restored import SavedError
+from scaling_fl.build.start import load_start
+from scaling_fl.config import Config, cohort_problems
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client import Clients
+from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.rounds import Plan
+from scaling_fl.federation.server import Server, TooFewClients
+from scaling_fl.learning.cache import CacheError
+from scaling_fl.learning.models.loading import ModelError
+from scaling_fl.learning.text.labelled import DataError
+from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
+from scaling_fl.runtime.record.checkpoints import CheckpointError, CheckpointMismatch
+from scaling_fl.runtime.record.journal import JournalError
+from scaling_fl.runtime.record.recorder import Recorder
+from scaling_fl.runtime.storage import StorageError
+
+USER_ERRORS = (
+    SetupError,
+    DataError,
+    ModelError,
+    CacheError,
+    CheckpointError,
+    CheckpointMismatch,
+    StorageError,
+    JournalError,
+    TooFewClients,
+    SavedError,
+)
+"""Errors whose text is all that a user needs; everything else is shown with its traceback."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """Everything that ``run_rounds`` needs, put together."""
+
+    state: GlobalState
+    plan: Plan
+    clients: Clients
+    server: Server
+    evaluator: Evaluator
+    recorder: Recorder | None
+
+    def save_unsaved(self) -> None:
+        if self.recorder:
+            self.recorder.save_unsaved(self.state)
+
+
+def choose_device(wanted: str, device_id: int) -> torch.device:
+    """Turn a site id into a GPU, or into the CPU where there is no GPU or none is wanted.
+
+    Raises:
+        SetupError: there is no such GPU.
+    """
+    num_gpus = 0 if wanted == "cpu" else torch.cuda.device_count()
+    if wanted == "cuda" and num_gpus == 0:
+        raise SetupError("device=cuda needs a GPU, got none on this machine; set device=cpu.")
+    if num_gpus == 0:
+        return torch.device("cpu")
+    if device_id >= num_gpus:
+        raise SetupError(
+            f"site_ids must name GPUs of this machine, 0 to {num_gpus - 1}, got {device_id}; "
+            "change site_ids, or set device=cpu."
+        )
+    return torch.device("cuda", device_id)
+
+
+def build(
+    config: Config,
+    exchange: Exchange,
+    device: torch.device,
+    job: Job | None,
+    *,
+    note: Note,
+    stage: Note,
+) -> Federation:
+    """Put a worker together, resume the latest checkpoint, and give every worker the same state.
+
+    Raises:
+        one of USER_ERRORS: with one sentence that says what to do.
+    """
+    note(_placement_sentence(config, exchange, device))
+    num_clients = config.num_clients or len(exchange.sites)
+    if problems := cohort_problems(config, num_clients):
+        raise SetupError("; ".join(str(problem) for problem in problems))
+    budget = make_budget(config, num_clients, note)
+    data = load_data(config, num_clients, stage)
+    check_same_data(data, exchange)
+    trainer = load_trainer(config, data, device, stage)
+    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
+        config.server.learning_rate, **config.server.options
+    )
+    must_match = meaning(config, trainer, data, exchange) | kept_terms(config, data, budget)
+    start = load_start(config, trainer, must_match, job, exchange)
+    computed = computation(config, data) | start.identity
+    weights = vector_digest(trainer.vector)
+    state = GlobalState(trainer.vector.clone() if start.vector is None else start.vector)
+    state.optimiser = server_optimiser.init(state.vector)
+    if budget and start.identity:
+        note("epsilon counts this job alone, and not what the state of init_from has cost")
+    recorder = None
+    if exchange.rank == 0:
+        assert job is not None
+        recorder = make_recorder(config, trainer, data, job, must_match, computed, budget, note)
+    share_state(
+        state,
+        recorder,
+        exchange,
+        num_threads=torch.get_num_threads(),
+        pinned=config.num_threads is not None,
+    )
+    forget_unused(state, config)
+    privacy = None
+    if budget:
+        machine = {"device": device.type, "num_threads": torch.get_num_threads()}
+        privacy = budget.privacy([computed, must_match, weights, machine])
+        check_same_noise(privacy, exchange)
+    server = Server(
+        exchange,
+        server_optimiser,
+        trainer.vector,
+        min_clients=config.min_clients,
+        privacy=privacy,
+        by_sender=config.merge.divide_by == "senders",
+    )
+    clients = make_clients(config, trainer, data, budget, privacy)
+    plan = make_plan(config, clients, trainer.layout, num_clients, budget)
+    return Federation(
+        state=state,
+        plan=plan,
+        clients=clients,
+        server=server,
+        evaluator=make_evaluator(config, trainer, data),
+        recorder=recorder,
+    )
+
+
+def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluator:
+    """Say what is evaluated, and how much of the outcome is told."""
+    return Evaluator(
+        trainer,
+        data.test,
+        data.label_names,
+        batch_size=config.val_batch_size,
+        pad_token_id=data.tokenizer.pad_token_id,
+        per_class=config.per_class_metrics,
+    )
+
+
+def _placement_sentence(config: Config, exchange: Exchange, device: torch.device) -> str:
+    what = "GPU" if device.type == "cuda" else "CPU worker"
+    plural = "s" * (exchange.size > 1)
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads each"
+    missing = "no GPU here: " if device.type == "cpu" and config.device == "auto" else ""
+    return (
+        f"{missing}{len(exchange.sites)} site{'s' * (len(exchange.sites) > 1)} on {exchange.size} "
+        f"{what}{plural}{threads}"
+    )

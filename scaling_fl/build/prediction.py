@@ -1,0 +1,176 @@
+"""What a run will cost, before it runs: bytes, privacy, disk and memory, from its configuration.
+
+Bytes are predicted by the code that sends, for the very clients that will be sampled, so that
+they equal what the run then measures, unless it ends early.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from scaling_fl.build.budget import NOISE_KEY, make_budget
+from scaling_fl.build.clients import make_cohort, make_link, tier_of_clients
+from scaling_fl.build.data import TASKS, SetupError
+from scaling_fl.build.model import load_model
+from scaling_fl.config import Config, cohort_problems
+from scaling_fl.core.vector import Layout
+from scaling_fl.federation.link import Link
+from scaling_fl.learning.cache import cache_folder
+from scaling_fl.learning.models.activations import activation_bytes
+from scaling_fl.learning.models.loading import load_tokenizer
+from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
+from scaling_fl.methods.wire.payloads import payload_size
+
+FLOAT, UNIT = 4, 8
+"""Bytes of a coordinate, and of one in an exact sum."""
+_MOMENTS = {"sgd": 0, "adam": 2, "adamw": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierCost:
+    """What one client of a tier costs in a round."""
+
+    num_clients: int
+    parameters: int
+    """Of the vector that its clients hold."""
+    download_bytes: int
+    upload_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """All that is known before a run; bytes are whole and exact, memory is a lower bound."""
+
+    total_parameters: int
+    trainable_parameters: int
+    num_clients: int
+    num_rounds: int
+    tiers: list[TierCost]
+    """In round 1."""
+    download_bytes: list[int]
+    """Of every round, from round 1."""
+    upload_bytes: list[int]
+    plain_bytes: int
+    """What the same rounds would send as fp32, without codecs and masks."""
+    checkpoint_bytes: int
+    """Of the tensors of the last checkpoint, without the names and numbers beside them."""
+    memory: dict[str, int]
+    """Of one worker in a training step, in bytes by what takes it, without the libraries."""
+    noise_multiplier: float | None
+    """Of the whole release; None without noise."""
+    delta: float | None
+    epsilon: float | None
+    """After the last round."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data, with the sums over all rounds."""
+        sums = {
+            "total_download_bytes": sum(self.download_bytes),
+            "total_upload_bytes": sum(self.upload_bytes),
+            "total_bytes": sum(self.download_bytes) + sum(self.upload_bytes),
+            "memory_bytes": sum(self.memory.values()),
+        }
+        return asdict(self) | sums
+
+
+def predict(config: Config, note: Callable[[str], None]) -> Prediction:
+    """Predict what a run costs; loads its model and no data.
+
+    Raises:
+        one of build.USER_ERRORS: what the run itself would refuse about these settings.
+    """
+    num_clients = config.num_clients or len(config.site_ids)
+    if problems := cohort_problems(config, num_clients):
+        raise SetupError("; ".join(str(problem) for problem in problems))
+    budget = make_budget(config, num_clients, note, with_secret=False)
+    num_rounds = budget.num_rounds if budget else config.num_rounds
+    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
+    model = load_model(config, len(TASKS[config.task_name].LABELS), tokenizer)
+    layout = Layout.of(model.named_parameters())
+    links = [make_link(settings, config, layout) for settings in config.by_tier()]
+    tier_of = tier_of_clients(config, num_clients)
+    if budget and budget.draw_seed is not None and not budget.noise_key:
+        note(f"who is drawn follows from {NOISE_KEY}, which is not set: others stand for them")
+    cohorts = [make_cohort(config, num_clients, r, budget) for r in range(1, num_rounds + 1)]
+    down, up = _bytes(links, tier_of, cohorts, layout.size)
+    seen = len({client for cohort in cohorts for client in cohort})
+    kept = _server_bytes(config, layout.size, seen)
+    noisy = budget is not None and budget.epsilon is not None
+    return Prediction(
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        trainable_parameters=layout.size,
+        num_clients=num_clients,
+        num_rounds=num_rounds,
+        tiers=_tiers(links, tier_of, layout.size),
+        download_bytes=down,
+        upload_bytes=up,
+        plain_bytes=2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)),
+        checkpoint_bytes=FLOAT * layout.size + kept,
+        memory=_memory(config, model, layout.size, kept),
+        noise_multiplier=budget.total_noise if budget and noisy else None,
+        delta=config.privacy.delta if noisy else None,
+        epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
+    )
+
+
+def _bytes(
+    links: list[Link], tier_of: list[int], cohorts: list[list[int]], size: int
+) -> tuple[list[int], list[int]]:
+    """Add up what the clients of every round are sent and send."""
+
+    @cache
+    def each(tier: int, round_number: int) -> tuple[int, int]:
+        return links[tier].num_bytes(size, round_number)
+
+    rounds = [
+        [each(tier_of[client], number) for client in cohort]
+        for number, cohort in enumerate(cohorts, start=1)
+    ]
+    return [sum(d for d, _ in row) for row in rounds], [sum(u for _, u in row) for row in rounds]
+
+
+def _tiers(links: list[Link], tier_of: list[int], size: int) -> list[TierCost]:
+    counts = Counter(tier_of)
+    costs = []
+    for tier, link in enumerate(links):
+        down, up = link.num_bytes(size, 1)
+        costs.append(
+            TierCost(
+                num_clients=counts[tier],
+                parameters=link.holding.size if link.holding else size,
+                download_bytes=down,
+                upload_bytes=up,
+            )
+        )
+    return costs
+
+
+def _server_bytes(config: Config, size: int, num_seen: int) -> int:
+    """Count what the global state holds beside the vector: moments, the mask, residuals."""
+    optimiser = SERVER_OPTIMISERS[config.server.optimiser](
+        config.server.learning_rate, **config.server.options
+    )
+    moments = optimiser.init(torch.zeros(size, device="meta"))
+    kept = sum(value.nbytes for value in moments.values())
+    kept += FLOAT * size * config.server_freeze
+    kept += UNIT * (config.privacy.target_quantile is not None)
+    return kept + FLOAT * size * num_seen * config.upload.error_feedback
+
+
+def _memory(config: Config, model: nn.Module, size: int, kept: int) -> dict[str, int]:
+    moments = _MOMENTS[config.optimiser] + bool(config.momentum)
+    return {
+        "model": sum(p.nbytes for p in model.parameters()),
+        "global state": FLOAT * size + kept,
+        "gradients": FLOAT * size,
+        "clients' optimiser": FLOAT * size * moments,
+        "exact sums": UNIT * size * (2 if config.merge.divide_by == "senders" else 1),
+        "activations of a full batch": activation_bytes(
+            model, batch_size=config.batch_size, length=config.max_seq_len
+        ),
+    }

@@ -1,0 +1,233 @@
+"""A state that a run has saved: found by folder, address or run, and put back into its model."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scaling_fl.build.clients import make_link
+from scaling_fl.build.model import load_model
+from scaling_fl.config import Config, read_single_settings
+from scaling_fl.core.exchange import SingleExchange
+from scaling_fl.core.vector import Layout
+from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.memory import MASK
+from scaling_fl.learning.models.adapters import frozen_digest
+from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.runtime.record.checkpoints import Checkpoint, Checkpoints
+from scaling_fl.runtime.record.manifest import layout_differences
+from scaling_fl.runtime.storage import open_storage
+from scaling_fl.runtime.storage.base import explained
+
+Note = Callable[[str], None]
+
+FROZEN = "frozen weights"
+_ROUND = re.compile(r"round-(\d{6,})")
+_OF_MODEL = ("model", "adapter", "seed", "max_seq_len")
+_OF_TEST = ("task_name", "test_path", "val_batch_size", "data", "data_seed", "device")
+_MEANING = ("model", "labels", FROZEN, "adapter.alpha", "adapter.rslora")
+
+
+class SavedError(ValueError):
+    """A saved state that is not there or cannot be used as asked; the text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A whole checkpoint, hashes checked, and where it is."""
+
+    where: str
+    checkpoint: Checkpoint
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What gives the vector its meaning: the model, the labels, the hash of frozen weights."""
+        return dict(self.checkpoint.manifest["identity"])
+
+    @property
+    def label_names(self) -> list[str]:
+        return list(self.identity["labels"])
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads per worker of the run, which the last bits of its results depend on."""
+        threads = self.checkpoint.manifest["progress"].get("num_threads")
+        return None if threads is None else int(threads)
+
+
+def open_saved(place: str, note: Note, *, option: str = "CHECKPOINT") -> Saved:
+    """Load the checkpoint at a folder or address, which was given as ``option``.
+
+    ``place`` is that of one checkpoint (``round-000012``), or of a job's checkpoints or a tracked
+    run, of which the newest whole one is taken.
+
+    Raises:
+        SavedError: there is nothing, or the run does not say where its checkpoints are.
+        CheckpointError, CheckpointMismatch, StorageError: it cannot be loaded.
+    """
+    with explained(f"read {place}"):
+        folder, number = _locate(place, option)
+    storage = open_storage(folder)
+    checkpoint = Checkpoints(storage, None, note).load(number)
+    return Saved(f"{storage.url}/round-{checkpoint.round:06d}", checkpoint)
+
+
+def _locate(place: str, option: str) -> tuple[str, int | None]:
+    """Tell which folder of checkpoints a place means, and which round (None: the newest)."""
+    place = place.removeprefix("file://")
+    if not place.endswith("://"):
+        place = place.rstrip("/") or "/"
+    parent, _, name = place.rpartition("/")
+    if "://" not in place:
+        path = Path(place).expanduser()
+        is_missing_round = _ROUND.fullmatch(path.name) and path.parent.is_dir()
+        if not path.is_dir() and not is_missing_round:
+            raise SavedError(
+                f"{option} must be a folder that exists or an address such as "
+                f"s3://bucket/job, got {place}; check the path."
+            )
+        if (path / "run.json").is_file():
+            return _checkpoints_of_run(path), None
+        path = path.resolve()  # so that a dot has a name
+        place, parent, name = str(path), str(path.parent), path.name
+    match = _ROUND.fullmatch(name)
+    return (parent, int(match[1])) if match else (place, None)
+
+
+def _checkpoints_of_run(run: Path) -> str:
+    """Read where a run saved its last checkpoint; config.json may have a path that was relative."""
+    try:
+        saved = json.loads((run / "info.json").read_bytes()).get("checkpoints", [])
+        places = [str(row["path"]).rpartition("/")[0] for row in saved]
+    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError):
+        raise SavedError(
+            f"{run} is not the record of a run of this project, by its info.json; give the folder "
+            "of the checkpoints."
+        ) from None
+    if not places:
+        raise SavedError(f"the run {run} has saved no checkpoint yet; try again after a round.")
+    if "://" not in places[-1] and not Path(places[-1]).is_dir():
+        raise SavedError(
+            f"the run {run} had its checkpoints in {places[-1]}, which is not here; give the "
+            "folder that they are in now."
+        )
+    return places[-1]
+
+
+def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
+    """Return the run's own settings of its model and its test data, with some changed.
+
+    Changes to the section ``data`` are merged into it. What only concerns training is left at its
+    defaults, and so is a cache folder that this machine does not have.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+    stored = saved.checkpoint.config
+    kept: dict[str, Any] = {
+        name: stored[name] for name in (*_OF_MODEL, *_OF_TEST) if name in stored
+    }
+    data = {**kept.get("data", {}), **changes.get("data", {})}
+    if data.get("cache_dir") and not Path(data["cache_dir"]).expanduser().is_dir():
+        data["cache_dir"] = None
+    return read_single_settings({**kept, **changes, "data": data})
+
+
+def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> None:
+    """Refuse to treat states as one that are not of the same parameters of the same model.
+
+    Raises:
+        SavedError: naming the first state that differs, and how.
+    """
+    first = states[0]
+    for other in states[1:]:
+        found = [
+            f"{name} ({first.identity.get(name)} and {other.identity.get(name)})"
+            for name in _MEANING
+            if name not in ignoring and first.identity.get(name) != other.identity.get(name)
+        ]
+        if first.checkpoint.layout != other.checkpoint.layout:
+            found.append("the names or shapes of their parameters")
+        if found:
+            raise SavedError(
+                f"checkpoints must be alike to be averaged, and {first.where} and {other.where} "
+                f"differ in {', '.join(found)}; give checkpoints of one model and adapter."
+            )
+
+
+def restore(saved: Saved, config: Config, tokenizer: Any, device: torch.device) -> LocalTrainer:
+    """Load the model that a state belongs to onto a device, with the state in it.
+
+    What the vector does not hold comes from the base model, whose hash must be that of the run's.
+
+    Raises:
+        SavedError: the base model is another one than that of the run.
+        ModelError: it cannot be had.
+    """
+    model = _verified_model(saved, config, tokenizer)
+    trainer = LocalTrainer(model.to(device), optimiser=config.optimiser)
+    trainer.vector.copy_(saved.checkpoint.vector)
+    return trainer
+
+
+def _verified_model(saved: Saved, config: Config, tokenizer: Any) -> nn.Module:
+    model = load_model(config, len(saved.label_names), tokenizer)
+    layout = Layout.of(model.named_parameters())
+    if layout != saved.checkpoint.layout:
+        found = layout_differences(saved.checkpoint.layout.to_json(), layout.to_json())
+        raise SavedError(
+            f"{saved.where} does not fit model={config.model}: {'; '.join(found)}; give the "
+            "folder or id of the run's own base model with --model."
+        )
+    expected = saved.identity.get(FROZEN)
+    if expected is not None and frozen_digest(model) != expected:
+        raise SavedError(
+            f"{saved.where} was trained on a base model with other weights than those of "
+            f"model={config.model}, by their hash; give the folder or id of the run's own base "
+            "model with --model."
+        )
+    return model
+
+
+def received_by_tier(saved: Saved) -> list[Tensor]:
+    """Send a state to each tier of its run as the next round would; returns what they receive.
+
+    Raises:
+        SavedError: the run has no tiers.
+    """
+    config = read_single_settings(saved.checkpoint.config)
+    if not config.tiers:
+        raise SavedError(f"{saved.where} is of a run without tiers; leave --tiers out.")
+    found = saved.checkpoint
+    mask_by = found.optimiser.get(f"memory.{MASK}")
+    links = (make_link(settings, config, found.layout) for settings in config.by_tier())
+    return [
+        link.download(found.vector, found.round + 1, mask_by=mask_by).received for link in links
+    ]
+
+
+def evaluate_vector(
+    trainer: LocalTrainer,
+    vector: Tensor,
+    examples: TokenisedExamples,
+    label_names: list[str],
+    *,
+    batch_size: int,
+    pad_token_id: int,
+) -> dict[str, float]:
+    """Evaluate a vector (fp32, the layout's size) as a round of a run does, per class as well."""
+    evaluator = Evaluator(
+        trainer,
+        examples,
+        label_names,
+        batch_size=batch_size,
+        pad_token_id=pad_token_id,
+        per_class=True,
+    )
+    return evaluator(vector.to(trainer.vector.device), SingleExchange(num_sites=1))

@@ -1,0 +1,195 @@
+"""The command ``scripts/evaluate.py``: evaluate a saved state on its task's or other test data."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from scaling_fl.build.data import TASKS, load_split
+from scaling_fl.build.federation import choose_device
+from scaling_fl.build.restored import (
+    Saved,
+    SavedError,
+    evaluate_vector,
+    open_saved,
+    received_by_tier,
+    restore,
+    settings_of,
+)
+from scaling_fl.commands.endings import run_command, stage
+from scaling_fl.config import Config
+from scaling_fl.learning.cache import cache_folder
+from scaling_fl.learning.models.loading import load_tokenizer
+from scaling_fl.reporting.evaluation import class_table, metrics_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for; None leaves a setting as the run had it."""
+
+    checkpoint: str
+    model: str | None = None
+    task_name: str | None = None
+    test_path: str | None = None
+    max_seq_len: int | None = None
+    batch_size: int | None = None
+    max_test_examples: int | None = None
+    device: str | None = None
+    per_class: bool = False
+    tiers: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was evaluated, on what, and what came out, per class as well."""
+
+    saved: Saved
+    config: Config
+    device: torch.device
+    metrics: dict[str, float]
+    num_examples: list[int]
+    """Test examples of each label."""
+
+    @property
+    def overall(self) -> dict[str, float]:
+        """The metrics that are not about one class; those of a tier are named by their end."""
+        return {
+            name: value
+            for name, value in self.metrics.items()
+            if re.sub(r"\.tier\d+$", "", name).count(".") == 1
+        }
+
+
+def main(options: Mapping[str, Any]) -> int:
+    """Run the command with its parsed options; returns the exit code."""
+    return run_command("evaluate", partial(_run, Request(**options)))
+
+
+def _run(request: Request) -> None:
+    with redirect_stdout(sys.stderr):  # what libraries print is no result
+        evaluation = evaluate(request)
+    print(_as_json(evaluation, request) if request.json else _as_text(evaluation, request))
+
+
+def evaluate(request: Request) -> Evaluation:
+    """Evaluate a saved state as its run did, but for what the request changes.
+
+    Raises:
+        SavedError, ConfigurationError, one of USER_ERRORS: with one sentence.
+    """
+    stage(f"loading {request.checkpoint}")
+    saved = open_saved(request.checkpoint, stage)
+    config = settings_of(saved, _changes(request, saved))
+    _check_labels(saved, config.task_name)
+    device = choose_device(config.device, 0)
+    if saved.num_threads and device.type == "cpu":
+        torch.set_num_threads(saved.num_threads)  # the last bits of sums depend on it
+    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
+    stage(f"reading {config.task_name}")
+    examples = load_split(config, "test", tokenizer)
+    stage(f"loading model {config.model}")
+    trainer = restore(saved, config, tokenizer, device)
+    stage(f"evaluating {len(examples)} examples")
+    vectors = {"": saved.checkpoint.vector}
+    if request.tiers:
+        received = received_by_tier(saved)
+        vectors |= {f".tier{tier}": vector for tier, vector in enumerate(received)}
+    metrics: dict[str, float] = {}
+    for suffix, vector in vectors.items():
+        found = evaluate_vector(
+            trainer,
+            vector,
+            examples,
+            saved.label_names,
+            batch_size=config.val_batch_size,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        metrics |= {f"{name}{suffix}": value for name, value in found.items()}
+    num_examples = np.bincount(examples.labels, minlength=len(saved.label_names)).tolist()
+    return Evaluation(
+        saved=saved, config=config, device=device, metrics=metrics, num_examples=num_examples
+    )
+
+
+def _changes(request: Request, saved: Saved) -> dict[str, Any]:
+    """Turn what was asked for into settings that replace the run's."""
+    data: dict[str, Any] = {}
+    changes: dict[str, Any] = {"data": data}
+    stored = saved.checkpoint.config
+    if request.task_name not in (None, stored["task_name"]):
+        changes["test_path"] = data["text"] = None  # those of the run's own task
+    if request.task_name or request.test_path:
+        data["max_test_examples"] = None  # the run's subset is one of its own data
+    # Where the run was need not be here, but the CPU's bits are those of a run on the CPU.
+    changes["device"] = "cpu" if stored["device"] == "cpu" else "auto"
+    given = {
+        "model": request.model,
+        "task_name": request.task_name,
+        "test_path": request.test_path,
+        "max_seq_len": request.max_seq_len,
+        "val_batch_size": request.batch_size,
+        "device": request.device,
+    }
+    changes |= {name: value for name, value in given.items() if value is not None}
+    if request.max_test_examples is not None:
+        data["max_test_examples"] = request.max_test_examples
+    return changes
+
+
+def _check_labels(saved: Saved, task_name: str) -> None:
+    labels = list(TASKS[task_name].LABELS)
+    if labels != saved.label_names:
+        raise SavedError(
+            f"task_name must have the labels that {saved.where} was trained on "
+            f"({_listed(saved.label_names)}), and {task_name} has {_listed(labels)}; choose a task "
+            "with the same labels."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 6 else [*names[:5], f"... {len(names)} in all"])
+
+
+def _as_text(evaluation: Evaluation, request: Request) -> str:
+    saved, config = evaluation.saved, evaluation.config
+    lines = [
+        f"{saved.where}",
+        f"{config.model} on {sum(evaluation.num_examples)} test examples of {config.task_name}",
+        metrics_text(evaluation.overall),
+    ]
+    if request.per_class:
+        table = class_table(evaluation.metrics, saved.label_names, evaluation.num_examples)
+        lines += ["", table]
+    return "\n".join(lines)
+
+
+def _as_json(evaluation: Evaluation, request: Request) -> str:
+    saved, config = evaluation.saved, evaluation.config
+    found = evaluation.metrics if request.per_class else evaluation.overall
+    result = {
+        "checkpoint": saved.where,
+        "round": saved.checkpoint.round,
+        "digest": saved.checkpoint.digest,
+        "model": config.model,
+        "task_name": config.task_name,
+        "test_path": config.test_path,
+        "num_examples": sum(evaluation.num_examples),
+        "max_seq_len": config.max_seq_len,
+        "batch_size": config.val_batch_size,
+        "device": str(evaluation.device),
+        "num_threads": torch.get_num_threads(),
+        # JSON knows no infinity: a loss that diverged is null.
+        "metrics": {name: v if math.isfinite(v) else None for name, v in found.items()},
+    }
+    if request.per_class:
+        result["examples"] = dict(zip(saved.label_names, evaluation.num_examples, strict=True))
+    return json.dumps(result)

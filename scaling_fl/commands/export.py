@@ -1,0 +1,216 @@
+"""The command ``scripts/merge_adapter.py``: checkpoints -> a folder that others can load."""
+
+import json
+import os
+import signal
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from scaling_fl.build.restored import Saved, check_alike, open_saved, restore, settings_of
+from scaling_fl.commands.endings import Misused, run_command, stage
+from scaling_fl.config import Config
+from scaling_fl.federation.link import Direction
+from scaling_fl.jobs.job import check_outlives_container
+from scaling_fl.learning.cache import cache_folder
+from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
+from scaling_fl.learning.models.loading import NICKNAMES, load_tokenizer
+from scaling_fl.learning.models.packaged import minilm_folder
+from scaling_fl.methods.averaging import average
+from scaling_fl.methods.wire.payloads import payload_size
+from scaling_fl.runtime.storage import LocalStorage
+from scaling_fl.runtime.storage.base import remove_if_abandoned
+from scaling_fl.runtime.storage.errors import explain
+
+ORIGIN = "merged_from.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for."""
+
+    checkpoints: list[str]
+    out: Path
+    weights: list[float] | None = None
+    quantize: str | None = None
+    model: str | None = None
+    adapter: bool = False
+    zip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The state to be written, and what the checkpoints went through to become it."""
+
+    vector: Tensor
+    payload_bytes: int | None
+    """Length of the payload of each checkpoint; None when they were not quantised."""
+
+
+def main(options: Mapping[str, Any]) -> int:
+    """Run the command with its parsed options; returns the exit code."""
+    # From here on Ctrl-C clears away what is half written.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run_command("merge_adapter", partial(_run, Request(**options)))
+
+
+def _run(request: Request) -> None:
+    with redirect_stdout(sys.stderr):  # what libraries print is no result
+        text = merge(request)
+    print(text)
+
+
+def merge(request: Request) -> str:
+    """Write the folder that was asked for and return what to tell about it.
+
+    Raises:
+        Misused, SavedError, ConfigurationError, one of USER_ERRORS: with one sentence.
+    """
+    weights = _checked(request)
+    check_outlives_container(request.out.parent, "--out")
+    states = []
+    for place in request.checkpoints:
+        stage(f"loading {place}")
+        states.append(open_saved(place, stage))
+    check_alike(states, ignoring=["model"] if request.model else [])
+    config = settings_of(states[0], {"model": request.model} if request.model else {})
+    if request.adapter and config.adapter.kind not in ("lora", "dora"):
+        raise Misused(
+            f"--adapter needs checkpoints of adapter.kind=lora or dora, got {config.adapter.kind}; "
+            "drop it for a folder with the whole model."
+        )
+    mean = mean_of([state.checkpoint.vector for state in states], weights, request.quantize)
+    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
+    stage(f"loading model {config.model}")
+    trainer = restore(states[0], config, tokenizer, torch.device("cpu"))
+    trainer.vector.copy_(mean.vector)
+    with _appearing(request.out, zipped=request.zip) as folder:
+        if request.adapter:
+            save_adapter(trainer.model, folder, base_model=_base_model(config))
+        else:
+            model = merge_adapter(trainer.model)
+            save_classifier(model, folder, label_names=states[0].label_names, tokenizer=tokenizer)
+        origin = _origin(states, weights, request.quantize, mean)
+        (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
+        for file in folder.iterdir():  # safetensors keeps what it writes to its owner
+            file.chmod((folder / ORIGIN).stat().st_mode)
+    return _closing_text(request, states, config, mean)
+
+
+def _checked(request: Request) -> list[float]:
+    """Check the options against each other and the disk; return a weight for each checkpoint."""
+    places = [request.out] + ([_zip_of(request.out)] if request.zip else [])
+    for path in places:
+        is_empty_folder = path.is_dir() and path.suffix != ".zip" and not any(path.iterdir())
+        if path.exists() and not is_empty_folder:
+            raise Misused(
+                f"--out must name a folder that does not exist yet or is empty, and {path} does "
+                "exist; choose another one or remove it."
+            )
+    if request.weights is None:
+        return [1.0] * len(request.checkpoints)
+    if len(request.weights) != len(request.checkpoints):
+        raise Misused(
+            f"--weights must have one number for each checkpoint, got {len(request.weights)} for "
+            f"{len(request.checkpoints)}; give as many."
+        )
+    return request.weights
+
+
+def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | None) -> Mean:
+    """Average vectors (fp32, one size, on the CPU), each as it arrives through a codec, if any.
+
+    What several of them come to goes through the codec once more: it is handed on like them.
+    Source of that order: CMU's entry to PFL-DocVQA, which left out the first checkpoint.
+    """
+    if codec is None:
+        return Mean(vector=average(vectors, weights), payload_bytes=None)
+    way, size = Direction(codec=codec), vectors[0].numel()
+    vector = average((way.send(vector, size).vector for vector in vectors), weights)
+    if len(vectors) > 1:
+        vector = way.send(vector, size).vector
+    return Mean(vector=vector, payload_bytes=payload_size(size, None, codec))
+
+
+def _base_model(config: Config) -> str:
+    """Name the model that an adapter belongs to as others can find it."""
+    if config.model == "minilm":
+        return str(minilm_folder(cache_folder(config.data.cache_dir)))
+    folder = Path(config.model).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else NICKNAMES.get(config.model, config.model)
+
+
+def _origin(
+    states: Sequence[Saved], weights: Sequence[float], codec: str | None, mean: Mean
+) -> dict[str, Any]:
+    """Say what a folder was made from, so that it can be traced to its runs."""
+    rows = [
+        {
+            "checkpoint": state.where,
+            "round": state.checkpoint.round,
+            "digest": state.checkpoint.digest,
+            "weight": weight,
+        }
+        for state, weight in zip(states, weights, strict=True)
+    ]
+    return {"checkpoints": rows, "quantize": codec, "payload_bytes": mean.payload_bytes}
+
+
+def _closing_text(request: Request, states: Sequence[Saved], config: Config, mean: Mean) -> str:
+    kind = "an adapter" if request.adapter else "a classifier"
+    source = states[0].where if len(states) == 1 else f"the mean of {len(states)} checkpoints"
+    lines = [f"wrote {request.out}: {kind} for {config.model}, from {source}"]
+    if mean.payload_bytes is not None:
+        plain = payload_size(mean.vector.numel(), None, "none")
+        lines.append(
+            f"{request.quantize} payload of each checkpoint: {mean.payload_bytes:,} bytes "
+            f"({plain:,} in fp32)"
+        )
+    if request.zip:
+        path = _zip_of(request.out)
+        lines.append(f"wrote {path}: {path.stat().st_size:,} bytes")
+    return "\n".join(lines)
+
+
+def _zip_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.zip")
+
+
+@contextmanager
+def _appearing(out: Path, *, zipped: bool) -> Iterator[Path]:
+    """Give a folder to fill, which becomes ``out`` as a whole when all went well.
+
+    Raises:
+        StorageError: the disk is full, refuses or fails.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path in out.parent.iterdir():
+            remove_if_abandoned(path)  # what a killed command left half written
+        with LocalStorage(out.parent).staging() as staging:
+            folder = staging / out.name
+            folder.mkdir()
+            yield folder
+            if zipped:
+                _zip(folder, staging / "zip")
+            os.replace(folder, out)
+            if zipped:
+                os.replace(staging / "zip", _zip_of(out))
+    except (OSError, SafetensorError) as error:
+        raise explain(error, f"write {out}") from None
+
+
+def _zip(folder: Path, path: Path) -> None:
+    # Weights hardly become smaller, which is not worth the minutes.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"{folder.name}/{file.name}")

@@ -1,0 +1,135 @@
+"""A job: what several starts of one federation have in common, found by its checkpoint folder."""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from scaling_fl.config import Config
+from scaling_fl.runtime.record.journal import JobRecord, Journal, JournalTail, fold
+from scaling_fl.runtime.storage import Storage, StorageError, open_storage
+from scaling_fl.runtime.storage.base import explained
+from scaling_fl.runtime.storage.claim import Claim
+
+JOURNAL = "journal.jsonl"
+
+
+class JobMismatch(ValueError):
+    """The checkpoint folder belongs to another job."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that this process owns until it releases it."""
+
+    name: str
+    checkpoints_url: str
+    journal: Journal
+    record: JobRecord
+    uid: str
+    claim: Claim
+
+    @property
+    def is_new(self) -> bool:
+        return not self.record.attempts
+
+    def begin(self, run_id: str) -> None:
+        """Journal this start."""
+        self.journal.append(
+            "start",
+            uid=self.uid,
+            job_name=self.name,
+            run_id=run_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def end(self, status: str, message: str = "") -> None:
+        """Journal the end; the claim stays until the run's record is complete, too."""
+        self.journal.append("end", status=status, message=message)
+
+
+def default_name(task_name: str) -> str:
+    """Name a job by its task and the time, to the second."""
+    return f"{task_name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def from_here(path: str) -> str:
+    """Write a path below the current folder relative to it; other paths and addresses stay."""
+    here = Path.cwd()
+    return os.path.relpath(path) if Path(path).is_relative_to(here) else path
+
+
+def open_job(config: Config) -> Job:
+    """Claim the checkpoint folder and read what earlier starts of the job have journaled.
+
+    Raises:
+        AlreadyClaimed: another run is at work on the folder.
+        JobMismatch: the folder is another job's.
+        StorageError: the folder cannot be reached.
+        JournalError: its journal cannot be continued.
+    """
+    name = config.job_name or default_name(config.task_name)
+    storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
+    if storage.is_local:
+        check_outlives_container(Path(storage.url), "checkpoints_dir")
+    claim = Claim.acquire(storage)
+    try:
+        path = _journal_path(storage, Path(config.tracking.runs_dir))
+        with explained(f"read the journal {path}"):
+            record = fold(JournalTail(path).read_new())
+        if config.job_name is None and record.job_name:
+            name = record.job_name  # a folder of checkpoints is enough to name the job
+        if record.job_name not in (None, "", name):
+            raise JobMismatch(
+                f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
+                f"job_name={name}; use that name to continue it, or another folder."
+            )
+        return Job(name, storage.url, Journal(path), record, record.uid or uuid.uuid4().hex, claim)
+    except BaseException:
+        claim.release()
+        raise
+
+
+def _journal_path(storage: Storage, runs_dir: Path) -> Path:
+    """Keep the journal beside local checkpoints; for remote ones here, with a copy beside them."""
+    if storage.is_local:
+        folder = Path(storage.url)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / JOURNAL
+    # By address and not by name: one name in two places is two jobs.
+    digest = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
+    folder = runs_dir / "jobs" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', storage.url)[:60]}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / JOURNAL
+    if JOURNAL in storage.names():
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Path(temporary) / JOURNAL
+            storage.fetch(JOURNAL, copy)
+            # The one here may be ahead of its copy, unless the job has gone on elsewhere.
+            if not path.exists() or not path.read_bytes().startswith(copy.read_bytes()):
+                shutil.move(copy, path)
+    return path
+
+
+def check_outlives_container(folder: Path, name: str) -> None:
+    """Refuse to keep what was trained in a place that ends with its container.
+
+    Raises:
+        StorageError: the folder, which the option ``name`` gave, is inside the container.
+    """
+    if "SCALING_FL_CONTAINER" not in os.environ:
+        return
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if there.stat().st_dev == Path("/").stat().st_dev:
+        raise StorageError(
+            f"{name} must outlive the container, got {folder}, which is inside it; mount a folder "
+            f"of this machine there (docker run -v /a/folder:{folder.absolute()}) or use "
+            f"{'gs:// or s3://' if name == 'checkpoints_dir' else 'one that is mounted'}."
+        )

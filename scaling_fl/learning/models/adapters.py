@@ -1,0 +1,179 @@
+"""Adapters: which parameters of a model are trained, and so what the vector is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from scaling_fl.core.seeding import derive
+from scaling_fl.learning.models.loading import ModelError
+
+DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
+    "albert": ("query", "value"),
+    "bert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "electra": ("query", "value"),
+    "gemma2": ("q_proj", "v_proj"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+    "llama": ("q_proj", "v_proj"),
+    "mistral": ("q_proj", "v_proj"),
+    "qwen2": ("q_proj", "v_proj"),
+    "roberta": ("query", "value"),
+    "xlm-roberta": ("query", "value"),
+}
+"""Layers that get an adapter, by model type: queries and values, as in arXiv 2106.09685.
+
+For GPT-2, whose queries and values are one layer, all linear layers, as in arXiv 2406.05233.
+"""
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What is trained: ``lora`` (arXiv 2106.09685), ``dora`` (2402.09353) or only the ``head``.
+
+    ``targets`` and ``modules_to_save`` are names of modules or ends of their dotted names; the
+    heads are always saved. ``freeze_a`` trains only B (FFA-LoRA, 2403.12313); ``rslora`` scales
+    by alpha over the root of the rank (2312.03732).
+    """
+
+    kind: str
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...] | None
+    freeze_a: bool
+    rslora: bool
+    modules_to_save: tuple[str, ...]
+
+
+def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
+    """Freeze a classifier but for its adapter, its heads and ``modules_to_save``.
+
+    The adapter's first values depend on ``seed`` alone.
+
+    Raises:
+        ModelError: a name fits no module of the model, or the model's type has no default targets.
+    """
+    named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
+    saved = _outermost([*_heads(model), *named])
+    if adapter.kind == "head":
+        model.requires_grad_(False)
+        for name in saved:
+            model.get_submodule(name).requires_grad_(True)
+        return model  # type: ignore[no-any-return]
+    # Takes seconds to import, which runs without an adapter are spared.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = _targets(model, adapter.targets)
+    within = [target for target in targets if not any(target.startswith(f"{n}.") for n in saved)]
+    if not within:
+        raise ModelError(
+            "adapter.modules_to_save must leave a target to adapt outside of the modules that are "
+            f"trained whole, got {', '.join(adapter.modules_to_save)}; name fewer of them."
+        )
+    torch.manual_seed(derive(seed, "adapter"))
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # any number serves
+        lora_dropout=adapter.dropout,
+        target_modules=within,
+        modules_to_save=saved,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.kind == "dora",
+        fan_in_fan_out=not isinstance(model.get_submodule(within[0]), nn.Linear),
+    )
+    adapted: nn.Module = inject_adapter_in_model(config, model)
+    if adapter.freeze_a:
+        for name, parameter in adapted.named_parameters():
+            if ".lora_A." in name:
+                parameter.requires_grad_(False)
+    return adapted
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """Hash the weights that are not trained, which a checkpoint relies on and does not hold."""
+    digest = xxhash.xxh3_128()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(_bytes(parameter))
+    return digest.hexdigest()
+
+
+def _bytes(parameter: Tensor) -> memoryview:
+    return parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _heads(model: Any) -> list[str]:
+    """Name what stands beside the encoder and has weights: the layers made for the task."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and next(child.parameters(), None) is not None
+    ]
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    """Leave out what is inside another module of the list, which would be wrapped twice."""
+    kept: list[str] = []
+    for name in sorted(set(names), key=names.index):
+        if not any(name.startswith(f"{other}.") for other in names):
+            kept.append(name)
+    return kept
+
+
+def _targets(model: Any, wanted: tuple[str, ...] | None) -> list[str]:
+    linear = _linear_layers(model)
+    kind = model.config.model_type
+    if wanted == (ALL_LINEAR,):
+        return linear
+    if wanted is None:
+        wanted = DEFAULT_TARGETS.get(kind)
+    if wanted is None:
+        raise ModelError(
+            f"adapter.targets must be given for a model of type {kind}, got None; choose from "
+            f"{_ends(linear)}, or {ALL_LINEAR}."
+        )
+    return _matching(linear, wanted, "adapter.targets")
+
+
+def _linear_layers(model: Any) -> list[str]:
+    encoder = model.get_submodule(model.base_model_prefix)
+    return [
+        f"{model.base_model_prefix}.{name}"
+        for name, module in encoder.named_modules()
+        # GPT-2 has its linear layers as Conv1D, with the weight the other way round.
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    ]
+
+
+def _named(model: Any, wanted: Sequence[str], path: str) -> list[str]:
+    with_weights = [
+        name
+        for name, module in model.named_modules()
+        if name and next(module.parameters(), None) is not None
+    ]
+    return _matching(with_weights, wanted, path)
+
+
+def _matching(names: Sequence[str], wanted: Sequence[str], path: str) -> list[str]:
+    for end in wanted:
+        if not any(_fits(name, end) for name in names):
+            raise ModelError(
+                f"{path} must name modules of the model, got {end!r}, which fits none; choose "
+                f"from {_ends(names)}."
+            )
+    return [name for name in names if any(_fits(name, end) for end in wanted)]
+
+
+def _fits(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
+
+
+def _ends(names: Sequence[str]) -> str:
+    ends = {name.rpartition(".")[2] for name in names}
+    return ", ".join(sorted(end for end in ends if not end.isdigit()))

@@ -1,0 +1,182 @@
+"""Sequence classifiers and their tokenizers, by nickname, Hugging Face id or local folder."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.utils.logging import set_verbosity as set_hub_verbosity
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from safetensors import SafetensorError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from scaling_fl.core.seeding import derive
+from scaling_fl.learning.models.packaged import minilm_folder
+
+NICKNAMES = {
+    "albert": "albert-base-v1",
+    "bert": "bert-base-cased",
+    "distilbert": "distilbert-base-cased",
+}
+"""The models of the paper (arXiv 2102.00875)."""
+
+
+class ModelError(ValueError):
+    """A model that cannot be had or cannot do the task; the text says what to do."""
+
+
+def load_tokenizer(name: str, cache_dir: Path) -> Any:
+    """Load the fast tokenizer of a model.
+
+    Raises:
+        ModelError: there is none under that name, or none that can be used.
+    """
+    if name == "tiny":
+        return _tiny_tokenizer()
+    tokenizer = _from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
+    # Where the files are missing, transformers makes an empty tokenizer of the model's kind.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"model={name} has no fast tokenizer; save one beside it or choose a model that has "
+            "one."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"the tokenizer of model={name} must have a padding, end-of-text or unknown token, "
+            "and has none; set its pad_token and save it again."
+        )
+    return tokenizer
+
+
+def load_classifier(
+    name: str, *, num_labels: int, max_seq_len: int, seed: int, tokenizer: Any, cache_dir: Path
+) -> nn.Module:
+    """Load a pre-trained encoder with a classification head, in fp32.
+
+    The head depends on ``seed`` alone, so all clients start from the same one; that of a saved
+    classifier is kept if it has ``num_labels``.
+
+    Raises:
+        ModelError: the model cannot be had, does not fit its tokenizer, or is too short for
+            ``max_seq_len``.
+    """
+    torch.manual_seed(derive(seed, "model"))
+    if name == "tiny":
+        tiny = _tiny_config(len(tokenizer), num_labels)
+        _check_length(name, tiny.max_position_embeddings, max_seq_len)
+        return BertForSequenceClassification(tiny)
+    config = _from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
+    _check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
+    if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
+        raise ModelError(
+            f"model={name} has embeddings for {config.vocab_size} tokens and a tokenizer of "
+            f"{len(tokenizer)}; save it again after resize_token_embeddings({len(tokenizer)})."
+        )
+    config.pad_token_id = tokenizer.pad_token_id
+    return _load_weights(name, cache_dir, config, max_seq_len)
+
+
+def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> nn.Module:
+    # Otherwise transformers has a service of the hub convert what is not stored as safetensors.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    model, loaded = _from_hub(
+        AutoModelForSequenceClassification.from_pretrained,
+        name,
+        cache_dir,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,  # the other format is a pickle
+        ignore_mismatched_sizes=True,  # a head for other labels is made anew
+        output_loading_info=True,
+    )
+    fresh = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
+    encoder = f"{model.base_model_prefix}."
+    # Heads are always made anew, and many checkpoints come without a pooler.
+    lacking = sorted(k for k in fresh if k.startswith(encoder) and "pooler" not in k)
+    if lacking:
+        raise ModelError(
+            f"model={name} must hold all weights of its encoder in the shapes of its config.json, "
+            f"and lacks {len(lacking)}, such as {lacking[0]}; save the model again."
+        )
+    for part, module in model.named_modules():
+        # RoBERTa's kind counts positions from behind the index of its padding.
+        padding = getattr(module, "padding_idx", None)
+        if part.endswith("position_embeddings") and padding is not None:
+            _check_length(name, module.num_embeddings - padding - 1, max_seq_len)
+    return model  # type: ignore[no-any-return]
+
+
+def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:
+    if longest is not None and max_seq_len > longest:
+        raise ModelError(
+            f"max_seq_len must be at most {longest}, the longest text that model={name} takes, "
+            f"got {max_seq_len}; lower max_seq_len."
+        )
+
+
+def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: Any) -> Any:
+    """Load from the packaged copy, a local folder or the hub, quietly, with one clear error."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    set_hub_verbosity(logging.ERROR)
+    disable_progress_bars()
+    options["trust_remote_code"] = False  # unless it is set, transformers asks on standard input
+    if name == "minilm":
+        return load(str(minilm_folder(cache_dir)), **options)
+    place = NICKNAMES.get(name, name)
+    looks_local = place.startswith((".", "/", "~")) or place.count("/") > 1
+    if looks_local and not os.path.isdir(os.path.expanduser(place)):
+        raise ModelError(f"model must be a folder that exists, got {name}; check the path.")
+    try:
+        return load(os.path.expanduser(place), **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise ModelError(
+            f"model must be one of {', '.join([*NICKNAMES, 'minilm', 'tiny'])}, a Hugging Face id "
+            f"of a sequence classifier or a local folder, got {name}, which could not be loaded "
+            f"({reason}); check the name and the network."
+        ) from error
+
+
+def _tiny_config(vocab_size: int, num_labels: int) -> BertConfig:
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        pad_token_id=0,
+    )
+    config.num_labels = num_labels
+    return config
+
+
+def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a byte-level tokenizer, which needs no vocabulary file."""
+    special = ["[PAD]", "[CLS]", "[SEP]"]
+    symbols = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )

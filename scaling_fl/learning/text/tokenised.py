@@ -1,0 +1,190 @@
+"""Text is tokenised once: one process does it, all read the same memory-mapped arrays."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from scaling_fl.learning.cache import cache_folder, cached_folder
+from scaling_fl.learning.text.labelled import DataError, Labelled
+
+_FORMAT_VERSION = 1
+_TEXTS_PER_CALL = 1000
+_MANIFEST = "manifest.json"
+
+
+class FastTokenizer(Protocol):
+    """What is used of transformers' fast tokenizers."""
+
+    is_fast: bool
+    backend_tokenizer: Any
+    truncation_side: str
+
+    def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class TokenisedExamples:
+    """Examples as flat arrays: ``token_ids[offsets[i]:offsets[i + 1]]`` is example i.
+
+    ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
+    the cache. ``max_seq_len`` bounds every example; ``key`` identifies the content.
+    """
+
+    token_ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    max_seq_len: int | None = None
+    key: str = ""
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def tokenise(
+    load: Callable[[], Labelled],
+    *,
+    key_parts: Mapping[str, str],
+    tokenizer: FastTokenizer,
+    max_seq_len: int,
+    cache_dir: Path | None = None,
+) -> TokenisedExamples:
+    """Return the tokenised examples, calling ``load`` only when the cache does not have them.
+
+    ``key_parts`` must tell apart everything that ``load`` depends on: the source's digest, the
+    task, the choice of text, the subset.
+
+    Raises:
+        ValueError: when the tokenizer is not a fast one.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the model's tokenizer must be a fast one, got {type(tokenizer).__name__}; "
+            "use a model that has a tokenizer.json."
+        )
+    key = _key(key_parts, tokenizer, max_seq_len)
+
+    def build(staging: Path) -> None:
+        _write(staging, load(), tokenizer, max_seq_len)
+
+    folder = cache_folder(cache_dir) / "tokenised" / key[:32]
+    cached_folder(folder, is_whole=_is_whole, build=build)
+    return TokenisedExamples(
+        token_ids=_column(folder, "token_ids"),
+        offsets=_column(folder, "offsets"),
+        labels=_column(folder, "labels"),
+        max_seq_len=max_seq_len,
+        key=key,
+    )
+
+
+def _key(key_parts: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
+    import tokenizers
+
+    # Every call changes the truncation and padding in there, and we choose both ourselves.
+    serialised = json.loads(tokenizer.backend_tokenizer.to_str())
+    serialised.update(truncation=None, padding=None)
+    content = {
+        "parts": dict(key_parts),
+        "tokenizer": serialised,
+        "truncation_side": tokenizer.truncation_side,
+        "tokenizers": tokenizers.__version__,
+        "max_seq_len": max_seq_len,
+        "format": _FORMAT_VERSION,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _encode(
+    texts: list[str], tokenizer: FastTokenizer, max_seq_len: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    pieces = [np.empty(0, dtype=np.int32)]
+    lengths: list[int] = []
+    for start in range(0, len(texts), _TEXTS_PER_CALL):
+        encoded = tokenizer(
+            texts[start : start + _TEXTS_PER_CALL],
+            truncation=True,
+            max_length=max_seq_len,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        pieces.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
+        lengths.extend(map(len, encoded))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    return np.concatenate(pieces), offsets
+
+
+def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_len: int) -> None:
+    token_ids, offsets = _encode(labelled.texts, tokenizer, max_seq_len)
+    if empty := int((np.diff(offsets) == 0).sum()):
+        raise DataError(
+            f"every text must have a token, and {empty} of {len(labelled)} have none for this "
+            "tokenizer; remove them or choose another model."
+        )
+    _save(staging, {"token_ids": token_ids, "offsets": offsets, "labels": labelled.labels})
+    content = _data_file(staging).read_bytes()
+    manifest = {"num_examples": len(labelled), "bytes": len(content), "xxh3": _xxh3(content)}
+    (staging / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def _save(folder: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Save arrays as a data set of one row, whose cells then lie in the file without a gap."""
+    import datasets
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars
+
+    table = pa.table({name: _one_cell(array) for name, array in columns.items()})
+    were_shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        datasets.Dataset(table).save_to_disk(folder, num_shards=1)
+    finally:
+        if were_shown:
+            datasets.utils.enable_progress_bars()
+
+
+def _one_cell(array: NDArray[Any]) -> Any:
+    return pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), pa.array(array))
+
+
+def _column(folder: Path, name: str) -> NDArray[Any]:
+    """View one column without a copy; pyarrow alone can, and importing datasets takes seconds."""
+    source = pa.memory_map(str(_data_file(folder)))
+    chunk = pa.ipc.open_stream(source).read_all().column(name).chunk(0)
+    array: NDArray[Any] = chunk.flatten().to_numpy(zero_copy_only=True)
+    return array
+
+
+def _data_file(folder: Path) -> Path:
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return folder / str(state["_data_files"][0]["filename"])
+
+
+def _is_whole(folder: Path) -> bool:
+    """Check size and checksum, so that neither a cut nor a damaged file is ever trained on."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        file = _data_file(folder)
+        if file.stat().st_size != manifest["bytes"]:
+            return False
+        with pa.memory_map(str(file)) as content:
+            return bool(_xxh3(content.read_buffer()) == manifest["xxh3"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _xxh3(content: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(content)

@@ -1,0 +1,187 @@
+"""What the values of an update are rounded to on the wire, and their bytes, little-endian.
+
+A codec's length depends on the number of values alone. Coding what was decoded changes nothing
+(but see ``nf4.quantise``; and ``nf4_double`` rounds its scales anew each time).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scaling_fl.methods.wire import nf4
+from scaling_fl.methods.wire.nf4 import (
+    BLOCK,
+    SCALE_BLOCK,
+    Bytes,
+    CompressedScales,
+    Floats,
+    num_blocks,
+)
+
+Buffer = bytes | bytearray | memoryview | Bytes
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How 1-D fp32 tensors on the CPU become bytes and back."""
+
+    _encode: Callable[[Tensor], Bytes]
+    _decode: Callable[[Bytes, Tensor], None]
+    num_bytes: Callable[[int], int]
+    """The exact length of the code of so many values."""
+
+    def encode(self, values: Tensor) -> Bytes:
+        """Encode; the bytes may be the values' own memory, so use them before changing those.
+
+        Raises:
+            ValueError: when a value is not finite, or the tensor is not 1-D fp32 on the CPU.
+        """
+        check_vector(values)
+        values = values.detach().contiguous()
+        if not _is_finite(values):
+            raise ValueError("a value to encode is not finite; leave a diverged update out.")
+        return self._encode(values)
+
+    def decode(self, buffer: Buffer, count: int, out: Tensor | None = None) -> Tensor:
+        """Decode ``count`` values into a new tensor, or into ``out``, which is contiguous.
+
+        New memory costs more than the values in it: a tensor that is at hand halves the time.
+
+        Raises:
+            ValueError: when the length is not that of ``count`` values, or one is not finite;
+                ``out`` may then hold anything.
+        """
+        raw: Bytes = np.frombuffer(buffer, dtype=np.uint8)
+        expected = self.num_bytes(count)
+        if len(raw) != expected:
+            raise ValueError(f"{count} values take {expected} bytes here, got {len(raw)}.")
+        if out is None:
+            out = torch.from_numpy(np.empty(count, dtype=np.float32))  # numpy asks for large pages
+        check_vector(out)
+        if out.numel() != count:
+            raise ValueError(f"{count} values do not fit a tensor of {out.numel()}.")
+        self._decode(raw, out)
+        return out
+
+
+def check_vector(values: Tensor) -> None:
+    """Raise ValueError unless the tensor is a 1-D fp32 one on the CPU."""
+    if values.dtype != torch.float32 or values.dim() != 1 or values.device.type != "cpu":
+        raise ValueError(
+            "the values must be a 1-D fp32 tensor on the CPU, got "
+            f"{values.dtype} {tuple(values.shape)} on {values.device}."
+        )
+
+
+def _is_finite(values: Tensor) -> bool:
+    if values.numel() == 0:
+        return True
+    low, high = torch.aminmax(values)  # one pass without a mask; NaN comes out of both
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _check_finite(values: Tensor) -> None:
+    if not _is_finite(values):
+        raise ValueError("a decoded value or scale is not finite.")
+
+
+def _read_floats(raw: Bytes) -> Floats:
+    """Copy fp32 numbers out of bytes that may start anywhere in memory."""
+    floats = raw.view("<f4").astype(np.float32)
+    _check_finite(torch.from_numpy(floats))
+    return floats
+
+
+def _decode_fp32(raw: Bytes, out: Tensor) -> None:
+    out.numpy()[:] = raw.view("<f4")
+    _check_finite(out)
+
+
+def _cast(dtype: torch.dtype, width: int) -> Codec:
+    """Round to a shorter float, to nearest even; beyond its largest finite value, to that."""
+    limit = torch.finfo(dtype).max
+
+    def encode(values: Tensor) -> Bytes:
+        return values.clamp(-limit, limit).to(dtype).view(torch.uint8).numpy()
+
+    def decode(raw: Bytes, out: Tensor) -> None:
+        words = torch.from_numpy(raw.view(np.int16).copy())
+        _check_finite(out.copy_(words.view(dtype)))
+
+    return Codec(encode, decode, lambda count: width * count)
+
+
+def _encode_int8(values: Tensor) -> Bytes:
+    """Write the scales, which are the blocks' largest magnitudes, then round(127 x / scale)."""
+    count = values.numel()
+    # Zeros that fill the last block up change no scale.
+    rows = torch.nn.functional.pad(values, (0, -count % BLOCK)).view(-1, BLOCK)
+    scales = rows.abs().amax(dim=1)
+    scaled = rows / torch.where(scales > 0, scales, 1.0)[:, None]
+    codes = scaled.mul_(127.0).round_().to(torch.int8).view(torch.uint8)
+    return np.concatenate([_bytes(scales.numpy()), codes.view(-1)[:count].numpy()])
+
+
+def _decode_int8(raw: Bytes, out: Tensor) -> None:
+    """Decode to (code / 127) * scale, which gives the largest of a block back without rounding.
+
+    That is why coding it again changes nothing; code * (scale / 127) would drift.
+    """
+    head = 4 * num_blocks(out.numel())
+    # -128 is no code of ours; as -127 it cannot overflow.
+    np.maximum(raw[head:].view(np.int8), -127, out=out.numpy())
+    nf4.scale_blocks(out.div_(127.0), torch.from_numpy(_read_floats(raw[:head])))
+
+
+def _encode_nf4(values: Tensor) -> Bytes:
+    codes, scales = nf4.quantise(values)
+    return np.concatenate([_bytes(scales), codes])
+
+
+def _decode_nf4(raw: Bytes, out: Tensor) -> None:
+    head = 4 * num_blocks(out.numel())
+    nf4.dequantise(raw[head:], _read_floats(raw[:head]), out)
+
+
+def _encode_nf4_double(values: Tensor) -> Bytes:
+    """Write the scales' offset, the largest magnitudes of their blocks, their codes, the codes."""
+    codes, scales = nf4.quantise(values)
+    compressed = nf4.compress_scales(scales)
+    floats = np.concatenate([[compressed.offset], compressed.absmax])
+    return np.concatenate([_bytes(floats), compressed.codes, codes])
+
+
+def _decode_nf4_double(raw: Bytes, out: Tensor) -> None:
+    blocks = num_blocks(out.numel())
+    head = 4 + 4 * num_blocks(blocks, SCALE_BLOCK)
+    floats = _read_floats(raw[:head])
+    compressed = CompressedScales(floats[0], floats[1:], raw[head : head + blocks])
+    scales = nf4.expand_scales(compressed)
+    _check_finite(torch.from_numpy(scales))
+    nf4.dequantise(raw[head + blocks :], scales, out)
+
+
+def _nf4_double_bytes(count: int) -> int:
+    blocks = num_blocks(count)
+    return 4 + 4 * num_blocks(blocks, SCALE_BLOCK) + blocks + (count + 1) // 2
+
+
+def _bytes(floats: Floats) -> Bytes:
+    return floats.astype("<f4", copy=False).view(np.uint8)
+
+
+CODECS: dict[str, Codec] = {
+    "none": Codec(
+        lambda values: _bytes(values.numpy()),
+        _decode_fp32,
+        lambda count: 4 * count,
+    ),
+    "fp16": _cast(torch.float16, 2),
+    "bf16": _cast(torch.bfloat16, 2),
+    "int8": Codec(_encode_int8, _decode_int8, lambda count: 4 * num_blocks(count) + count),
+    "nf4": Codec(_encode_nf4, _decode_nf4, lambda count: 4 * num_blocks(count) + (count + 1) // 2),
+    "nf4_double": Codec(_encode_nf4_double, _decode_nf4_double, _nf4_double_bytes),
+}

@@ -1,0 +1,282 @@
+"""A node of the federation -> worker processes on this machine, watched until they end.
+
+The parent imports no torch, so that it starts at once and stays small. Each worker gets its orders
+as one JSON line on standard input and watches that pipe: when the parent dies, however it dies,
+the pipe closes and the worker ends itself. Standard output carries events back as JSON lines;
+standard error is shown and kept. (torch's elastic launcher was left out because it needs torch in
+the parent and leaves its workers behind when the parent is killed.)
+"""
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scaling_fl.runtime.machines.node import Node, silence_seconds
+
+GRACE_SECONDS = 25.0
+"""Time to end by itself after SIGTERM; clusters kill 30 seconds after asking."""
+AFTERMATH_SECONDS = 8.0
+"""Time for the other workers to end by themselves after one has failed."""
+MIN_SHARED_BYTES = 256 * 2**20
+"""Shared memory below which NCCL is told to use none."""
+
+_STOPPED = (143, -signal.SIGTERM)
+"""Exit codes of a worker that was asked to end."""
+
+
+class WorkerFailed(RuntimeError):
+    """The first error of a run; ``report`` is the traceback or the worker's last lines."""
+
+    def __init__(self, message: str, report: str = "") -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass
+class Worker:
+    """One worker process and what it has said so far."""
+
+    index: int
+    device_id: int
+    process: subprocess.Popen[bytes]
+    failure: dict[str, Any] | None = None
+    heard: float | None = None
+    """When a worker of several machines last said that it lives, on the monotonic clock."""
+    was_killed: bool = False
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
+    buffers: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b""})
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended in silence, and not because it was told to or killed from here."""
+        silent = self.failure is None and not self.was_killed
+        return silent and self.process.poll() not in (None, 0, *_STOPPED)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who hears what: events of the workers, their stray output, and a regular tick."""
+
+    event: Callable[[dict[str, Any]], None]
+    stray: Callable[[str], None]
+    tick: Callable[[], None]
+
+
+class WorkerGroup:
+    """The workers of this machine, from their start to their end."""
+
+    def __init__(self, node: Node, orders: dict[str, Any], *, num_threads: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="scaling_fl-")
+        self._node, self._orders, self._num_threads = node, orders, num_threads
+        self._workers: list[Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._signals: list[int] = []
+        self._stop_by = float("inf")
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
+    def request_stop(self, signal_number: int) -> None:
+        """Ask the workers to end after abandoning their round; a second time, make them."""
+        self._signals.append(signal_number)
+
+    def run(self, callbacks: Callbacks, *, keep_open: Sequence[int] = ()) -> int | None:
+        """Start the workers and watch them until all have ended.
+
+        Returns the signal that stopped the run, or None when it went to its end. ``keep_open``
+        are descriptors that the workers inherit, such as the claim's lock.
+
+        Raises:
+            WorkerFailed: the first error, shown once however many workers it ended.
+        """
+        old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._start(keep_open)
+            while any(worker.process.poll() is None for worker in self._workers):
+                now = time.monotonic()
+                self._read(callbacks, timeout=0.1)
+                self._find_silent(now)
+                callbacks.tick()
+                self._end_if_due()
+            self._read(callbacks, timeout=0.0)
+            self._end_if_due()
+        finally:
+            self._kill()
+            self._bury()
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            self._folder.cleanup()
+        callbacks.tick()
+        self._raise_first_failure()
+        return self._signals[0] if self._signals else None
+
+    def _start(self, keep_open: Sequence[int]) -> None:
+        for index, device_id in enumerate(self._node.device_ids):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scaling_fl.jobs.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_worker_environment(self._num_threads),
+                pass_fds=tuple(keep_open),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks
+            )
+            worker = Worker(index, device_id, process)
+            self._workers.append(worker)
+            assert process.stdin
+            assert process.stdout
+            assert process.stderr
+            process.stdin.write(json.dumps(self._orders | self._place(index)).encode() + b"\n")
+            process.stdin.flush()
+            for stream, name in ((process.stdout, "out"), (process.stderr, "err")):
+                os.set_blocking(stream.fileno(), False)
+                self._selector.register(stream, selectors.EVENT_READ, (worker, name))
+
+    def _place(self, index: int) -> dict[str, Any]:
+        node = self._node
+        store = str(Path(self._folder.name) / "store") if node.num_nodes == 1 else None
+        return {
+            "device_id": node.device_ids[index],
+            "num_threads": self._num_threads,
+            "meeting": {
+                "node_rank": node.rank,
+                "num_nodes": node.num_nodes,
+                "local_index": index,
+                "sites": node.sites,
+                "store_path": store,
+                "host": node.host,
+                "port": node.port,
+                "agent_store": node.agent_store,
+            },
+        }
+
+    def _read(self, callbacks: Callbacks, *, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            worker, name = key.data
+            data = os.read(key.fd, 1 << 20)
+            if not data:
+                self._selector.unregister(key.fileobj)
+            *lines, worker.buffers[name] = (worker.buffers[name] + data).split(b"\n")
+            for line in lines:
+                self._hear(worker, name, line.decode(errors="replace"), callbacks)
+
+    def _hear(self, worker: Worker, name: str, line: str, callbacks: Callbacks) -> None:
+        if name == "err":
+            worker.last_lines.append(line)
+            callbacks.stray(f"[worker {worker.index}] {line}")
+            return
+        event = json.loads(line)
+        if event["event"] == "alive":
+            worker.heard = event["at"]
+        elif event["event"] == "failed":
+            worker.failure = event
+        else:
+            callbacks.event(event)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.request_stop(number)
+
+    def _end_if_due(self) -> None:
+        """Ask all workers to end after a signal or a failure, and make them when they do not."""
+        asked = self._stop_by < float("inf")
+        if not asked and not self._signals and self._was_stopped():
+            self._signals.append(signal.SIGTERM)
+        if not asked and self._signals:
+            self._ask(GRACE_SECONDS)
+        elif not asked and any(w.failure or w.process.poll() for w in self._workers):
+            self._ask(AFTERMATH_SECONDS)
+        elif time.monotonic() > self._stop_by or len(self._signals) > 1:
+            self._kill()
+
+    def _was_stopped(self) -> bool:
+        """Say whether a worker was stopped by another than this process, as on another machine."""
+        stopped = any(w.process.poll() in _STOPPED and not w.failure for w in self._workers)
+        kinds = {w.failure["kind"] for w in self._workers if w.failure}
+        return stopped and kinds <= {"peer"} and not any(w.died for w in self._workers)
+
+    def _find_silent(self, now: float) -> None:
+        """Give up a worker that stands still; a worker watches the others, but not itself.
+
+        ``now`` is from before the last reading, so that a slow tick makes nobody look silent.
+        """
+        limit = silence_seconds() + 5.0  # the worker's own vigil, if it can, speaks first
+        for w in self._workers:
+            is_late = w.heard is not None and now - w.heard > limit
+            if is_late and not w.failure and w.process.poll() is None:
+                text = f"{_who(w)} has been silent for {limit:.0f} s; it was ended."
+                w.failure = {"kind": "silent", "message": text}
+                w.process.kill()
+
+    def _ask(self, grace_seconds: float) -> None:
+        self._stop_by = time.monotonic() + grace_seconds
+        for worker in self._workers:
+            worker.process.send_signal(signal.SIGTERM)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.was_killed = True
+                worker.process.kill()
+
+    def _bury(self) -> None:
+        for worker in self._workers:
+            worker.process.wait()
+            for stream in (worker.process.stdin, worker.process.stdout, worker.process.stderr):
+                if stream:
+                    stream.close()
+        self._selector.close()
+
+    def _raise_first_failure(self) -> None:
+        if self._signals:
+            return
+        # A worker that was killed says nothing; those that then lose it only report the loss, and
+        # those that were asked to end say nothing either.
+        silent = [w for w in self._workers if w.died]
+        failed = [w for w in self._workers if w.failure]
+        failed.sort(key=lambda w: (w.failure or {})["kind"] == "peer")
+        for worker in [*silent, *failed]:
+            if worker.failure:
+                raise WorkerFailed(worker.failure["message"], worker.failure.get("traceback", ""))
+            raise WorkerFailed(_epitaph(worker), "\n".join(worker.last_lines))
+
+
+def _who(worker: Worker) -> str:
+    return f"worker {worker.index} (site id {worker.device_id}, process {worker.process.pid})"
+
+
+def _epitaph(worker: Worker) -> str:
+    code, who = worker.process.returncode, _who(worker)
+    if code >= 0:
+        return f"{who} ended with exit code {code} without a word."
+    name = signal.Signals(-code).name
+    hint = "; the machine may be out of memory" if -code == signal.SIGKILL else ""
+    return f"{who} was ended by {name}{hint}."
+
+
+def _worker_environment(num_threads: int) -> dict[str, str]:
+    """The workers' environment: threads pinned, and none of the tracking database's secrets."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SACRED_")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
+    # Connections that break are told in a sentence of ours, not in a trace of C++ frames.
+    quiet = {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+    fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    return kept | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"))
+
+
+def _small_shared_memory(folder: Path) -> dict[str, str]:
+    """Have NCCL do without shared memory where a container has Docker's usual 64 MB of it."""
+    if not folder.is_dir() or shutil.disk_usage(folder).total >= MIN_SHARED_BYTES:
+        return {}
+    return {"NCCL_SHM_DISABLE": os.environ.get("NCCL_SHM_DISABLE", "1")}

@@ -1,0 +1,200 @@
+"""Worker 0's memory: every round into the journal, the global state into checkpoints."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scaling_fl.core.records import RoundReport
+from scaling_fl.core.state import GlobalState
+from scaling_fl.core.vector import Layout
+from scaling_fl.runtime.record.checkpoints import CheckpointError, Checkpoints, chain_digest
+from scaling_fl.runtime.record.journal import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a run is: what a checkpoint must agree with, what the digest covers, what is stored."""
+
+    layout: Layout
+    must_match: dict[str, Any]
+    """Settings such as model and task, without which a checkpoint makes no sense."""
+    computation: dict[str, Any]
+    """All settings that decide what is computed; the digest of every round covers them."""
+    config: dict[str, Any]
+    """The whole configuration, as stored beside the state."""
+
+    @property
+    def config_digest(self) -> str:
+        text = json.dumps(self.computation, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Recorder:
+    """Records rounds in the order that loses none: journal line first, checkpoint after it.
+
+    After a crash in between, the round is computed again, and its line replaces the first one.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        checkpoints: Checkpoints,
+        identity: Identity,
+        *,
+        save_every: int,
+        num_rounds: int,
+        tells_cohort: bool = True,
+        note: Callable[[str], None],
+    ) -> None:
+        self._journal, self._checkpoints, self._identity = journal, checkpoints, identity
+        self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
+        # Checkpoints may be published, and a private sample must stay unknown.
+        self._tells_cohort = tells_cohort
+        self._recorded = self._saved = 0
+        self._retry_at: float | None = None
+        """When to make up for a save that failed, on the monotonic clock."""
+        self._previous_digest = ""
+        self._cohort: list[int] = []
+        self.num_threads: int | None = None
+        """Threads per worker; kept in checkpoints because the bits depend on it."""
+
+    def restore(self, state: GlobalState) -> int | None:
+        """Load the latest whole checkpoint into ``state``, if there is one; journal the resume.
+
+        Returns the number of threads per worker of the rounds before.
+
+        Raises:
+            CheckpointMismatch: it is of another model, task or layout.
+        """
+        found = self._checkpoints.load_latest(self._identity.layout, self._identity.must_match)
+        if found is not None:
+            state.vector.copy_(found.vector)
+            optimiser: dict[str, Tensor] = {}
+            for name, value in found.optimiser.items():
+                kind, _, key = name.partition(".")
+                parts = state.memory if kind == "memory" else optimiser
+                parts[key] = value.to(state.vector.device)
+            self._restore_optimiser(state.optimiser, optimiser)
+            state.round, state.digest = found.round, found.digest
+            state.total_bytes = found.manifest["progress"]["total_bytes"]
+            self._name_changes(found.manifest["progress"]["computation"])
+        self._recorded = self._saved = state.round
+        self._journal.append("resume", round=state.round)
+        return int(found.manifest["progress"]["num_threads"]) if found else None
+
+    def _restore_optimiser(self, state: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+        if state.keys() != found.keys():
+            self._note("the server's optimiser is another one from here on, and starts anew")
+            return
+        for name, value in found.items():
+            state[name].copy_(value)
+
+    def _name_changes(self, before: dict[str, Any]) -> None:
+        now = self._identity.computation
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                self._note(
+                    f"{key} is {now.get(key)} from here on; the rounds before used "
+                    f"{before.get(key)}"
+                )
+
+    def record(self, state: GlobalState, report: RoundReport) -> str:
+        """Journal a finished round, save it when it is due, and return its digest.
+
+        Raises:
+            CheckpointError: the last round could not be saved; an earlier failure is only noted,
+                because the next save may succeed.
+        """
+        self._cohort = [c.client for c in report.clients] if self._tells_cohort else []
+        self._previous_digest = state.digest
+        state.digest = chain_digest(
+            state.digest,
+            round=state.round,
+            cohort=self._cohort,
+            config_digest=self._identity.config_digest,
+            vector=_on_cpu(state.vector),
+        )
+        rows = [client.to_json() for client in report.clients]
+        self._journal.append(
+            "round",
+            round=state.round,
+            metrics=report.metrics,
+            clients=[{k: v for k, v in row.items() if k != "failure"} for row in rows],
+            failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
+            digest=state.digest,
+        )
+        self._recorded = state.round
+        last = state.round == self._num_rounds
+        if last or self._is_due(state.round):
+            began = time.monotonic()
+            try:
+                self._save(state)
+            except CheckpointError as error:
+                if last:
+                    raise
+                self._postpone(error, time.monotonic() - began)
+        return state.digest
+
+    def _is_due(self, round_number: int) -> bool:
+        if self._retry_at is not None:
+            return time.monotonic() >= self._retry_at
+        return round_number % self._save_every == 0
+
+    def _postpone(self, error: CheckpointError, spent_seconds: float) -> None:
+        """Train for as long as the failed attempt took, so that an outage stops no run."""
+        self._retry_at = time.monotonic() + spent_seconds
+        self._note(
+            f"{str(error).rstrip('.')}; the run goes on, and a later round is saved instead."
+        )
+
+    def save_unsaved(self, state: GlobalState) -> None:
+        """Save the last recorded round of a run that ends early, if it is not saved.
+
+        Failing to is only noted: the run has its own reason to end. The last round of a run is
+        left alone, because recording it has saved it or failed to.
+        """
+        if self._recorded == state.round > self._saved and state.round < self._num_rounds:
+            try:
+                self._save(state)
+            except CheckpointError as error:
+                self._note(str(error))
+
+    def _save(self, state: GlobalState) -> None:
+        path = self._checkpoints.save(
+            round=state.round,
+            vector=_on_cpu(state.vector),
+            layout=self._identity.layout,
+            optimiser=_server_tensors(state),
+            digest=state.digest,
+            previous_digest=self._previous_digest,
+            cohort=self._cohort,
+            config=self._identity.config,
+            identity=self._identity.must_match,
+            progress={
+                "total_bytes": state.total_bytes,
+                "num_threads": self.num_threads,
+                "computation": self._identity.computation,
+            },
+            journal=self._journal.path,
+        )
+        self._saved, self._retry_at = state.round, None
+        self._journal.append("checkpoint", round=state.round, path=path, digest=state.digest)
+
+
+def _server_tensors(state: GlobalState) -> dict[str, Tensor]:
+    """Name all that the server knows beside the vector, as ``optimiser.safetensors`` has it."""
+    kinds = {"optimiser": state.optimiser, "memory": state.memory}
+    return {
+        f"{kind}.{name}": _on_cpu(value)
+        for kind, tensors in kinds.items()
+        for name, value in tensors.items()
+    }
+
+
+def _on_cpu(value: Tensor) -> Tensor:
+    return value.detach().cpu()

@@ -1,0 +1,368 @@
+"""The privacy budget: what is asked for is what the accountant says before the first round."""
+
+import math
+from typing import Any
+
+import pytest
+
+from scaling_fl.build.budget import (
+    NOISE_KEY,
+    Budget,
+    check_same_noise,
+    make_budget,
+    sampling_of,
+)
+from scaling_fl.build.data import SetupError
+from scaling_fl.config import Config, read_config
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.methods.privacy.accounting import Accountant
+from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
+from tests.unit.federation.worker_threads import on_workers
+
+
+@pytest.fixture(autouse=True)
+def noise_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NOISE_KEY, "k" * 32)
+
+
+def budget_of(
+    num_clients: int = 20, num_rounds: int = 5, clients_per_round: float = 1.0, **privacy: Any
+) -> tuple[Budget | None, list[str]]:
+    notes: list[str] = []
+    config = read_config(
+        {
+            "task_name": "20newsgroups",
+            "num_clients": num_clients,
+            "num_rounds": num_rounds,
+            "clients_per_round": clients_per_round,
+            "weighting": "uniform",
+            "privacy": privacy,
+        }
+    )
+    return make_budget(config, num_clients, notes.append), notes
+
+
+def test_without_a_clip_there_is_no_budget() -> None:
+    assert budget_of() == (None, [])
+
+
+def test_a_clip_alone_has_no_epsilon() -> None:
+    budget, notes = budget_of(clip=1.0)
+    assert budget
+    assert budget.epsilon is None
+    assert (budget.noise_multiplier, budget.num_rounds, notes) == (0.0, 5, [])
+
+
+@pytest.mark.parametrize(
+    ("clients_per_round", "sampling", "protected"),
+    [
+        (1.0, Everyone(), "add_or_remove_one"),
+        (0.1, FixedSize(2, 20), "replace_one"),
+    ],
+)
+def test_epsilon_is_that_of_the_sampling_really_used(
+    clients_per_round: float, sampling: Everyone | FixedSize, protected: str
+) -> None:
+    budget, notes = budget_of(
+        clients_per_round=clients_per_round, clip=1.0, noise_multiplier=1.5, delta=1e-4
+    )
+    assert budget
+    assert budget.epsilon
+    for rounds in (1, 5):
+        expected = Accountant(1.5, 1e-4, sampling).epsilon(rounds)
+        assert budget.epsilon(rounds) == expected
+    (note,) = notes
+    assert f"epsilon {budget.epsilon(5):.4g} at delta 0.0001 after 5 rounds" in note
+    assert protected in note
+
+
+def test_a_target_chooses_the_noise() -> None:
+    budget, _ = budget_of(clip=1.0, target_epsilon=2.0)
+    assert budget
+    assert budget.epsilon
+    assert 2.0 * 0.998 <= budget.epsilon(5) <= 2.0
+    assert budget.terms["privacy noise"] == budget.noise_multiplier
+
+
+def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
+    budget, notes = budget_of(num_rounds=50, clip=1.0, noise_multiplier=2.0, max_epsilon=5.0)
+    assert budget
+    assert budget.epsilon
+    assert 0 < budget.num_rounds < 50
+    assert budget.epsilon(budget.num_rounds) <= 5.0 < budget.epsilon(budget.num_rounds + 1)
+    assert notes[-1] == (
+        f"the run ends after {budget.num_rounds} of 50 rounds, before it would exceed "
+        "privacy.max_epsilon=5"
+    )
+    enough, _ = budget_of(num_rounds=2, clip=1.0, noise_multiplier=2.0, max_epsilon=5.0)
+    assert enough
+    assert enough.num_rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("privacy", "message"),
+    [
+        ({"noise_multiplier": 0.5, "max_epsilon": 0.1}, "must allow a round, which costs "),
+        ({"noise_multiplier": 0.001}, "privacy.noise_multiplier must be at least 0.01"),
+        ({"noise_multiplier": 1.0, "delta": 0.05}, "privacy.delta must be below 1 / number"),
+        ({"noise_multiplier": 1.0, "clip": 1e4}, "must be at most 64, got 500; lower"),
+    ],
+)
+def test_noise_that_cannot_do_what_was_asked_for_is_told(
+    privacy: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SetupError, match=message):
+        budget_of(**{"clip": 1.0} | privacy)
+
+
+def test_noise_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NOISE_KEY, "short")
+    with pytest.raises(SetupError, match=r"NOISE_SECRET, got 5, .*openssl rand -hex 32"):
+        budget_of(clip=1.0, noise_multiplier=1.0)
+    assert budget_of(clip=1.0)[0]
+
+
+def test_runs_that_differ_in_anything_have_different_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget, _ = budget_of(clip=1.0, noise_multiplier=1.0)
+    assert budget
+    seeds = [budget.privacy({"data": 1}).seed, budget.privacy({"data": 2}).seed]
+    assert budget.privacy({"data": 1}).seed == seeds[0]
+    monkeypatch.setenv(NOISE_KEY, "other" * 8)
+    other, _ = budget_of(clip=1.0, noise_multiplier=1.0)
+    assert other
+    assert len({*seeds, other.privacy({"data": 1}).seed}) == 3
+
+
+def test_workers_with_different_keys_are_refused() -> None:
+    budget, _ = budget_of(clip=1.0, noise_multiplier=1.0)
+    assert budget
+    privacies = [budget.privacy({"worker": rank}) for rank in (0, 1)]
+
+    def check(exchange: Exchange) -> str:
+        with pytest.raises(SetupError) as caught:
+            check_same_noise(privacies[exchange.rank], exchange)
+        return str(caught.value)
+
+    assert set(on_workers(2, check)) == {
+        "SCALING_FL_NOISE_SECRET, and the weights of model, must be the same on all machines, got "
+        "different ones; copy the first's."
+    }
+
+
+def test_the_terms_tell_apart_what_would_make_another_guarantee() -> None:
+    base = {"clip": 1.0, "noise_multiplier": 1.5}
+    found = []
+    for options in (base, base | {"clip": 2.0}, base | {"noise_multiplier": 1.6}):
+        budget, _ = budget_of(**options)
+        assert budget
+        found.append(budget.terms)
+    fewer, _ = budget_of(clients_per_round=0.5, **base)
+    assert fewer
+    found.append(fewer.terms)
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
+
+
+# Ways of sampling, adaptive clips, groups
+
+
+def private_config(num_clients: int = 20, **settings: Any) -> Config:
+    return read_config(
+        {
+            "task_name": "20newsgroups",
+            "num_clients": num_clients,
+            "num_rounds": 5,
+            "weighting": "uniform",
+            **settings,
+            "privacy": {"clip": 1.0, **settings.get("privacy", {})},
+        }
+    )
+
+
+def build_budget(num_clients: int = 20, **settings: Any) -> Budget:
+    budget = make_budget(private_config(num_clients, **settings), num_clients, lambda note: None)
+    assert budget
+    return budget
+
+
+GROUPS = {"unit": "group", "groups_per_client": 4, "groups_per_round": 2}
+ALL_GROUPS = {"unit": "group", "groups_per_client": 4, "groups_per_round": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampling"),
+    [
+        ({}, Everyone()),
+        ({"clients_per_round": 20}, Everyone()),
+        ({"clients_per_round": 5}, FixedSize(5, 20)),
+        ({"clients_per_round": 0.25}, FixedSize(5, 20)),
+        ({"clients_per_round": 5, "sampling": "poisson"}, Poisson(0.25)),
+        ({"clients": [3, 1, 7]}, Everyone()),
+        ({"cohorts": [[0, 1], [2, 3]]}, Everyone()),
+        ({"privacy": GROUPS}, Nested(1.0, FixedSize(2, 4))),
+        ({"privacy": ALL_GROUPS}, Nested(1.0, Everyone())),
+        ({"privacy": GROUPS, "clients_per_round": 5}, Nested(0.25, FixedSize(2, 4))),
+        (
+            {"privacy": GROUPS, "clients_per_round": 5, "sampling": "poisson"},
+            Nested(0.25, Poisson(0.5)),
+        ),
+        ({"privacy": ALL_GROUPS, "clients_per_round": 5}, Nested(0.25, Everyone())),
+        ({"privacy": GROUPS, "clients": [0, 1]}, Nested(1.0, FixedSize(2, 4))),
+    ],
+    ids=str,
+)
+def test_the_sampling_is_named_as_it_is(settings: dict[str, Any], sampling: Sampling) -> None:
+    assert sampling_of(private_config(**settings), 20) == sampling
+    privacy = {"noise_multiplier": 1.5, **settings.get("privacy", {})}
+    budget = build_budget(**settings | {"privacy": privacy})
+    assert budget.epsilon
+    expected = Accountant(1.5, 1e-5, sampling).epsilon(5)
+    assert budget.epsilon(5) == expected
+    assert budget.terms["privacy sampling"] == repr(sampling)
+
+
+@pytest.mark.parametrize(
+    ("settings", "protected"),
+    [
+        ({}, "protected is one client's taking part (add_or_remove_one)"),
+        ({"clients_per_round": 5}, "all data of one client that takes part (replace_one)"),
+        (
+            {"privacy": GROUPS},
+            "protected is all data of one group of a client that takes part (replace_one)",
+        ),
+        ({"privacy": ALL_GROUPS}, "one group of a client's taking part (add_or_remove_one)"),
+    ],
+    ids=str,
+)
+def test_what_is_protected_is_told(settings: dict[str, Any], protected: str) -> None:
+    privacy = {"noise_multiplier": 1.5, **settings.get("privacy", {})}
+    notes: list[str] = []
+    make_budget(private_config(**settings | {"privacy": privacy}), 20, notes.append)
+    assert protected in notes[0]
+
+
+def test_the_divisor_is_the_expected_number_of_units() -> None:
+    assert build_budget(clients_per_round=5).num_units == 5
+    assert build_budget(clients_per_round=0.25, sampling="poisson").num_units == 5
+    assert build_budget(clients=[1, 2, 3]).num_units == 3
+    grouped = build_budget(clients_per_round=5, privacy=GROUPS)
+    assert grouped.num_units == 10
+    privacy = grouped.privacy({})
+    assert (privacy.by_group, privacy.share) == (True, 0.1)
+    alone = build_budget().privacy({})
+    assert (alone.by_group, alone.quantile) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("noise", "num_clients", "given", "expected"),
+    [(0.5, 200, None, 10.0), (1.5, 20, None, 1.5), (1.5, 20, 4.0, 4.0)],
+)
+def test_an_adaptive_clip_takes_its_part_of_the_noise(
+    noise: float, num_clients: int, given: float | None, expected: float
+) -> None:
+    """Of the whole, z, the updates get less and the count of those within the clip the rest."""
+    privacy = {"noise_multiplier": noise, "target_quantile": 0.5} | (
+        {"clip_noise": given} if given else {}
+    )
+    budget = build_budget(num_clients, privacy=privacy)
+    assert budget.clip_noise == expected
+    assert budget.noise_multiplier**-2 + (2 * expected) ** -2 == pytest.approx(noise**-2)
+    assert budget.epsilon
+    plain = build_budget(num_clients, privacy={"noise_multiplier": noise})
+    assert plain.epsilon
+    assert budget.epsilon(5) == plain.epsilon(5)
+    quantile = budget.privacy({}).quantile
+    assert quantile
+    assert (quantile.target, quantile.std) == (0.5, expected)
+
+
+def test_an_adaptive_clip_without_noise_has_none_for_its_count() -> None:
+    budget = build_budget(privacy={"target_quantile": 0.5})
+    assert (budget.clip_noise, budget.noise_multiplier, budget.epsilon) == (0.0, 0.0, None)
+
+
+@pytest.mark.parametrize(("sigma", "expected"), [(1.145, 1.006), (0.637, 3.996), (0.468, 8.004)])
+def test_the_published_settings_come_out(sigma: float, expected: float) -> None:
+    """PFL-DocVQA's, for groups that are drawn by themselves; its own two-stage draws cost more."""
+    groups = {"unit": "group", "groups_per_client": 400, "delta": 1e-5}
+    privacy = {"noise_multiplier": sigma, **groups}
+    alone = build_budget(
+        num_rounds=5, sampling="poisson", privacy=privacy | {"groups_per_round": 10}
+    )
+    assert alone.epsilon
+    assert alone.epsilon(5) == pytest.approx(expected, abs=6e-4)
+    in_two_stages = build_budget(
+        num_rounds=5,
+        sampling="poisson",
+        clients_per_round=0.2,
+        privacy=privacy | {"groups_per_round": 50},
+    )
+    assert in_two_stages.epsilon
+    assert in_two_stages.epsilon(5) > 1.3 * expected
+
+
+def test_noise_of_two_sizes_is_not_the_same_noise_twice() -> None:
+    """From two sums with one noise at two sizes, both the noise and the sum follow."""
+    target = {"target_epsilon": 8.0, "delta": 1e-3, "noise_multiplier": 0.0}
+    budgets = [
+        build_budget(num_rounds=10, privacy=target),
+        build_budget(num_rounds=20, privacy=target),
+        build_budget(num_rounds=10, privacy=target | {"delta": 1e-4}),
+        build_budget(num_rounds=10, privacy=target | {"accountant": "pld"}),
+        build_budget(num_rounds=10, privacy=target | {"target_quantile": 0.5}),
+    ]
+    assert len({b.noise_multiplier for b in budgets}) == len(budgets)
+    assert len({b.privacy({"same": 1}).seed for b in budgets}) == len(budgets)
+
+
+def test_who_is_drawn_follows_from_the_secret_where_epsilon_counts_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noise = {"noise_multiplier": 1.0}
+    drawn = build_budget(clients_per_round=5, privacy=noise)
+    assert drawn.draw_seed is not None
+    more_rounds = build_budget(clients_per_round=5, num_rounds=9, privacy=noise)
+    assert drawn.draw_seed == more_rounds.draw_seed
+    assert build_budget(privacy=noise | GROUPS).draw_seed is not None
+    assert build_budget(privacy=noise).draw_seed is None
+    assert build_budget(clients=[1, 2], privacy=noise).draw_seed is None
+    assert build_budget(clients_per_round=5).draw_seed is None
+    monkeypatch.setenv(NOISE_KEY, "q" * 32)
+    assert build_budget(clients_per_round=5, privacy=noise).draw_seed != drawn.draw_seed
+
+
+def test_delta_is_small_against_the_number_of_what_is_protected() -> None:
+    noise = {"noise_multiplier": 1.0, "delta": 0.02}
+    assert build_budget(privacy=noise)
+    with pytest.raises(SetupError, match=r"1 / number of groups.* got 0\.02 with 80 groups"):
+        build_budget(privacy=noise | GROUPS)
+
+
+@pytest.mark.parametrize(("sampling", "largest"), [("fixed", 512.0), ("poisson", 256.0)])
+def test_the_groups_of_a_client_fit_its_sum(sampling: str, largest: float) -> None:
+    """Or one group could decide that the client is left out with all the others."""
+    with pytest.raises(SetupError, match=f"at most {largest:g}, "):
+        build_budget(sampling=sampling, privacy={"clip": largest + 1, **GROUPS})
+    fits = build_budget(sampling=sampling, privacy={"clip": largest, **GROUPS})
+    assert fits.privacy({}).largest_clip == largest
+
+
+def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
+    privacy = {"noise_multiplier": 2.0, "target_quantile": 0.5, "clip_noise": 1.0}
+    with pytest.raises(SetupError, match=r"^privacy\.clip_noise must be above half of .* got 1"):
+        build_budget(privacy=privacy)
+
+
+@pytest.mark.parametrize(("groups", "drawn_of_expected"), [({}, 10), (GROUPS, 20)])
+def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
+    groups: dict[str, Any], drawn_of_expected: int
+) -> None:
+    """All 20 may be drawn where 2 are expected, and all 4 groups where 2 are."""
+    settings = {"clients_per_round": 2, "sampling": "poisson"}
+    with pytest.raises(SetupError, match=r"at most .* stays below 1024, got .*; lower"):
+        build_budget(**settings, privacy={"clip": 1030 / drawn_of_expected, **groups})
+    fits = build_budget(**settings, privacy={"clip": 1020 / drawn_of_expected, **groups})
+    assert fits.privacy({}).largest_clip == 1024 / drawn_of_expected
+    fixed = build_budget(clients_per_round=2, privacy={"clip": 1e6})
+    assert fixed.privacy({}).largest_clip == math.inf

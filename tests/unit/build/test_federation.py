@@ -1,0 +1,181 @@
+"""The composition root: every name that the configuration allows is built, and nothing else."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from scaling_fl.build.budget import make_budget
+from scaling_fl.build.clients import make_plan
+from scaling_fl.build.data import TASKS, SetupError
+from scaling_fl.build.federation import choose_device
+from scaling_fl.build.record import forget_unused, kept_terms, share_state
+from scaling_fl.config import Config, read_config, types
+from scaling_fl.core.exchange import SingleExchange
+from scaling_fl.core.state import GlobalState
+from scaling_fl.core.vector import Layout
+from scaling_fl.federation.privacy import CLIP
+from scaling_fl.learning.training.local import OPTIMISERS
+from scaling_fl.methods import partitioning
+from scaling_fl.methods.schedules import SCHEDULES
+from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
+from scaling_fl.methods.weighting import WEIGHTINGS
+from scaling_fl.methods.wire.codecs import CODECS
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def make_config(**changes: Any) -> Config:
+    return read_config({"task_name": "20newsgroups", "model": "tiny", **changes})
+
+
+@pytest.mark.parametrize(
+    ("names", "table"),
+    [
+        (types.TaskName, TASKS),
+        (types.OptimiserName, OPTIMISERS),
+        (types.ServerOptimiserName, SERVER_OPTIMISERS),
+        (types.ScheduleKind, SCHEDULES),
+        (types.WeightingName, WEIGHTINGS),
+        (types.PartitionKind, partitioning.PARTITIONERS),
+        (types.CodecName, CODECS),
+    ],
+)
+def test_the_tables_have_the_names_that_the_configuration_allows(names: Any, table: Any) -> None:
+    assert sorted(table) == sorted(get_args(names))
+
+
+@pytest.mark.parametrize("task_name", sorted(TASKS))
+def test_every_task_has_labels_of_its_own(task_name: str) -> None:
+    labels = list(TASKS[task_name].LABELS)
+    assert len(labels) == len(set(labels)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num_gpus", "site", "expected"),
+    [
+        ("cpu", 2, 1, "cpu"),
+        ("auto", 0, 5, "cpu"),
+        ("auto", 2, 1, "cuda:1"),
+        ("cuda", 2, 0, "cuda:0"),
+    ],
+)
+def test_a_site_is_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, num_gpus: int, site: int, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    assert str(choose_device(wanted, site)) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num_gpus", "site", "message"),
+    [
+        ("cuda", 0, 0, "device=cuda needs a GPU, got none on this machine; set device=cpu."),
+        ("auto", 2, 2, "site_ids must name GPUs of this machine, 0 to 1, got 2; change site_ids"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, num_gpus: int, site: int, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    with pytest.raises(SetupError, match=message):
+        choose_device(wanted, site)
+
+
+class Counts:
+    """Clients of so many examples each."""
+
+    def __init__(self, *num_examples: int) -> None:
+        self._num_examples = num_examples
+
+    def num_examples(self, client: int) -> int:
+        return self._num_examples[client]
+
+
+def plan_of(*num_examples: int, **changes: Any) -> Any:
+    config = make_config(num_clients=len(num_examples), **changes)
+    layout = Layout(("w",), ((7,),))
+    return make_plan(config, Counts(*num_examples), layout, len(num_examples), None)  # type: ignore[arg-type]
+
+
+def test_shares_are_those_of_the_cohort_alone() -> None:
+    plan = plan_of(10, 20, 30, 40, clients_per_round=2)
+    assert plan.shares([1, 2]) == {1: 0.4, 2: 0.6}
+    assert plan_of(10, 20, weighting="uniform").shares([0, 1]) == {0: 0.5, 1: 0.5}
+    assert all(len(plan.cohort(number)) == 2 for number in range(1, 9))
+
+
+def test_learning_rates_go_from_the_first_to_the_final_one() -> None:
+    schedule = {"kind": "linear", "final_learning_rate": 0.01}
+    plan = plan_of(5, 5, learning_rate=0.1, num_rounds=3, schedule=schedule)
+    rates = [plan.learning_rate(number) for number in (1, 2, 3)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0.01)
+    constant = plan_of(5, 5, learning_rate=0.1, num_rounds=3)
+    assert [constant.learning_rate(number) for number in (1, 2, 3)] == [0.1] * 3
+
+
+class Past:
+    """A recorder of a job that has been at work with so many threads."""
+
+    def __init__(self, num_threads: int | None) -> None:
+        self._earlier, self.num_threads = num_threads, None
+
+    def restore(self, state: GlobalState) -> int | None:
+        state.round, state.total_bytes = 4, 10**12
+        return self._earlier
+
+
+@pytest.mark.parametrize(
+    ("earlier", "pinned", "expected"), [(1, False, 1), (1, True, 2), (None, False, 2)]
+)
+def test_a_resumed_run_keeps_its_threads_unless_they_are_set(
+    earlier: int | None, pinned: bool, expected: int
+) -> None:
+    state, past = GlobalState(torch.zeros(3)), Past(earlier)
+    exchange = SingleExchange(1)
+    share_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
+    assert torch.get_num_threads() == past.num_threads == expected
+    assert (state.round, state.total_bytes) == (4, 10**12)
+
+
+def test_what_a_setting_left_behind_goes_with_the_setting() -> None:
+    left = {"privacy.clip": 1, "download.mask": 2, "upload.residual.3": 3}
+    for changes, kept in (
+        ({}, set()),
+        ({"upload": {"codec": "nf4", "error_feedback": True}}, {"upload.residual.3"}),
+        ({"server_freeze": True, "download": {"density": 0.5}}, {"download.mask"}),
+        ({"weighting": "uniform", "privacy": {"clip": 1.0, "target_quantile": 0.5}}, {CLIP}),
+    ):
+        state = GlobalState(torch.zeros(2), memory={k: torch.ones(v) for k, v in left.items()})
+        forget_unused(state, read_config({"task_name": "20newsgroups", **changes}))
+        assert state.memory.keys() == kept
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weighting": "uniform", "privacy": {"clip": 1.0}},
+        {"upload": {"codec": "nf4", "error_feedback": True}},
+    ],
+)
+def test_what_is_kept_for_the_owners_of_the_data_is_theirs_alone(changes: dict[str, Any]) -> None:
+    def terms(num_clients: int = 4, key: str = "abc", **more: Any) -> dict[str, Any]:
+        config = read_config({"task_name": "20newsgroups", "num_clients": 4, **changes, **more})
+        data = SimpleNamespace(parts=[[]] * num_clients, train=SimpleNamespace(key=key))
+        budget = make_budget(config, num_clients, lambda note: None)
+        return kept_terms(config, data, budget)  # type: ignore[arg-type]
+
+    base = terms()
+    assert base == terms(seed=3)
+    assert base != terms(num_clients=5)
+    assert base != terms(key="abd")
+    assert base != terms(data_seed=1)
+    assert base != terms(partition={"kind": "dirichlet_by_client"})

@@ -1,0 +1,236 @@
+"""Models of several families: each trains, ignores its padding, and is refused in one sentence."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from scaling_fl.learning.models.loading import ModelError, load_classifier, load_tokenizer
+from scaling_fl.learning.tasks.classification.scoring import count, metrics
+from scaling_fl.learning.text.batches import Batch, collate
+from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.training.local import LocalTrainer
+from tests.tiny_models import DECODERS, FAMILIES, make_tokenizer, save_model
+
+TEXTS = ["raven chamber heart", "ice", "abyss cult dream creature unheard", "misery"]
+LABELS = np.array([0, 1, 2, 1])
+SHOW_HEAD = """
+import sys, torch
+from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+torch.set_num_threads(int(sys.argv[2]))
+torch.manual_seed(int(sys.argv[3]))
+tokenizer = load_tokenizer(sys.argv[1], None)
+model = load_classifier(
+    sys.argv[1], num_labels=3, max_seq_len=16, seed=5, tokenizer=tokenizer, cache_dir=None
+)
+print(model.classifier.weight.flatten().tolist())
+"""
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return save_model("bert", tmp_path / "bert")
+
+
+def load(folder: Path | str, **changes: Any) -> tuple[Any, torch.nn.Module]:
+    tokenizer = load_tokenizer(str(folder), Path("unused"))
+    options: dict[str, Any] = {"num_labels": 3, "max_seq_len": 16, "seed": 5} | changes
+    model = load_classifier(str(folder), tokenizer=tokenizer, cache_dir=Path("unused"), **options)
+    return tokenizer, model
+
+
+def make_batch(tokenizer: Any) -> Batch:
+    rows = tokenizer(TEXTS)["input_ids"]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    examples = TokenisedExamples(np.concatenate(rows).astype(np.int32), offsets, LABELS, 16)
+    return collate(examples, np.arange(len(TEXTS)), pad_token_id=tokenizer.pad_token_id)
+
+
+def logits_of(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+
+
+@pytest.mark.parametrize("family", ["tiny", *FAMILIES])
+def test_every_family_trains_a_step_and_is_evaluated(family: str, tmp_path: Path) -> None:
+    name = family if family == "tiny" else save_model(family, tmp_path / family)
+    tokenizer, model = load(name)
+    batch = make_batch(tokenizer)
+    trainer = LocalTrainer(model, optimiser="adamw")
+    start = trainer.vector.clone()
+    first = trainer.train(start, [batch] * 20, learning_rate=1e-2, seed=1)
+    assert first.num_steps == 20
+    assert torch.isfinite(trainer.vector).all()
+    device = torch.device("cpu")
+    found = metrics(
+        count(trainer.model, [batch], num_labels=3, device=device), ["a", "b", "c"], per_class=False
+    )
+    assert found["validation.loss"] < first.loss
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("family", ["tiny", *FAMILIES])
+def test_more_padding_does_not_change_an_answer(family: str, tmp_path: Path) -> None:
+    name = family if family == "tiny" else save_model(family, tmp_path / family)
+    tokenizer, model = load(name)
+    batch = make_batch(tokenizer)
+    wide = Batch(
+        torch.nn.functional.pad(batch.input_ids, (0, 5), value=tokenizer.pad_token_id),
+        torch.nn.functional.pad(batch.attention_mask, (0, 5)),
+        batch.labels,
+    )
+    together = logits_of(model, batch)
+    assert torch.allclose(logits_of(model, wide), together, rtol=0, atol=1e-6)
+    # One text on its own has no padding at all.
+    for row, length in enumerate(batch.attention_mask.sum(1).tolist()):
+        alone = Batch(
+            batch.input_ids[row : row + 1, :length],
+            batch.attention_mask[row : row + 1, :length],
+            batch.labels[row : row + 1],
+        )
+        assert torch.allclose(logits_of(model, alone), together[row], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_decoders_pad_with_their_end_of_text(family: str, tmp_path: Path) -> None:
+    tokenizer, model = load(save_model(family, tmp_path / family))
+    assert tokenizer.pad_token == "</s>"
+    assert model.config.pad_token_id == tokenizer.eos_token_id
+
+
+def test_the_head_depends_on_the_seed_alone(bert: Path) -> None:
+    heads = {seed: load(bert, seed=seed)[1].classifier.weight for seed in (5, 6)}
+    torch.rand(7)
+    assert torch.equal(load(bert, seed=5)[1].classifier.weight, heads[5])
+    assert not torch.equal(heads[5], heads[6])
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", SHOW_HEAD, str(bert), "2", "99"],
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(elsewhere.stdout) == heads[5].flatten().tolist()
+
+
+def test_the_encoder_is_the_saved_one(bert: Path) -> None:
+    saved = load_file(bert / "model.safetensors")
+    model = load(bert)[1].state_dict()
+    assert all(torch.equal(model[f"bert.{name}"], value) for name, value in saved.items())
+
+
+@pytest.mark.parametrize(("num_labels", "is_kept"), [(3, True), (4, False)])
+def test_a_saved_head_is_kept_when_it_fits_the_labels(
+    bert: Path, tmp_path: Path, num_labels: int, is_kept: bool
+) -> None:
+    tokenizer, model = load(bert, seed=1)
+    model.save_pretrained(tmp_path / "classifier")
+    tokenizer.save_pretrained(tmp_path / "classifier")
+    again = load(tmp_path / "classifier", seed=2, num_labels=num_labels)[1]
+    assert again.classifier.weight.shape[0] == num_labels
+    assert is_kept == torch.equal(again.classifier.weight, model.classifier.weight)
+    fresh = load(bert, seed=2, num_labels=num_labels)[1].classifier.weight
+    assert is_kept != torch.equal(again.classifier.weight, fresh)
+
+
+@pytest.mark.parametrize(("family", "longest"), [("bert", 64), ("roberta", 62), ("gpt2", 64)])
+def test_a_text_longer_than_the_positions_is_refused(
+    family: str, longest: int, tmp_path: Path
+) -> None:
+    folder = save_model(family, tmp_path / family)
+    with pytest.raises(ModelError, match=f"must be at most {longest}, .* got {longest + 1}; lower"):
+        load(folder, max_seq_len=longest + 1)
+    tokenizer, model = load(folder, max_seq_len=longest)
+    ids = torch.full((1, longest), len(tokenizer) - 1)
+    assert logits_of(model, Batch(ids, torch.ones_like(ids), ids[:, 0])).isfinite().all()
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def only_the_old_format(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")  # it is not even opened
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def weights_of_another_kind(folder: Path) -> None:
+    other = save_model("gpt2", folder.parent / "other")
+    shutil.copy(other / "model.safetensors", folder)
+
+
+def other_config(**changes: Any) -> Any:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def without_tokenizer(folder: Path) -> None:
+    for path in folder.glob("token*"):
+        path.unlink()
+
+
+def tokenizer_without_special_tokens(folder: Path) -> None:
+    backend = make_tokenizer().backend_tokenizer
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
+
+
+def tokenizer_of_more_tokens(folder: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([f"word{i}" for i in range(5)])
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (without_weights, "no file named model.safetensors"),
+        (only_the_old_format, "no file named model.safetensors"),
+        (cut_weights, "deserializing header"),
+        (weights_of_another_kind, "must hold all weights of its encoder in the shapes"),
+        (other_config(hidden_size=32), "must hold all weights of its encoder in the shapes"),
+        (other_config(num_hidden_layers=3), "lacks 16, such as bert.encoder.layer.2"),
+        (broken_config, "not a valid JSON file"),
+        (other_config(model_type="vit"), "for this kind of AutoModel"),
+        (other_config(model_type="own", auto_map={"AutoConfig": "own.Own"}), "custom code"),
+        (without_tokenizer, "has no fast tokenizer; save one beside it"),
+        (tokenizer_without_special_tokens, "must have a padding, end-of-text or unknown token"),
+        (tokenizer_of_more_tokens, "has embeddings for 14 tokens and a tokenizer of 19"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_told_in_one_line(
+    bert: Path, spoil: Any, reason: str
+) -> None:
+    spoil(bert)
+    with pytest.raises(ModelError, match=re.escape(reason)) as caught:
+        load(bert)
+    assert "\n" not in str(caught.value)
+    assert str(bert) in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "~/nothing-here", "a/b/c"])
+def test_a_folder_that_is_not_there_is_told_as_such(name: str) -> None:
+    with pytest.raises(ModelError, match="must be a folder that exists, got"):
+        load_tokenizer(name, Path("unused"))

@@ -1,0 +1,134 @@
+"""IMDb from a folder, from the tarball and through torchtext: always the same examples."""
+
+import functools
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+
+import pytest
+
+from scaling_fl.learning.cache import FetchError
+from scaling_fl.learning.tasks.classification import imdb
+from scaling_fl.learning.text.labelled import DataError
+
+ARCHIVE = "aclImdb_v1.tar.gz"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "data" / "aclImdb"
+    for split in ("train", "test"):
+        for label in ("pos", "neg", "unsup"):
+            (root / split / label).mkdir(parents=True)
+            for number in (10, 2):
+                file = root / split / label / f"{number}_7.txt"
+                file.write_text(f"{split} {label} {number} é", encoding="utf-8")
+    (root / "README").write_text("not a review")
+    return root
+
+
+@pytest.fixture
+def tarball(folder, tmp_path):
+    path = tmp_path / "server" / ARCHIVE
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, "aclImdb")
+    return path
+
+
+EXPECTED = (["test neg 10 é", "test neg 2 é", "test pos 10 é", "test pos 2 é"], [0, 0, 1, 1])
+
+
+def read(path, **options):
+    examples = imdb.load("test", path, **options)
+    return examples.texts, examples.labels.tolist()
+
+
+def test_the_folder_its_parent_the_split_and_the_tarball_read_alike(folder, tarball):
+    for path in (folder, folder.parent, folder / "test", tarball):
+        assert read(str(path)) == EXPECTED
+
+
+def test_the_digest_changes_with_the_content_of_its_split(folder, tarball):
+    before = {split: imdb.source_digest(split, str(folder)) for split in ("train", "test")}
+    (folder / "test" / "pos" / "2_7.txt").write_text("TEST pos 2 é", encoding="utf-8")
+    assert imdb.source_digest("train", str(folder)) == before["train"]
+    assert imdb.source_digest("test", str(folder)) != before["test"]
+    assert imdb.source_digest("test", str(tarball)) == imdb.source_digest("train", str(tarball))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("", r"pos/2_7\.txt: the text must not be missing"), ("a\nb\xe9", r"row 2, byte 2: .* UTF-8")],
+)
+def test_a_bad_review_is_named(folder, content, words):
+    (folder / "test" / "pos" / "2_7.txt").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=words):
+        imdb.load("test", str(folder))
+
+
+def test_what_is_no_imdb_is_refused(folder, tmp_path):
+    with pytest.raises(
+        DataError, match=r"there must be folders neg, pos in test or in aclImdb/test"
+    ):
+        imdb.load("test", str(tmp_path / "server"))
+    with pytest.raises(DataError, match="this file must be readable, and is not"):
+        imdb.load("test", str(folder / "README"))
+    with pytest.raises(DataError, match="must be on a local disk"):
+        imdb.load("test", "s3://bucket/aclImdb")
+
+
+@pytest.fixture
+def download(tarball, monkeypatch):
+    """Serve the tarball where torchtext looks for it; returns the requests it got."""
+    from torchtext.datasets import IMDB
+
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *details):
+            requests.append(self.path)
+
+    handler = functools.partial(Handler, directory=str(tarball.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        monkeypatch.setattr(IMDB, "urls", [f"http://127.0.0.1:{server.server_port}/{ARCHIVE}"])
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield requests
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.servers
+def test_torchtexts_download_is_kept_as_one_file_and_done_once(
+    download, tarball, monkeypatch, tmp_path, capfd
+):
+    md5 = hashlib.md5(tarball.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(imdb, "ARCHIVE_MD5", md5)
+    cache = tmp_path / "cache"
+    assert read(None, cache_dir=cache) == EXPECTED
+    assert read(None, cache_dir=cache) == EXPECTED
+    assert [entry.name for entry in (cache / "imdb").iterdir()] == [ARCHIVE]
+    assert len(download) == 1
+    assert capfd.readouterr().out == ""
+    assert "extraction_filter" not in tarfile.TarFile.__dict__
+
+
+@pytest.mark.servers
+def test_another_archive_than_the_published_one_is_refused(download, tmp_path):
+    with pytest.raises(FetchError, match="the imdb archive must have md5 7c2ac02c"):
+        imdb.load("test", None, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache" / "imdb").exists()
+
+
+@pytest.mark.servers
+def test_an_archive_that_reaches_out_of_its_folder_writes_nothing(download, tarball, tmp_path):
+    with tarfile.open(tarball, "w:gz") as archive:
+        member = tarfile.TarInfo("../../../../escaped.txt")
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(FetchError, match=r"torchtext could not \(OutsideDestinationError\)"):
+        imdb.load("test", None, cache_dir=tmp_path / "cache")
+    assert not list(tmp_path.rglob("escaped.txt"))

@@ -1,0 +1,253 @@
+"""A database that is away, slow, or gone for good never holds up a run, and loses nothing."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.run_folder import RunFolder
+from tests.databases import PASSWORD, SecantusServer, check_delivered, secantus_server, the_run
+from tests.tracked_runs import now, record_of, start
+
+pytestmark = pytest.mark.servers
+ROOT = Path(__file__).parents[4]
+SACRED_RUN = """
+import sys, time
+from sacred import Experiment, SETTINGS
+from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.run_folder import RunFolder
+from tests.tracked_runs import record_of
+
+SETTINGS.CAPTURE_MODE = "no"
+ex = Experiment("scaling_fl", save_git_info=False)
+folder = RunFolder("runs", uid="uid-1", job_name="job")
+mirror = MongoMirror(folder, sys.argv[1], "sacred")
+ex.observers += [mirror, folder]
+
+@ex.main
+def main():
+    folder.refresh(record_of(3)); mirror.poke()
+    print("half", flush=True)
+    sys.stdin.readline()
+    for rounds in range(4, 8):
+        folder.refresh(record_of(rounds)); mirror.poke(); time.sleep(0.2)
+    folder.mark("DEGRADED")
+    print("done", time.time(), flush=True)
+
+ex.run()
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SecantusServer]:
+    with secantus_server(tmp_path, started=False) as stopped:
+        yield stopped
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def open_mirror(folder: RunFolder, server: SecantusServer) -> tuple[MongoMirror, list[str]]:
+    notes: list[str] = []
+    mirror = MongoMirror(folder, server.uri, "sacred", note=notes.append)
+    mirror.started_event()
+    return mirror, notes
+
+
+def finish(folder: RunFolder, mirror: MongoMirror) -> float:
+    """End a run as Sacred does; return the seconds that the mirror took for it."""
+    folder.completed_event(now(), None)
+    began = time.monotonic()
+    mirror.join()
+    return time.monotonic() - began
+
+
+def sync_runs(folder: Path, uri: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "sync_runs.py", *options],
+        cwd=folder,
+        env=os.environ | {"SACRED_MONGO_URI": uri},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def check(server: SecantusServer, folder: RunFolder) -> None:
+    with server.client() as client:
+        check_delivered(client["sacred"], folder)
+
+
+def test_a_database_that_is_down_at_the_start_gets_everything_later(
+    server: SecantusServer, folder: RunFolder
+) -> None:
+    mirror, notes = open_mirror(folder, server)
+    folder.refresh(record_of(3))
+    mirror.poke()
+    wait_until(lambda: notes)
+    time.sleep(3)  # further failures are not reported again
+    server.start()
+    wait_until(lambda: len(notes) > 1)
+    assert finish(folder, mirror) < 3
+    check(server, folder)
+    away, back = notes
+    assert f"mongodb://{server.host}/sacred cannot be reached; the run goes on" in away
+    assert back.endswith("is back and up to date.")
+
+
+def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
+    server: SecantusServer, folder: RunFolder
+) -> None:
+    server.start()
+    mirror, notes = open_mirror(folder, server)
+    slowest = 0.0
+    for rounds in range(1, 61):
+        began = time.monotonic()
+        folder.refresh(record_of(rounds))
+        mirror.poke()
+        slowest = max(slowest, time.monotonic() - began)
+        if rounds == 15:
+            server.stop(kill=True)
+        if rounds == 55:
+            server.start()
+        time.sleep(0.1)
+    wait_until(lambda: len(notes) == 2)
+    assert [f"mongodb://{server.host}/sacred" in note for note in notes] == [True, True]
+    finish(folder, mirror)
+    check(server, folder)
+    assert slowest < 0.5
+
+
+def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
+    server: SecantusServer, folder: RunFolder, tmp_path: Path
+) -> None:
+    server.start()
+    mirror, notes = open_mirror(folder, server)
+    folder.refresh(record_of(2))
+    mirror.poke()
+    wait_until(lambda: (folder.path / "mirror.json").exists())
+    server.stop()
+    folder.refresh(record_of(5))
+    assert finish(folder, mirror) < 6
+    assert f"scripts/sync_runs.py --runs-dir {tmp_path / 'runs'}` delivers the rest" in notes[-1]
+
+    away = sync_runs(tmp_path, server.uri)
+    assert (away.returncode, away.stdout) == (1, "")
+    [sentence] = away.stderr.splitlines()
+    assert sentence.endswith("cannot be reached; nothing is lost, try again later.")
+    server.start()
+    target = f"mongodb://{server.host}/sacred"
+    first, second = (sync_runs(tmp_path, server.uri) for _ in range(2))
+    assert (first.returncode, first.stdout) == (0, f"run 1: delivered to {target} as run 1\n")
+    assert (second.returncode, second.stdout) == (0, "run 1: already delivered\n")
+    check(server, folder)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_sacred_run_ends_in_time_whether_or_not_the_database_answers(
+    server: SecantusServer, tmp_path: Path, frozen: bool
+) -> None:
+    server.start()
+    (tmp_path / "train.py").write_text(SACRED_RUN)
+    with subprocess.Popen(
+        [sys.executable, "train.py", server.uri],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdin
+        assert process.stdout.readline() == "half\n"
+        wait_until((tmp_path / "runs" / "1" / "mirror.json").exists)
+        if frozen:
+            server.freeze()
+        output, errors = process.communicate("go on\n", timeout=60)
+    ended = time.time()
+    assert process.returncode == 0, errors
+    done, text = output.partition("done ")[2].partition("\n")[::2]
+    assert ended - float(done) < (10 if frozen else 3)
+    assert ("scripts/sync_runs.py" in text) == frozen
+    if frozen:
+        server.thaw()
+        assert sync_runs(tmp_path, server.uri, "--all").returncode == 0
+    folder = RunFolder(tmp_path / "runs", uid="uid-1", job_name="job")
+    folder.dir, folder.run_entry = str(tmp_path / "runs" / "1"), {"artifacts": ["clients.csv"]}
+    folder.run_entry["artifacts"].append("comm_log.csv")
+    with server.client() as client:
+        check_delivered(client["sacred"], folder)
+        assert the_run(client["sacred"])["status"] == "DEGRADED"
+
+
+def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path) -> None:
+    folder = start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
+    folder.refresh(record_of(2))
+    with secantus_server(tmp_path, auth=True) as server:
+        mirror, notes = open_mirror(folder, server)
+        finish(folder, mirror)
+        check(server, folder)
+        assert not notes
+        wrong = server.uri.replace("ann:", "ann:wrong-")
+        mirror = MongoMirror(folder, wrong, "sacred")
+        mirror.started_event()
+        wait_until(lambda: "refuses the user" in (folder.path / "cout.txt").read_text())
+        mirror.close()
+        script = sync_runs(tmp_path, wrong, "--all")
+        assert script.returncode == 1
+        assert "refuses the user or the password" in script.stderr
+    texts = [path.read_text() for path in folder.path.iterdir()]
+    for text in [*texts, script.stdout, script.stderr]:
+        assert "ann:" not in text
+        assert PASSWORD not in text
+        assert "wrong-" not in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "sentence"),
+    [
+        ("", [], "no database is named"),
+        ("mongodb://u:p/s3cret@h/", [], "must be percent-encoded"),
+        ("mongodb://127.0.0.1:1", ["--runs-dir", "nothing"], "--runs-dir must be a folder"),
+        ("mongodb://127.0.0.1:1", ["--nonsense"], "unrecognized arguments"),
+        ("mongodb://127.0.0.1:99999", [], "cannot be used"),
+    ],
+)
+def test_the_script_tells_misuse_from_an_outage(
+    tmp_path: Path, uri: str, options: list[str], sentence: str
+) -> None:
+    (tmp_path / "runs").mkdir()
+    result = sync_runs(tmp_path, uri, *options)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "s3cret" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_script_passes_over_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
+    (tmp_path / "runs" / "7").mkdir()
+    (tmp_path / "runs" / "8").mkdir()
+    (tmp_path / "runs" / "8" / "info.json").write_text('{"uid": "but no run"}')
+    with secantus_server(tmp_path) as server:
+        result = sync_runs(tmp_path, server.uri)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1
+    assert lines[0].startswith("run 1: delivered")
+    assert lines[1].startswith("run 7: passed over")
+    assert lines[2].startswith("run 8: cannot be delivered (FileNotFoundError")
