@@ -12,6 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
+from scaling_fl.core.errors import UserError
+
 # Ctrl-C during the imports ends the command without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,13 +26,12 @@ if __name__ == "__main__":
     config = read_settings(__file__, __doc__, arguments)
     if config is None:
         sys.exit(0)
-    # Takes seconds to import, which a wrong setting is spared.
-    from scaling_fl.build.federation import USER_ERRORS
-    from scaling_fl.build.prediction import predict
+        # Takes seconds to import, which a wrong setting is spared.
+        from scaling_fl.build.prediction import predict
     from scaling_fl.reporting.plan import render
 
     try:
         prediction = predict(config, lambda text: print(text, file=sys.stderr)).to_json()
-    except USER_ERRORS as error:
+    except UserError as error:
         sys.exit(f"Error: {error}")
     print(json.dumps(prediction) if "--json" in sys.argv else render(prediction))

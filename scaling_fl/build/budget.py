@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scaling_fl.build.data import SetupError
 from scaling_fl.config import Config
 from scaling_fl.config.sections import Privacy as PrivacySettings
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.federation.privacy import Privacy, Quantile
@@ -83,7 +83,7 @@ def make_budget(
     """Choose the noise and the number of rounds, and say what they cost before the first one.
 
     Raises:
-        SetupError: the noise or a single round cannot keep to what was asked for.
+        UserError: the noise or a single round cannot keep to what was asked for.
     """
     if config.privacy.clip is None:
         return None
@@ -175,7 +175,7 @@ def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
     try:
         return update_noise_multiplier(noise, _clip_noise(config.privacy, noise, num_units))
     except ValueError as error:
-        raise SetupError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def _clip_noise(settings: PrivacySettings, noise: float, num_units: int) -> float:
@@ -198,20 +198,20 @@ def _noise_multiplier(config: Config, sampling: Sampling) -> float:
             accountant=config.privacy.accountant,
         )
     except ValueError as error:
-        raise SetupError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def check_same_noise(privacy: Privacy, exchange: Exchange) -> None:
     """Refuse to train when workers would add different noise.
 
     Raises:
-        SetupError: their keys differ.
+        UserError: their keys differ.
     """
     if not privacy.is_noisy:
         return
     shown = hashlib.sha256(str(privacy.seed).encode()).hexdigest()
     if len({row["noise"] for row in exchange.gather([{"noise": shown}])}) > 1:
-        raise SetupError(
+        raise UserError(
             f"{NOISE_KEY}, and the weights of model, must be the same on all machines, got "
             "different ones; copy the first's."
         )
@@ -224,25 +224,25 @@ def _check_noise(
     clip = config.privacy.clip or 0.0
     std = on_updates * clip / num_units
     if std > LARGEST_STD:
-        raise SetupError(
+        raise UserError(
             f"privacy.clip times the noise multiplier, for each client of a round, must be at most "
             f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
         )
     largest = _largest_clip(config, num_clients, num_units)
     if clip > largest:
-        raise SetupError(
+        raise UserError(
             f"privacy.clip must be at most {largest:g}, with which the sum of all that a round may "
             f"draw stays below {LIMIT:g}, got {clip:g}; lower privacy.clip."
         )
     if 0 < noise < LEAST_NOISE:
-        raise SetupError(
+        raise UserError(
             f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, below which epsilon is "
             f"infinite, got {noise:g}; raise it."
         )
     num_protected = num_clients * config.privacy.groups_per_client
     what = "clients" if config.privacy.unit == "client" else "groups"
     if noise and config.privacy.delta * num_protected >= 1:
-        raise SetupError(
+        raise UserError(
             f"privacy.delta must be below 1 / number of {what}, or giving away the data of one "
             f"would count as private, got {config.privacy.delta:g} with {num_protected} {what}; "
             "lower it."
@@ -266,7 +266,7 @@ def _noise_key() -> str:
     """Read the secret that noise follows from; like every secret, it is in no configuration."""
     key = os.environ.get(NOISE_KEY, "")
     if len(key) < 32:
-        raise SetupError(
+        raise UserError(
             f"noise needs a secret of at least 32 characters in {NOISE_KEY}, got {len(key)}, "
             "because whoever can repeat the noise can subtract it; put the output of "
             "`openssl rand -hex 32` into .env, the same on all machines."
@@ -287,7 +287,7 @@ def _num_rounds(config: Config, accountant: Accountant) -> int:
     )
     if allowed == 0:
         one = accountant.epsilon(1)
-        raise SetupError(
+        raise UserError(
             f"privacy.max_epsilon must allow a round, which costs {one:.4g}, got {limit:g}; raise "
             "it, privacy.noise_multiplier or privacy.delta."
             if math.isfinite(one)

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.build.budget import Budget
-from scaling_fl.build.data import Data, SetupError
+from scaling_fl.build.data import Data
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
@@ -89,12 +90,12 @@ def tier_of_clients(config: Config, num_clients: int) -> list[int]:
     """Say which tier every client is of.
 
     Raises:
-        SetupError: a tier has no client.
+        UserError: a tier has no client.
     """
     found = _tier_of_clients(config, num_clients)
     for tier in range(len(config.tiers)):
         if tier not in found:
-            raise SetupError(
+            raise UserError(
                 f"tiers[{tier}] must have a client, got none of {num_clients}; drop the tier, or "
                 "raise its share or num_clients."
             )
@@ -113,7 +114,7 @@ def _groups(config: Config, part: NDArray[np.int64], client: int) -> list[NDArra
     """Deal a client's examples into its groups, as evenly as can be."""
     num_groups = config.privacy.groups_per_client
     if len(part) < num_groups:
-        raise SetupError(
+        raise UserError(
             f"privacy.groups_per_client must be at most the {len(part)} examples that client "
             f"{client} has, got {num_groups}; lower it, or split the data more evenly."
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models.loading import load_tokenizer
@@ -32,10 +33,6 @@ TASKS: dict[str, Task] = {
     "20newsgroups": twenty_newsgroups,
     "20newsgroups_topics": twenty_newsgroups_topics,
 }
-
-
-class SetupError(ValueError):
-    """The configuration cannot be met by this machine or this data; the text says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
             min_examples=config.partition.min_examples,
         )
     except ValueError as error:
-        raise SetupError(str(error)) from error
+        raise UserError(str(error)) from error
     return Data(
         train=train,
         test=test,
@@ -113,7 +110,7 @@ def check_same_data(data: Data, exchange: Exchange) -> None:
         )
     }
     if len(found) > 1:
-        raise SetupError(
+        raise UserError(
             "all machines must have the same data, tokenizer and versions of the libraries, got "
             f"{len(found)} different ones; compare train_path, test_path and model on each of them."
         )

@@ -9,7 +9,7 @@ import torch
 
 from scaling_fl.build.budget import check_same_noise, make_budget
 from scaling_fl.build.clients import make_clients, make_plan
-from scaling_fl.build.data import Data, SetupError, check_same_data, load_data
+from scaling_fl.build.data import Data, check_same_data, load_data
 from scaling_fl.build.model import load_trainer, meaning
 from scaling_fl.build.record import (
     Job,
@@ -21,38 +21,18 @@ from scaling_fl.build.record import (
     share_state,
     vector_digest,
 )
-from scaling_fl.build.restored import SavedError
 from scaling_fl.build.start import load_start
 from scaling_fl.config import Config, cohort_problems
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Plan
-from scaling_fl.federation.server import Server, TooFewClients
-from scaling_fl.learning.cache import CacheError
-from scaling_fl.learning.models.loading import ModelError
-from scaling_fl.learning.text.labelled import DataError
+from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
-from scaling_fl.runtime.record.checkpoints import CheckpointError, CheckpointMismatch
-from scaling_fl.runtime.record.journal import JournalError
 from scaling_fl.runtime.record.recorder import Recorder
-from scaling_fl.runtime.storage import StorageError
-
-USER_ERRORS = (
-    SetupError,
-    DataError,
-    ModelError,
-    CacheError,
-    CheckpointError,
-    CheckpointMismatch,
-    StorageError,
-    JournalError,
-    TooFewClients,
-    SavedError,
-)
-"""Errors whose text is all that a user needs; everything else is shown with its traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +55,15 @@ def choose_device(wanted: str, device_id: int) -> torch.device:
     """Turn a site id into a GPU, or into the CPU where there is no GPU or none is wanted.
 
     Raises:
-        SetupError: there is no such GPU.
+        UserError: there is no such GPU.
     """
     num_gpus = 0 if wanted == "cpu" else torch.cuda.device_count()
     if wanted == "cuda" and num_gpus == 0:
-        raise SetupError("device=cuda needs a GPU, got none on this machine; set device=cpu.")
+        raise UserError("device=cuda needs a GPU, got none on this machine; set device=cpu.")
     if num_gpus == 0:
         return torch.device("cpu")
     if device_id >= num_gpus:
-        raise SetupError(
+        raise UserError(
             f"site_ids must name GPUs of this machine, 0 to {num_gpus - 1}, got {device_id}; "
             "change site_ids, or set device=cpu."
         )
@@ -102,12 +82,12 @@ def build(
     """Put a worker together, resume the latest checkpoint, and give every worker the same state.
 
     Raises:
-        one of USER_ERRORS: with one sentence that says what to do.
+        UserError: with one sentence that says what to do.
     """
     note(_placement_sentence(config, exchange, device))
     num_clients = config.num_clients or len(exchange.sites)
     if problems := cohort_problems(config, num_clients):
-        raise SetupError("; ".join(str(problem) for problem in problems))
+        raise UserError("; ".join(str(problem) for problem in problems))
     budget = make_budget(config, num_clients, note)
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling_fl.build.data import Data, SetupError
+from scaling_fl.build.data import Data
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_digest
@@ -51,11 +52,11 @@ def check_same_model(model: nn.Module, exchange: Exchange) -> str:
     """Return the hash of the frozen weights, which no vector carries from worker to worker.
 
     Raises:
-        SetupError: the workers' models differ.
+        UserError: the workers' models differ.
     """
     digest = frozen_digest(model)
     if len({row["frozen"] for row in exchange.gather([{"frozen": digest}])}) > 1:
-        raise SetupError(
+        raise UserError(
             "all machines must have the same weights of model, got different ones; compare the "
             "model's folder or revision on each of them."
         )
@@ -68,7 +69,7 @@ def meaning(
     """Collect what gives the vector its meaning, beyond the names and shapes of its layout.
 
     Raises:
-        SetupError: the workers' frozen weights differ.
+        UserError: the workers' frozen weights differ.
     """
     found: dict[str, Any] = {
         "model": config.model,

@@ -15,9 +15,10 @@ from torch import nn
 
 from scaling_fl.build.budget import NOISE_KEY, make_budget
 from scaling_fl.build.clients import make_cohort, make_link, tier_of_clients
-from scaling_fl.build.data import TASKS, SetupError
+from scaling_fl.build.data import TASKS
 from scaling_fl.build.model import load_model
 from scaling_fl.config import Config, cohort_problems
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Link
 from scaling_fl.learning.cache import cache_folder
@@ -82,11 +83,11 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     """Predict what a run costs; loads its model and no data.
 
     Raises:
-        one of build.USER_ERRORS: what the run itself would refuse about these settings.
+        UserError: what the run itself would refuse about these settings.
     """
     num_clients = config.num_clients or len(config.site_ids)
     if problems := cohort_problems(config, num_clients):
-        raise SetupError("; ".join(str(problem) for problem in problems))
+        raise UserError("; ".join(str(problem) for problem in problems))
     budget = make_budget(config, num_clients, note, with_secret=False)
     num_rounds = budget.num_rounds if budget else config.num_rounds
     tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))

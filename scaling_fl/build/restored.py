@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scaling_fl.build.clients import make_link
 from scaling_fl.build.model import load_model
 from scaling_fl.config import Config, read_single_settings
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.evaluator import Evaluator
@@ -32,10 +33,6 @@ _ROUND = re.compile(r"round-(\d{6,})")
 _OF_MODEL = ("model", "adapter", "seed", "max_seq_len")
 _OF_TEST = ("task_name", "test_path", "val_batch_size", "data", "data_seed", "device")
 _MEANING = ("model", "labels", FROZEN, "adapter.alpha", "adapter.rslora")
-
-
-class SavedError(ValueError):
-    """A saved state that is not there or cannot be used as asked; the text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def open_saved(place: str, note: Note, *, option: str = "CHECKPOINT") -> Saved:
     run, of which the newest whole one is taken.
 
     Raises:
-        SavedError: there is nothing, or the run does not say where its checkpoints are.
+        UserError: there is nothing, or the run does not say where its checkpoints are.
         CheckpointError, CheckpointMismatch, StorageError: it cannot be loaded.
     """
     with explained(f"read {place}"):
@@ -88,7 +85,7 @@ def _locate(place: str, option: str) -> tuple[str, int | None]:
         path = Path(place).expanduser()
         is_missing_round = _ROUND.fullmatch(path.name) and path.parent.is_dir()
         if not path.is_dir() and not is_missing_round:
-            raise SavedError(
+            raise UserError(
                 f"{option} must be a folder that exists or an address such as "
                 f"s3://bucket/job, got {place}; check the path."
             )
@@ -106,14 +103,14 @@ def _checkpoints_of_run(run: Path) -> str:
         saved = json.loads((run / "info.json").read_bytes()).get("checkpoints", [])
         places = [str(row["path"]).rpartition("/")[0] for row in saved]
     except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError):
-        raise SavedError(
+        raise UserError(
             f"{run} is not the record of a run of this project, by its info.json; give the folder "
             "of the checkpoints."
         ) from None
     if not places:
-        raise SavedError(f"the run {run} has saved no checkpoint yet; try again after a round.")
+        raise UserError(f"the run {run} has saved no checkpoint yet; try again after a round.")
     if "://" not in places[-1] and not Path(places[-1]).is_dir():
-        raise SavedError(
+        raise UserError(
             f"the run {run} had its checkpoints in {places[-1]}, which is not here; give the "
             "folder that they are in now."
         )
@@ -143,7 +140,7 @@ def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> Non
     """Refuse to treat states as one that are not of the same parameters of the same model.
 
     Raises:
-        SavedError: naming the first state that differs, and how.
+        UserError: naming the first state that differs, and how.
     """
     first = states[0]
     for other in states[1:]:
@@ -155,7 +152,7 @@ def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> Non
         if first.checkpoint.layout != other.checkpoint.layout:
             found.append("the names or shapes of their parameters")
         if found:
-            raise SavedError(
+            raise UserError(
                 f"checkpoints must be alike to be averaged, and {first.where} and {other.where} "
                 f"differ in {', '.join(found)}; give checkpoints of one model and adapter."
             )
@@ -167,8 +164,8 @@ def restore(saved: Saved, config: Config, tokenizer: Any, device: torch.device) 
     What the vector does not hold comes from the base model, whose hash must be that of the run's.
 
     Raises:
-        SavedError: the base model is another one than that of the run.
-        ModelError: it cannot be had.
+        UserError: the base model is another one than that of the run.
+        UserError: it cannot be had.
     """
     model = _verified_model(saved, config, tokenizer)
     trainer = LocalTrainer(model.to(device), optimiser=config.optimiser)
@@ -181,13 +178,13 @@ def _verified_model(saved: Saved, config: Config, tokenizer: Any) -> nn.Module:
     layout = Layout.of(model.named_parameters())
     if layout != saved.checkpoint.layout:
         found = layout_differences(saved.checkpoint.layout.to_json(), layout.to_json())
-        raise SavedError(
+        raise UserError(
             f"{saved.where} does not fit model={config.model}: {'; '.join(found)}; give the "
             "folder or id of the run's own base model with --model."
         )
     expected = saved.identity.get(FROZEN)
     if expected is not None and frozen_digest(model) != expected:
-        raise SavedError(
+        raise UserError(
             f"{saved.where} was trained on a base model with other weights than those of "
             f"model={config.model}, by their hash; give the folder or id of the run's own base "
             "model with --model."
@@ -199,11 +196,11 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     """Send a state to each tier of its run as the next round would; returns what they receive.
 
     Raises:
-        SavedError: the run has no tiers.
+        UserError: the run has no tiers.
     """
     config = read_single_settings(saved.checkpoint.config)
     if not config.tiers:
-        raise SavedError(f"{saved.where} is of a run without tiers; leave --tiers out.")
+        raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
     found = saved.checkpoint
     mask_by = found.optimiser.get(f"memory.{MASK}")
     links = (make_link(settings, config, found.layout) for settings in config.by_tier())

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from scaling_fl.build.data import SetupError
 from scaling_fl.build.record import Job
 from scaling_fl.build.restored import Saved, open_saved
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.vector import Layout
 from scaling_fl.learning.training.local import LocalTrainer
@@ -42,8 +42,8 @@ def load_start(
     ``meaning`` is what the run's own checkpoints must match.
 
     Raises:
-        SetupError: it is of another model or adapter, or has other labels.
-        SavedError, CheckpointError, StorageError: there is nothing that can be loaded.
+        UserError: it is of another model or adapter, or has other labels.
+        UserError, CheckpointError, StorageError: there is nothing that can be loaded.
     """
     if config.init_from is None:
         return Start()
@@ -79,7 +79,7 @@ def _fitting(saved: Saved, layout: Layout, meaning: dict[str, Any]) -> Tensor:
     ]
     found += layout_differences(theirs.to_json(), layout.to_json())
     if found:
-        raise SetupError(
+        raise UserError(
             f"init_from must be of the same model, adapter and labels, got {saved.where}: "
             f"{'; '.join(found)}; give another checkpoint or the settings that it was trained with."
         )

@@ -4,16 +4,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scaling_fl.build.federation import USER_ERRORS
 from scaling_fl.config import ConfigurationError
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.environment import load_environment
-from scaling_fl.runtime.secret_manager import SecretUnavailable
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _ROOT = Path(__file__).parents[2]
 
 
-class Misused(ValueError):
+class Misused(UserError):
     """Options that cannot be meant; the text is one sentence."""
 
 
@@ -28,7 +27,7 @@ def run_command(name: str, action: Callable[[], None]) -> int:
         )
     except Misused as error:
         return _say(name, str(error), MISUSED)
-    except (SecretUnavailable, *USER_ERRORS) as error:
+    except UserError as error:
         return _say(name, str(error), FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -17,7 +17,6 @@ from scaling_fl.build.data import TASKS, load_split
 from scaling_fl.build.federation import choose_device
 from scaling_fl.build.restored import (
     Saved,
-    SavedError,
     evaluate_vector,
     open_saved,
     received_by_tier,
@@ -26,6 +25,7 @@ from scaling_fl.build.restored import (
 )
 from scaling_fl.commands.endings import run_command, stage
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models.loading import load_tokenizer
 from scaling_fl.reporting.evaluation import class_table, metrics_text
@@ -84,7 +84,7 @@ def evaluate(request: Request) -> Evaluation:
     """Evaluate a saved state as its run did, but for what the request changes.
 
     Raises:
-        SavedError, ConfigurationError, one of USER_ERRORS: with one sentence.
+        UserError: with one sentence.
     """
     stage(f"loading {request.checkpoint}")
     saved = open_saved(request.checkpoint, stage)
@@ -148,7 +148,7 @@ def _changes(request: Request, saved: Saved) -> dict[str, Any]:
 def _check_labels(saved: Saved, task_name: str) -> None:
     labels = list(TASKS[task_name].LABELS)
     if labels != saved.label_names:
-        raise SavedError(
+        raise UserError(
             f"task_name must have the labels that {saved.where} was trained on "
             f"({_listed(saved.label_names)}), and {task_name} has {_listed(labels)}; choose a task "
             "with the same labels."

@@ -73,7 +73,7 @@ def merge(request: Request) -> str:
     """Write the folder that was asked for and return what to tell about it.
 
     Raises:
-        Misused, SavedError, ConfigurationError, one of USER_ERRORS: with one sentence.
+        UserError: with one sentence.
     """
     weights = _checked(request)
     check_outlives_container(request.out.parent, "--out")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from scaling_fl.config import NAMED, Config, ConfigurationError, defaults, describe, read_config
-from scaling_fl.jobs.job import Job, JobMismatch, from_here, open_job
+from scaling_fl.core.errors import UserError
+from scaling_fl.jobs.job import Job, from_here, open_job
 from scaling_fl.jobs.session import Session, Stopped
 from scaling_fl.runtime.environment import load_environment
 from scaling_fl.runtime.machines.launch import WorkerFailed
@@ -24,7 +25,6 @@ from scaling_fl.runtime.record.journal import JournalError
 from scaling_fl.runtime.secret_manager import SecretUnavailable
 from scaling_fl.runtime.storage import StorageError
 from scaling_fl.runtime.storage.base import explained
-from scaling_fl.runtime.storage.claim import AlreadyClaimed
 from scaling_fl.runtime.tracking.mirror import MongoMirror, SettingsError, settings_from_environment
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 
@@ -67,7 +67,7 @@ class Command:
         except PlacementError as error:
             _leave_to_the_first()
             raise Refused(f"Error: {error}") from None
-        except (JobMismatch, AlreadyClaimed, JournalError, StorageError, SettingsError) as error:
+        except (UserError, JournalError, StorageError, SettingsError) as error:
             raise Refused(f"Error: {error}") from None
 
     def _attach(self, experiment: Experiment, config: Config, node: Node) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
@@ -17,10 +18,6 @@ from scaling_fl.federation.link import Update
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.methods.merging.means import mean, mean_of_senders
 from scaling_fl.methods.server_optimisers import ServerOptimiser
-
-
-class TooFewClients(RuntimeError):
-    """Fewer clients than ``min_clients`` sent a usable update; the global state is unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +71,7 @@ class Server:
         that nobody was.
 
         Raises:
-            TooFewClients: naming who was left out and why.
+            UserError: naming who was left out and why.
         """
         clip = self.clip(state)
         reports, seconds = self._accumulate(shares, updates, clip)
@@ -158,7 +155,7 @@ class Server:
             reasons = "; ".join(
                 f"client {r.client}: {r.failure}" for r in clients if r.failure is not None
             )
-            raise TooFewClients(
+            raise UserError(
                 f"min_clients={self._min_clients} clients must send a usable update, got "
                 f"{len(usable)} of {len(clients)} in round {clients[0].round} ({reasons}); lower "
                 "learning_rate, set max_grad_norm, or lower min_clients."

@@ -12,16 +12,13 @@ from datetime import datetime
 from pathlib import Path
 
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.record.journal import JobRecord, Journal, JournalTail, fold
 from scaling_fl.runtime.storage import Storage, StorageError, open_storage
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.claim import Claim
 
 JOURNAL = "journal.jsonl"
-
-
-class JobMismatch(ValueError):
-    """The checkpoint folder belongs to another job."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ def open_job(config: Config) -> Job:
     """Claim the checkpoint folder and read what earlier starts of the job have journaled.
 
     Raises:
-        AlreadyClaimed: another run is at work on the folder.
-        JobMismatch: the folder is another job's.
+        UserError: another run is at work on the folder.
+        UserError: the folder is another job's.
         StorageError: the folder cannot be reached.
         JournalError: its journal cannot be continued.
     """
@@ -87,7 +84,7 @@ def open_job(config: Config) -> Job:
         if config.job_name is None and record.job_name:
             name = record.job_name  # a folder of checkpoints is enough to name the job
         if record.job_name not in (None, "", name):
-            raise JobMismatch(
+            raise UserError(
                 f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
                 f"job_name={name}; use that name to continue it, or another folder."
             )

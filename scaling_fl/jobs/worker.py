@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from scaling_fl.build.federation import USER_ERRORS, Federation, build, choose_device
+from scaling_fl.build.federation import Federation, build, choose_device
 from scaling_fl.config import Config, read_config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
@@ -76,7 +77,7 @@ class Worker:
                 return self._end_because(self._reason)
             self._publish("", was_asked=True)
             return 143
-        except USER_ERRORS as error:
+        except UserError as error:
             return self._fail("user", str(error))
         except PeerLost as error:
             return self._fail("peer", str(error))

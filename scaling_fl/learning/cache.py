@@ -6,14 +6,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from scaling_fl.core.errors import UserError
+
 CACHE_VARIABLE = "SCALING_FL_CACHE"
 
 
-class CacheError(RuntimeError):
-    """What the cache should hold is not there and cannot be put there."""
-
-
-class FetchError(CacheError):
+class FetchError(UserError):
     """Something that is not on this machine could not be fetched."""
 
 
@@ -32,7 +30,7 @@ def cached_folder(
     could be taken for the result. Processes that need the same folder wait for the one that builds.
 
     Raises:
-        CacheError: when the cache cannot be written.
+        UserError: when the cache cannot be written.
     """
     if is_whole(folder):
         return folder
@@ -44,7 +42,7 @@ def cached_folder(
             if not is_whole(folder):
                 _build(folder, build)
     except OSError as error:
-        raise CacheError(
+        raise UserError(
             f"the cache folder {folder.parent} must be writable, and is not "
             f"({error.strerror or error}); free space there or set {CACHE_VARIABLE} to another one."
         ) from error

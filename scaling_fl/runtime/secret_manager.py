@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from scaling_fl.core.errors import UserError
+
 SCHEME = "sm://"
 ENDPOINT = "https://secretmanager.googleapis.com"
 TIMEOUT_SECONDS = 10.0
@@ -21,7 +23,7 @@ _REMEDIES = {
 }
 
 
-class SecretUnavailable(RuntimeError):
+class SecretUnavailable(UserError):
     """A secret that cannot be read; the text names the variable, and never holds a secret."""
 
 

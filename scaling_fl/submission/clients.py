@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.submission.manifests import write
 from scaling_fl.submission.request import Request
 
@@ -19,7 +20,7 @@ PAUSE_SECONDS = 1.0
 _RUNTIME_NOT_SEEN = "must be created before the TrainJob is created"
 
 
-class ClientFailed(RuntimeError):
+class ClientFailed(UserError):
     """A client that is missing or failed; what it said itself was shown as it said it."""
 
     def __init__(self, message: str, exit_code: int) -> None:

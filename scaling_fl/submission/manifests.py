@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from scaling_fl.config import Problem
+from scaling_fl.core.errors import UserError
 from scaling_fl.submission.request import Request
 
 FOLDER = "deploy"
@@ -24,7 +25,7 @@ _PASSING = ("emptyDir", "ephemeral", "configMap", "secret", "projected", "downwa
 Document = dict[str, Any]
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """A file of ``deploy/`` that cannot be filled; the text says why."""
 
 

@@ -15,13 +15,13 @@ LIMIT = 300
 LAYERS: dict[str, set[str]] = {
     "": set(),
     "core": set(),
-    "config": set(),
+    "config": {"core"},
     "methods": {"core"},
     "learning": {"core"},
     "runtime": {"core"},
     "federation": {"core", "methods", "learning"},
     "reporting": {"core"},
-    "submission": {"config", "runtime"},
+    "submission": {"core", "config", "runtime"},
 }
 LAYERS["build"] = {"core", "config", "methods", "learning", "runtime", "federation"}
 LAYERS["jobs"] = LAYERS["build"] | {"build", "reporting"}

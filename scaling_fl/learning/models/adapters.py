@@ -8,8 +8,8 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
-from scaling_fl.learning.models.loading import ModelError
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),
@@ -56,7 +56,7 @@ def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
     The adapter's first values depend on ``seed`` alone.
 
     Raises:
-        ModelError: a name fits no module of the model, or the model's type has no default targets.
+        UserError: a name fits no module of the model, or the model's type has no default targets.
     """
     named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
     saved = _outermost([*_heads(model), *named])
@@ -71,7 +71,7 @@ def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
     targets = _targets(model, adapter.targets)
     within = [target for target in targets if not any(target.startswith(f"{n}.") for n in saved)]
     if not within:
-        raise ModelError(
+        raise UserError(
             "adapter.modules_to_save must leave a target to adapt outside of the modules that are "
             f"trained whole, got {', '.join(adapter.modules_to_save)}; name fewer of them."
         )
@@ -134,7 +134,7 @@ def _targets(model: Any, wanted: tuple[str, ...] | None) -> list[str]:
     if wanted is None:
         wanted = DEFAULT_TARGETS.get(kind)
     if wanted is None:
-        raise ModelError(
+        raise UserError(
             f"adapter.targets must be given for a model of type {kind}, got None; choose from "
             f"{_ends(linear)}, or {ALL_LINEAR}."
         )
@@ -163,7 +163,7 @@ def _named(model: Any, wanted: Sequence[str], path: str) -> list[str]:
 def _matching(names: Sequence[str], wanted: Sequence[str], path: str) -> list[str]:
     for end in wanted:
         if not any(_fits(name, end) for name in names):
-            raise ModelError(
+            raise UserError(
                 f"{path} must name modules of the model, got {end!r}, which fits none; choose "
                 f"from {_ends(names)}."
             )

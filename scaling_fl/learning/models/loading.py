@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.packaged import minilm_folder
 
@@ -33,29 +34,25 @@ NICKNAMES = {
 """The models of the paper (arXiv 2102.00875)."""
 
 
-class ModelError(ValueError):
-    """A model that cannot be had or cannot do the task; the text says what to do."""
-
-
 def load_tokenizer(name: str, cache_dir: Path) -> Any:
     """Load the fast tokenizer of a model.
 
     Raises:
-        ModelError: there is none under that name, or none that can be used.
+        UserError: there is none under that name, or none that can be used.
     """
     if name == "tiny":
         return _tiny_tokenizer()
     tokenizer = _from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
     # Where the files are missing, transformers makes an empty tokenizer of the model's kind.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ModelError(
+        raise UserError(
             f"model={name} has no fast tokenizer; save one beside it or choose a model that has "
             "one."
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise ModelError(
+        raise UserError(
             f"the tokenizer of model={name} must have a padding, end-of-text or unknown token, "
             "and has none; set its pad_token and save it again."
         )
@@ -71,7 +68,7 @@ def load_classifier(
     classifier is kept if it has ``num_labels``.
 
     Raises:
-        ModelError: the model cannot be had, does not fit its tokenizer, or is too short for
+        UserError: the model cannot be had, does not fit its tokenizer, or is too short for
             ``max_seq_len``.
     """
     torch.manual_seed(derive(seed, "model"))
@@ -82,7 +79,7 @@ def load_classifier(
     config = _from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
     _check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
     if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
-        raise ModelError(
+        raise UserError(
             f"model={name} has embeddings for {config.vocab_size} tokens and a tokenizer of "
             f"{len(tokenizer)}; save it again after resize_token_embeddings({len(tokenizer)})."
         )
@@ -108,7 +105,7 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
     # Heads are always made anew, and many checkpoints come without a pooler.
     lacking = sorted(k for k in fresh if k.startswith(encoder) and "pooler" not in k)
     if lacking:
-        raise ModelError(
+        raise UserError(
             f"model={name} must hold all weights of its encoder in the shapes of its config.json, "
             f"and lacks {len(lacking)}, such as {lacking[0]}; save the model again."
         )
@@ -122,7 +119,7 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
 
 def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:
     if longest is not None and max_seq_len > longest:
-        raise ModelError(
+        raise UserError(
             f"max_seq_len must be at most {longest}, the longest text that model={name} takes, "
             f"got {max_seq_len}; lower max_seq_len."
         )
@@ -140,12 +137,12 @@ def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: A
     place = NICKNAMES.get(name, name)
     looks_local = place.startswith((".", "/", "~")) or place.count("/") > 1
     if looks_local and not os.path.isdir(os.path.expanduser(place)):
-        raise ModelError(f"model must be a folder that exists, got {name}; check the path.")
+        raise UserError(f"model must be a folder that exists, got {name}; check the path.")
     try:
         return load(os.path.expanduser(place), **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-        raise ModelError(
+        raise UserError(
             f"model must be one of {', '.join([*NICKNAMES, 'minilm', 'tiny'])}, a Hugging Face id "
             f"of a sequence classifier or a local folder, got {name}, which could not be loaded "
             f"({reason}); check the name and the network."

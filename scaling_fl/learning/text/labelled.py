@@ -7,12 +7,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
 
 Split = Literal["train", "test"]
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data given is not what the task needs; the text names file, row and column."""
 
 

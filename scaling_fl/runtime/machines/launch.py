@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.machines.node import Node, silence_seconds
 
 GRACE_SECONDS = 25.0
@@ -35,7 +36,7 @@ _STOPPED = (143, -signal.SIGTERM)
 """Exit codes of a worker that was asked to end."""
 
 
-class WorkerFailed(RuntimeError):
+class WorkerFailed(UserError):
     """The first error of a run; ``report`` is the traceback or the worker's last lines."""
 
     def __init__(self, message: str, report: str = "") -> None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scaling_fl.core.errors import UserError
 
-class PlacementError(ValueError):
+
+class PlacementError(UserError):
     """The environment's cluster variables and site_ids do not fit; the text says how."""
 
 

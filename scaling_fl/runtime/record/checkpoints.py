@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.runtime.record.manifest import (
     CONFIG,
@@ -53,7 +54,7 @@ _FOLDER = re.compile(r"round-(\d{6,})")
 _ORDER = (STATE, OPTIMISER, CONFIG, MANIFEST)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint could not be saved, or there is none to load. The message is one sentence."""
 
 

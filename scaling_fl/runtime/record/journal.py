@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.storage.errors import diagnose
 
 Event = dict[str, Any]
@@ -24,7 +25,7 @@ Event = dict[str, Any]
 _BLOCK = 1 << 16
 
 
-class JournalError(OSError):
+class JournalError(UserError, OSError):
     """The journal cannot be written; the message is one sentence."""
 
 

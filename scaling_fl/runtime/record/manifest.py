@@ -6,6 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 
 STATE, OPTIMISER, CONFIG = "state.safetensors", "optimiser.safetensors", "config.json"
@@ -15,7 +16,7 @@ FORMAT = 1
 _MOST_SHOWN = 3
 
 
-class CheckpointMismatch(ValueError):
+class CheckpointMismatch(UserError):
     """A whole checkpoint belongs to something else than what is to be continued."""
 
 

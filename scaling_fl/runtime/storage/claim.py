@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.storage import LocalStorage, NotStored, RemoteStorage, Storage, StorageError
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.processes import place, process_start
@@ -29,10 +30,6 @@ from scaling_fl.runtime.storage.processes import place, process_start
 LOCK, OWNER = "claim.lock", "claim.json"
 
 _POLL_SECONDS = 0.1
-
-
-class AlreadyClaimed(RuntimeError):
-    """Another run is at work on the storage; the message names host, process and start time."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Claim:
         """Claim a storage, waiting a little for a run that is just ending.
 
         Raises:
-            AlreadyClaimed: another run is at work on it.
+            UserError: another run is at work on it.
             StorageError: it cannot be claimed: read-only, without locks, out of reach.
         """
         timing = timing or Timing()
@@ -255,7 +252,7 @@ def _try_lock(fd: int, path: Path, storage: Storage) -> bool:
 
 def _refusal(
     storage: Storage, owner: Owner | None, stale_seconds: float | None = None
-) -> AlreadyClaimed:
+) -> UserError:
     if owner is None:
         who = "a run that has not named itself yet"
     else:
@@ -267,7 +264,7 @@ def _refusal(
         if stale_seconds is None
         else (f" (a dead run's claim expires {stale_seconds:g} s after its last sign of life)")
     )
-    return AlreadyClaimed(
+    return UserError(
         f"{storage.url} is in use by {who}; wait for its end or stop it{waiting}, or choose another"
         " job_name or checkpoints_dir."
     )

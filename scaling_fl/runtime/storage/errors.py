@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from scaling_fl.core.errors import UserError
 
-class StorageError(OSError):
+
+class StorageError(UserError, OSError):
     """A storage refused or failed; the message is one sentence."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.redaction import redact, redact_uri, secrets_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ SERVER_SELECTION_SECONDS = 2.0
 SOCKET_SECONDS = 3.0
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError):
     """The environment names a database incompletely."""
 
 

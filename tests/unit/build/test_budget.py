@@ -12,8 +12,8 @@ from scaling_fl.build.budget import (
     make_budget,
     sampling_of,
 )
-from scaling_fl.build.data import SetupError
 from scaling_fl.config import Config, read_config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.methods.privacy.accounting import Accountant
 from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
@@ -111,13 +111,13 @@ def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
 def test_noise_that_cannot_do_what_was_asked_for_is_told(
     privacy: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(SetupError, match=message):
+    with pytest.raises(UserError, match=message):
         budget_of(**{"clip": 1.0} | privacy)
 
 
 def test_noise_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NOISE_KEY, "short")
-    with pytest.raises(SetupError, match=r"NOISE_SECRET, got 5, .*openssl rand -hex 32"):
+    with pytest.raises(UserError, match=r"NOISE_SECRET, got 5, .*openssl rand -hex 32"):
         budget_of(clip=1.0, noise_multiplier=1.0)
     assert budget_of(clip=1.0)[0]
 
@@ -141,7 +141,7 @@ def test_workers_with_different_keys_are_refused() -> None:
     privacies = [budget.privacy({"worker": rank}) for rank in (0, 1)]
 
     def check(exchange: Exchange) -> str:
-        with pytest.raises(SetupError) as caught:
+        with pytest.raises(UserError) as caught:
             check_same_noise(privacies[exchange.rank], exchange)
         return str(caught.value)
 
@@ -335,14 +335,14 @@ def test_who_is_drawn_follows_from_the_secret_where_epsilon_counts_on_it(
 def test_delta_is_small_against_the_number_of_what_is_protected() -> None:
     noise = {"noise_multiplier": 1.0, "delta": 0.02}
     assert build_budget(privacy=noise)
-    with pytest.raises(SetupError, match=r"1 / number of groups.* got 0\.02 with 80 groups"):
+    with pytest.raises(UserError, match=r"1 / number of groups.* got 0\.02 with 80 groups"):
         build_budget(privacy=noise | GROUPS)
 
 
 @pytest.mark.parametrize(("sampling", "largest"), [("fixed", 512.0), ("poisson", 256.0)])
 def test_the_groups_of_a_client_fit_its_sum(sampling: str, largest: float) -> None:
     """Or one group could decide that the client is left out with all the others."""
-    with pytest.raises(SetupError, match=f"at most {largest:g}, "):
+    with pytest.raises(UserError, match=f"at most {largest:g}, "):
         build_budget(sampling=sampling, privacy={"clip": largest + 1, **GROUPS})
     fits = build_budget(sampling=sampling, privacy={"clip": largest, **GROUPS})
     assert fits.privacy({}).largest_clip == largest
@@ -350,7 +350,7 @@ def test_the_groups_of_a_client_fit_its_sum(sampling: str, largest: float) -> No
 
 def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
     privacy = {"noise_multiplier": 2.0, "target_quantile": 0.5, "clip_noise": 1.0}
-    with pytest.raises(SetupError, match=r"^privacy\.clip_noise must be above half of .* got 1"):
+    with pytest.raises(UserError, match=r"^privacy\.clip_noise must be above half of .* got 1"):
         build_budget(privacy=privacy)
 
 
@@ -360,7 +360,7 @@ def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
 ) -> None:
     """All 20 may be drawn where 2 are expected, and all 4 groups where 2 are."""
     settings = {"clients_per_round": 2, "sampling": "poisson"}
-    with pytest.raises(SetupError, match=r"at most .* stays below 1024, got .*; lower"):
+    with pytest.raises(UserError, match=r"at most .* stays below 1024, got .*; lower"):
         build_budget(**settings, privacy={"clip": 1030 / drawn_of_expected, **groups})
     fits = build_budget(**settings, privacy={"clip": 1020 / drawn_of_expected, **groups})
     assert fits.privacy({}).largest_clip == 1024 / drawn_of_expected

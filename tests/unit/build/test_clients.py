@@ -15,8 +15,9 @@ from scaling_fl.build.clients import (
     make_plan,
     tier_of_clients,
 )
-from scaling_fl.build.data import Data, SetupError
+from scaling_fl.build.data import Data
 from scaling_fl.config import Config, read_config
+from scaling_fl.core.errors import UserError
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.link import Direction, Link
 from scaling_fl.methods.sampling import poisson_cohort, sample_cohort
@@ -145,7 +146,7 @@ def test_the_examples_of_a_client_are_dealt_into_groups_once_and_for_all(trainer
 
 def test_more_groups_than_examples_are_refused(trainer: Any) -> None:
     config = config_of(weighting="uniform", privacy=GROUPS | {"groups_per_client": 9})
-    with pytest.raises(SetupError) as caught:
+    with pytest.raises(UserError) as caught:
         clients_of(config, trainer)
     assert str(caught.value) == (
         "privacy.groups_per_client must be at most the 8 examples that client 0 has, got 9; lower "

@@ -9,10 +9,11 @@ import torch
 
 from scaling_fl.build.budget import make_budget
 from scaling_fl.build.clients import make_plan
-from scaling_fl.build.data import TASKS, SetupError
+from scaling_fl.build.data import TASKS
 from scaling_fl.build.federation import choose_device
 from scaling_fl.build.record import forget_unused, kept_terms, share_state
 from scaling_fl.config import Config, read_config, types
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
@@ -85,7 +86,7 @@ def test_a_gpu_that_is_not_there_is_told(
     monkeypatch: pytest.MonkeyPatch, wanted: str, num_gpus: int, site: int, message: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
-    with pytest.raises(SetupError, match=message):
+    with pytest.raises(UserError, match=message):
         choose_device(wanted, site)
 
 

@@ -14,7 +14,6 @@ import torch
 from scaling_fl.build.data import load_split
 from scaling_fl.build.model import load_model
 from scaling_fl.build.restored import (
-    SavedError,
     check_alike,
     evaluate_vector,
     open_saved,
@@ -25,6 +24,7 @@ from scaling_fl.commands.evaluate import main as evaluate
 from scaling_fl.commands.export import main as merge
 from scaling_fl.commands.export import mean_of
 from scaling_fl.config import Config, ConfigurationError, read_config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import flatten_parameters
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.models.loading import load_tokenizer
@@ -145,19 +145,19 @@ def test_the_newest_that_is_whole_is_taken_and_a_torn_one_that_is_named_is_refus
 
 
 def test_a_place_without_checkpoints_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SavedError, match=r"CHECKPOINT must be a folder .* got nosuch; "):
+    with pytest.raises(UserError, match=r"CHECKPOINT must be a folder .* got nosuch; "):
         open_saved("nosuch", pytest.fail)
     with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
         open_saved(str(tmp_path), pytest.fail)
     gone = write_run(tmp_path / "runs" / "1", saved_in("/nowhere/job"))
-    with pytest.raises(SavedError, match=r"had its checkpoints in /nowhere/job, which is not here"):
+    with pytest.raises(UserError, match=r"had its checkpoints in /nowhere/job, which is not here"):
         open_saved(str(gone), pytest.fail)
     for number, info in enumerate([[], {"checkpoints": [1]}, {"checkpoints": None}], 2):
         foreign = write_run(tmp_path / "runs" / str(number), info)
-        with pytest.raises(SavedError, match="is not the record of a run of this project"):
+        with pytest.raises(UserError, match="is not the record of a run of this project"):
             open_saved(str(foreign), pytest.fail)
     young = write_run(tmp_path / "runs" / "9", {"uid": "u"})
-    with pytest.raises(SavedError, match="has saved no checkpoint yet"):
+    with pytest.raises(UserError, match="has saved no checkpoint yet"):
         open_saved(str(young), pytest.fail)
 
 
@@ -204,10 +204,10 @@ def test_another_base_model_is_refused_in_one_sentence(tmp_path: Path, kind: str
     shutil.copytree(bases[0], tmp_path / "moved")
     tokenizer = load_tokenizer(str(bases[0]), Path("unused"))
     restore(saved, settings_of(saved, {"model": str(tmp_path / "moved")}), tokenizer, CPU)
-    with pytest.raises(SavedError, match=r"a base model with other weights .* with --model\.$"):
+    with pytest.raises(UserError, match=r"a base model with other weights .* with --model\.$"):
         restore(saved, settings_of(saved, {"model": str(bases[1])}), tokenizer, CPU)
     other = str(save_model("roberta", tmp_path / "roberta"))
-    with pytest.raises(SavedError, match=r"does not fit model=.*: parameter 0 was .*--model"):
+    with pytest.raises(UserError, match=r"does not fit model=.*: parameter 0 was .*--model"):
         restore(saved, settings_of(saved, {"model": other}), tokenizer, CPU)
 
 
@@ -219,9 +219,9 @@ def test_only_states_of_one_model_are_averaged(job: Path, tmp_path: Path) -> Non
         open_saved(str(path), pytest.fail) for path in (job, tmp_path / "whole", tmp_path / "ranks")
     )
     check_alike([lora, open_saved(str(job / "round-000001"), pytest.fail)])
-    with pytest.raises(SavedError, match=r"differ in the names or shapes of their parameters; "):
+    with pytest.raises(UserError, match=r"differ in the names or shapes of their parameters; "):
         check_alike([lora, lora, ranks])
-    with pytest.raises(SavedError, match=r"differ in frozen weights \(\w{32} and None\), the "):
+    with pytest.raises(UserError, match=r"differ in frozen weights \(\w{32} and None\), the "):
         check_alike([lora, whole])
 
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Direction, Link, Update
-from scaling_fl.federation.server import Server, Step, TooFewClients
+from scaling_fl.federation.server import Server, Step
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.holding import RankPart
@@ -261,7 +262,7 @@ def test_too_few_usable_clients_are_named_and_change_nothing() -> None:
     updates = [make_update(0), make_update(1, failure="its loss is nan"), make_update(2)]
     state = GlobalState(START.clone())
     server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=3)
-    with pytest.raises(TooFewClients) as caught:
+    with pytest.raises(UserError) as caught:
         server.step(state, {0: 0.3, 1: 0.3, 2: 0.4}, iter(updates))
     assert str(caught.value) == (
         "min_clients=3 clients must send a usable update, got 2 of 3 in round 5 "
@@ -274,7 +275,7 @@ def test_a_step_after_a_failed_one_does_not_see_its_updates() -> None:
     server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=2)
     state = GlobalState(START.clone())
     lost = make_update(3, failure="its loss is nan")
-    with pytest.raises(TooFewClients):
+    with pytest.raises(UserError):
         server.step(state, {0: 0.5, 3: 0.5}, [make_update(0), lost])
     updates = [make_update(1), make_update(2)]
     server.step(state, {1: 0.5, 2: 0.5}, updates)

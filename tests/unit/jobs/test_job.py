@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from scaling_fl.config import Config, read_config
-from scaling_fl.jobs.job import JobMismatch, from_here, open_job
+from scaling_fl.core.errors import UserError
+from scaling_fl.jobs.job import from_here, open_job
 from scaling_fl.runtime.record.checkpoints import JOURNAL
 from scaling_fl.runtime.storage import StorageError, open_storage
 
@@ -62,7 +63,7 @@ def test_a_folder_of_checkpoints_names_its_job() -> None:
 def test_the_folder_of_another_job_is_refused_and_let_go(is_remote: bool, remote: str) -> None:
     place = remote if is_remote else "here"
     start_and_end(job_name="job", checkpoints_dir=place)
-    with pytest.raises(JobMismatch, match="belongs to job_name=job, got job_name=other; use"):
+    with pytest.raises(UserError, match="belongs to job_name=job, got job_name=other; use"):
         open_job(make_config(job_name="other", checkpoints_dir=place))
     # Neither is the claim kept, nor does the other job inherit anything.
     assert start_and_end(job_name="job", checkpoints_dir=place)[2] is False

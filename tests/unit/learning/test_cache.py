@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling_fl.learning.cache import CACHE_VARIABLE, CacheError, cache_folder, cached_folder
+from scaling_fl.core.errors import UserError
+from scaling_fl.learning.cache import CACHE_VARIABLE, cache_folder, cached_folder
 
 
 def is_whole(folder: Path) -> bool:
@@ -63,7 +64,7 @@ def test_a_damaged_folder_is_built_anew(tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"must be writable, and is not .*; free space there"):
+    with pytest.raises(UserError, match=r"must be writable, and is not .*; free space there"):
         cached_folder(tmp_path / "file" / "thing", is_whole=is_whole, build=slow_build)
 
 

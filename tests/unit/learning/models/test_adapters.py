@@ -8,9 +8,10 @@ import torch
 import transformers
 from torch import nn
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_digest
-from scaling_fl.learning.models.loading import ModelError, load_classifier, load_tokenizer
+from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.text.batches import Batch
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.tiny_models import FAMILIES, make_adapter
@@ -179,7 +180,7 @@ def test_targets_are_chosen_by_name(folders: dict[str, Path]) -> None:
 def test_a_name_that_fits_nothing_is_told_with_those_that_do(
     folders: dict[str, Path], adapter: Adapter, message: str
 ) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(UserError, match=message):
         adapt(load(folders["bert"]), adapter, seed=1)
 
 
@@ -188,7 +189,7 @@ def test_a_family_without_defaults_asks_for_targets() -> None:
         vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=3
     )
     model = transformers.MPNetForSequenceClassification(config)
-    with pytest.raises(ModelError, match=r"adapter\.targets must be given .* mpnet, .* all-linear"):
+    with pytest.raises(UserError, match=r"adapter\.targets must be given .* mpnet, .* all-linear"):
         adapt(model, make_adapter(), seed=1)
 
 
@@ -242,5 +243,5 @@ def test_a_module_inside_a_saved_one_is_saved_once(folders: dict[str, Path]) -> 
 
 
 def test_saving_all_that_has_targets_is_told(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match=r"adapter\.modules_to_save must leave a target"):
+    with pytest.raises(UserError, match=r"adapter\.modules_to_save must leave a target"):
         adapt(load(folders["bert"]), make_adapter(modules_to_save=("attention",)), seed=1)

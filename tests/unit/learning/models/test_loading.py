@@ -15,7 +15,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from scaling_fl.learning.models.loading import ModelError, load_classifier, load_tokenizer
+from scaling_fl.core.errors import UserError
+from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.tasks.classification.scoring import count, metrics
 from scaling_fl.learning.text.batches import Batch, collate
 from scaling_fl.learning.text.tokenised import TokenisedExamples
@@ -149,7 +150,7 @@ def test_a_text_longer_than_the_positions_is_refused(
     family: str, longest: int, tmp_path: Path
 ) -> None:
     folder = save_model(family, tmp_path / family)
-    with pytest.raises(ModelError, match=f"must be at most {longest}, .* got {longest + 1}; lower"):
+    with pytest.raises(UserError, match=f"must be at most {longest}, .* got {longest + 1}; lower"):
         load(folder, max_seq_len=longest + 1)
     tokenizer, model = load(folder, max_seq_len=longest)
     ids = torch.full((1, longest), len(tokenizer) - 1)
@@ -223,7 +224,7 @@ def test_a_model_that_cannot_be_used_is_told_in_one_line(
     bert: Path, spoil: Any, reason: str
 ) -> None:
     spoil(bert)
-    with pytest.raises(ModelError, match=re.escape(reason)) as caught:
+    with pytest.raises(UserError, match=re.escape(reason)) as caught:
         load(bert)
     assert "\n" not in str(caught.value)
     assert str(bert) in str(caught.value)
@@ -232,5 +233,5 @@ def test_a_model_that_cannot_be_used_is_told_in_one_line(
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "~/nothing-here", "a/b/c"])
 def test_a_folder_that_is_not_there_is_told_as_such(name: str) -> None:
-    with pytest.raises(ModelError, match="must be a folder that exists, got"):
+    with pytest.raises(UserError, match="must be a folder that exists, got"):
         load_tokenizer(name, Path("unused"))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.storage import RemoteStorage, Storage, StorageError, open_storage
-from scaling_fl.runtime.storage.claim import AlreadyClaimed, Claim, Owner, Timing, read_owner
+from scaling_fl.runtime.storage.claim import Claim, Owner, Timing, read_owner
 from scaling_fl.runtime.storage.processes import place, process_start
 
 QUICK = Timing(heartbeat_seconds=0.2, stale_seconds=1.0, settle_seconds=0.1)
@@ -80,7 +81,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_a_second_live_run_is_refused_naming_the_first(url: str) -> None:
     with held(url) as (process, _):
-        with pytest.raises(AlreadyClaimed) as caught:
+        with pytest.raises(UserError) as caught:
             acquire(open_storage(url))
         text = str(caught.value)
         owner = read_owner(open_storage(url))
@@ -108,7 +109,7 @@ def test_a_living_worker_of_a_dead_owner_keeps_the_claim(url: str) -> None:
         process.kill()
         process.wait()
         try:
-            with pytest.raises(AlreadyClaimed, match="processes that it started are still running"):
+            with pytest.raises(UserError, match="processes that it started are still running"):
                 acquire(open_storage(url), patience_seconds=0.3)
         finally:
             os.kill(worker, 9)
@@ -129,7 +130,7 @@ def test_a_released_claim_is_free_at_once_and_leaves_no_owner(url: str) -> None:
 
 def test_two_claims_of_one_process_exclude_each_other(url: str) -> None:
     first = acquire(open_storage(url))
-    with pytest.raises(AlreadyClaimed):
+    with pytest.raises(UserError):
         acquire(open_storage(url))
     first.release()
 
@@ -142,7 +143,7 @@ def test_releasing_leaves_the_lock_with_a_worker_that_still_runs(tmp_path: Path)
     assert os.get_inheritable(lock)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, pass_fds=[lock]) as worker:
         claim.release()
-        with pytest.raises(AlreadyClaimed):
+        with pytest.raises(UserError):
             acquire(storage)
         worker.kill()
     acquire(storage).release()
@@ -150,7 +151,7 @@ def test_releasing_leaves_the_lock_with_a_worker_that_still_runs(tmp_path: Path)
 
 def test_waiting_covers_a_run_that_is_just_ending(tmp_path: Path) -> None:
     with held(str(tmp_path)) as (process, _):
-        with pytest.raises(AlreadyClaimed):
+        with pytest.raises(UserError):
             acquire(open_storage(tmp_path), patience_seconds=0.2)
         assert process.stdin is not None
         process.stdin.close()
@@ -158,7 +159,7 @@ def test_waiting_covers_a_run_that_is_just_ending(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_was_removed_claims_nothing(tmp_path: Path) -> None:
-    with held(str(tmp_path)), pytest.raises(AlreadyClaimed):
+    with held(str(tmp_path)), pytest.raises(UserError):
         acquire(open_storage(tmp_path))
     (tmp_path / "claim.lock").unlink()
     claim = acquire(open_storage(tmp_path))
@@ -186,7 +187,7 @@ def test_a_live_claim_of_another_machine_is_respected(s3_url: str) -> None:
     storage = open_storage(f"{s3_url}/job")
     owner = elsewhere()
     storage.write_bytes("claim.json", owner.to_bytes())
-    with pytest.raises(AlreadyClaimed, match="host node-7, process 4321, started 2026-01-02") as e:
+    with pytest.raises(UserError, match="host node-7, process 4321, started 2026-01-02") as e:
         acquire(storage, timing=at(owner.heartbeat))
     assert "expires 1 s after its last sign of life" in str(e.value)
     assert read_owner(storage) == elsewhere(heartbeat=read_owner(storage).heartbeat)  # type: ignore[union-attr]
@@ -198,7 +199,7 @@ def test_a_stale_claim_of_another_machine_is_taken_over(s3_url: str) -> None:
     storage.write_bytes("claim.json", elsewhere(heartbeat=100.0).to_bytes())
     late = Timing(heartbeat_seconds=15, stale_seconds=60, settle_seconds=0.1, clock=lambda: 161.0)
     early = Timing(heartbeat_seconds=15, stale_seconds=60, settle_seconds=0.1, clock=lambda: 159.0)
-    with pytest.raises(AlreadyClaimed):
+    with pytest.raises(UserError):
         acquire(storage, timing=early)
     claim = acquire(storage, timing=late)
     assert read_owner(storage).pid == os.getpid()  # type: ignore[union-attr]
@@ -210,7 +211,7 @@ def test_another_container_with_the_same_host_name_is_not_taken_for_dead(s3_url:
     storage = open_storage(f"{s3_url}/job")
     twin = elsewhere(host=os.uname().nodename, place=f"{place()}9", pid=2**22 + 1)
     storage.write_bytes("claim.json", twin.to_bytes())
-    with pytest.raises(AlreadyClaimed):
+    with pytest.raises(UserError):
         acquire(storage, timing=at(twin.heartbeat))
 
 
@@ -238,7 +239,7 @@ def test_the_heartbeat_keeps_a_claim_fresh(
         assert first is not None
         assert second is not None
         assert second.heartbeat > first.heartbeat + 0.3
-        with pytest.raises(AlreadyClaimed, match=f"process {process.pid}"):
+        with pytest.raises(UserError, match=f"process {process.pid}"):
             acquire(open_storage(url))
         process.kill()
         process.wait()
