@@ -26,14 +26,14 @@ from scaling_fl.core.errors import UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "clients": {
-        "all": {"num_clients": 4},
+        ".": {"num_clients": 4},
         "half": {"num_clients": 6, "clients_per_round": 0.5},
         "poisson": {"num_clients": 6, "clients_per_round": 3, "sampling": "poisson"},
         "cohorts": {"num_clients": 4, "cohorts": [[0, 1], [2, 3]]},
         "named": {"num_clients": 5, "clients": [1, 3, 4]},
     },
     "split": {
-        "iid": {},
+        ".": {"partition.kind": "iid"},
         "sorted": {"partition.kind": "label_sorted"},
         "class": {
             "partition.kind": "dirichlet_by_class",
@@ -42,24 +42,24 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "client": {"partition.kind": "dirichlet_by_client", "partition.alpha": 0.5},
     },
-    "weight": {"examples": {}, "uniform": {"weighting": "uniform"}},
+    "weight": {".": {}, "uniform": {"weighting": "uniform"}},
     "work": {
-        "epoch": {},
+        ".": {},
         "steps": {"num_local_epochs": 2, "num_local_steps": 3, "max_grad_norm": 0.5},
         "prox": {"num_local_epochs": 2, "prox_mu": 0.1, "length_grouped": True},
     },
     "opt": {
-        "adamw": {"weight_decay": 0.01},
+        ".": {"weight_decay": 0.01},
         "adam": {"optimiser": "adam"},
         "sgd": {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.05},
     },
     "rate": {
-        "constant": {},
+        ".": {},
         "linear": {"schedule.kind": "linear"},
         "cosine": {"schedule.kind": "cosine", "schedule.final_learning_rate": 0.001},
     },
     "adapter": {
-        "none": {},
+        ".": {},
         "head": {"adapter.kind": "head"},
         "lora": {
             "adapter.kind": "lora",
@@ -76,37 +76,37 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "dora": {"adapter.kind": "dora", "adapter.rank": 4, "adapter.freeze_a": True},
     },
     "down": {
-        "fp32": {},
+        ".": {},
         "bf16": {"download.codec": "bf16"},
         "int8": {"download.codec": "int8"},
         "nf4": {"download.codec": "nf4"},
     },
-    "kept_down": {
-        "dense": {},
+    "thin_down": {
+        ".": {},
         "quarter": {"download.density": 0.25},
         "heads": {"download.density": 0.25, "download.keep_heads": True},
         "decay": {"download.density_decay": 0.5},
     },
     "up": {
-        "fp32": {},
+        ".": {},
         "fp16": {"upload.codec": "fp16"},
         "int8": {"upload.codec": "int8"},
         "nf4": {"upload.codec": "nf4"},
         "double": {"upload.codec": "nf4_double"},
     },
-    "kept_up": {
-        "dense": {},
+    "thin_up": {
+        ".": {},
         "fifth": {"upload.density": 0.2},
         "decay": {"upload.density": 0.5, "upload.density_decay": 0.5, "upload.decay_every": 2},
     },
     "sent": {
-        "update": {},
+        ".": {},
         "state": {"upload.values": "state"},
         "feedback": {"upload.error_feedback": True},
     },
-    "freeze": {"no": {}, "client": {"client_freeze": True}, "server": {"server_freeze": True}},
+    "freeze": {".": {}, "client": {"client_freeze": True}, "server": {"server_freeze": True}},
     "tiers": {
-        "one": {},
+        ".": {},
         "ranks": {"tiers": [{"rank": 1}, {"rank": 3}, {}]},
         "largest": {"tiers": [{"rank": 1}, {"rank": 3}, {}], "tier_ranks": "largest"},
         "links": {
@@ -117,9 +117,9 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
             ]
         },
     },
-    "merge": {"all": {}, "senders": {"merge.divide_by": "senders"}},
+    "merge": {".": {}, "senders": {"merge.divide_by": "senders"}},
     "server": {
-        "sgd": {"server.learning_rate": 0.7},
+        ".": {"server.learning_rate": 0.7},
         "momentum": {"server.momentum": 0.9},
         "adam": {"server.optimiser": "adam", "server.learning_rate": 0.01},
         "adamw": {
@@ -131,12 +131,12 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "yogi": {"server.optimiser": "yogi", "server.learning_rate": 0.01},
     },
     "private": {
-        "no": {},
+        ".": {},
         "clip": {"privacy.clip": 0.5},
         "noise": {"privacy.clip": 0.5, "privacy.noise_multiplier": 0.5},
         "adaptive": {
             "privacy.clip": 0.5,
-            "privacy.target_epsilon": 50.0,
+            "privacy.noise_multiplier": 0.5,
             "privacy.target_quantile": 0.5,
         },
         "groups": {
@@ -148,59 +148,59 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""What the names in the table stand for; the first name of a column stands for what is usual."""
+"""What the names in the table stand for; a dot is what is usual."""
 
 TABLE = """
-clients split  weight   work  opt   rate     adapter down kept_down up     kept_up sent     freeze tiers   merge   server   private
-all     iid    examples epoch adamw constant none    fp32 dense     nf4    dense   update   no     one     all     momentum no
-all     iid    examples epoch adamw constant none    fp32 dense     int8   dense   update   no     one     all     adamw    no
-all     iid    examples epoch adamw constant none    fp32 dense     fp16   dense   update   no     one     all     adamw    no
-poisson iid    examples epoch adamw constant none    fp32 dense     fp32   dense   update   no     one     all     adagrad  no
-named   iid    examples epoch adamw constant none    fp32 dense     nf4    dense   update   no     one     all     adam     no
-all     iid    examples epoch adamw constant none    fp32 quarter   fp32   fifth   feedback client one     all     momentum no
-poisson class  examples epoch adamw constant head    fp32 dense     double dense   update   no     links   all     yogi     no
-named   client uniform  steps adamw constant none    fp32 dense     fp32   dense   update   no     one     all     momentum groups
-half    iid    uniform  steps adamw cosine   none    fp32 dense     fp32   dense   update   no     one     all     adagrad  groups
-poisson iid    uniform  epoch adamw constant none    fp32 decay     int8   fifth   update   no     one     all     sgd      adaptive
-all     sorted uniform  epoch adamw constant lora    nf4  decay     fp32   dense   update   no     one     all     adamw    groups
-all     class  uniform  steps adamw cosine   head    int8 dense     fp32   dense   update   no     one     all     sgd      groups
-cohorts iid    uniform  epoch adamw constant none    fp32 quarter   int8   dense   update   no     links   all     adagrad  clip
-half    sorted examples epoch adamw cosine   dora    bf16 dense     nf4    dense   state    no     one     all     sgd      no
-all     iid    examples prox  adamw constant rslora  fp32 heads     double dense   update   no     largest senders adamw    no
-all     client uniform  epoch sgd   constant none    int8 dense     double dense   state    no     one     all     adam     clip
-cohorts client uniform  epoch adamw linear   lora    fp32 dense     fp32   dense   update   no     links   all     momentum noise
-named   sorted uniform  epoch adamw constant dora    int8 quarter   fp32   dense   update   no     ranks   all     yogi     adaptive
-named   class  uniform  prox  adamw cosine   lora    fp32 dense     fp16   dense   state    no     one     all     adagrad  noise
-named   iid    examples steps adamw constant rslora  nf4  heads     fp16   decay   feedback no     ranks   senders sgd      no
-half    sorted examples epoch sgd   constant rslora  fp32 heads     fp32   decay   update   client ranks   senders adagrad  no
-cohorts client examples steps adamw constant lora    bf16 dense     int8   dense   state    no     largest senders yogi     no
-poisson iid    uniform  epoch adamw constant head    int8 decay     fp16   dense   update   client links   all     adam     noise
-cohorts client uniform  prox  adam  linear   dora    fp32 heads     fp32   dense   update   no     one     all     adam     groups
-half    iid    uniform  steps adamw constant rslora  nf4  quarter   int8   dense   update   no     largest all     adam     clip
-all     client uniform  epoch adamw constant lora    fp32 heads     nf4    decay   feedback no     ranks   all     yogi     clip
-half    client uniform  steps adamw constant none    nf4  decay     fp16   dense   update   server one     all     yogi     noise
-poisson client examples epoch adamw constant dora    fp32 heads     fp16   dense   feedback server largest senders momentum no
-named   client uniform  prox  adam  constant head    nf4  dense     nf4    dense   update   no     one     all     adagrad  clip
-half    sorted uniform  epoch adam  constant rslora  int8 dense     double dense   update   no     ranks   all     adam     adaptive
-half    sorted uniform  steps adam  linear   head    bf16 dense     fp16   dense   update   no     links   all     sgd      clip
-poisson iid    uniform  steps sgd   linear   rslora  bf16 quarter   fp32   dense   update   server one     all     yogi     groups
-named   sorted examples prox  adam  cosine   none    bf16 decay     int8   decay   update   server one     senders sgd      no
-all     iid    uniform  steps adam  constant dora    bf16 heads     fp16   fifth   update   no     links   all     adagrad  adaptive
-cohorts client uniform  epoch sgd   constant dora    nf4  decay     nf4    decay   update   no     largest all     adamw    adaptive
-half    iid    uniform  prox  adam  cosine   lora    int8 decay     fp32   fifth   update   no     largest all     momentum adaptive
-poisson class  uniform  steps adamw linear   none    fp32 decay     nf4    fifth   update   client links   all     adamw    clip
-poisson sorted uniform  steps adam  linear   head    nf4  dense     int8   dense   state    no     one     all     momentum adaptive
-cohorts client uniform  epoch sgd   cosine   head    fp32 quarter   fp16   fifth   update   server links   all     sgd      adaptive
-named   iid    uniform  steps sgd   cosine   rslora  int8 dense     nf4    dense   state    no     ranks   all     adamw    noise
-named   class  uniform  epoch adam  linear   lora    fp32 quarter   double decay   update   client largest all     sgd      noise
-cohorts class  uniform  epoch adamw constant rslora  bf16 decay     double fifth   update   client ranks   all     momentum adaptive
-named   client examples prox  adam  cosine   rslora  nf4  dense     double fifth   update   client links   senders yogi     no
-cohorts sorted examples steps adamw linear   dora    int8 decay     double dense   feedback server largest senders adagrad  no
-all     sorted uniform  epoch adam  linear   dora    bf16 heads     int8   fifth   update   client ranks   all     adam     noise
-all     class  uniform  prox  sgd   cosine   dora    nf4  dense     fp32   decay   feedback server links   all     momentum clip
-half    class  examples prox  adam  constant head    bf16 quarter   nf4    decay   feedback server links   senders adamw    no
-poisson class  uniform  prox  sgd   cosine   lora    int8 heads     int8   decay   feedback server ranks   senders adam     no
-"""
+clients split  weight  work  opt  rate   adapter down thin_down up     thin_up sent     freeze tiers   merge   server   private
+.       .      .       .     .    .      .       .    .         nf4    .       .        .      .       .       momentum .
+.       .      .       .     .    .      .       .    .         int8   .       .        .      .       .       adamw    .
+.       .      .       .     .    .      .       .    .         fp16   .       .        .      .       .       adamw    .
+poisson .      .       .     .    .      .       .    .         .      .       .        .      .       .       adagrad  .
+named   .      .       .     .    .      .       .    .         nf4    .       .        .      .       .       adam     .
+.       .      .       .     .    .      .       .    quarter   .      fifth   feedback client .       .       momentum .
+poisson class  .       .     .    .      head    .    .         double .       .        .      links   .       yogi     .
+named   client uniform steps .    .      .       .    .         .      .       .        .      .       .       momentum groups
+half    .      uniform steps .    cosine .       .    .         .      .       .        .      .       .       adagrad  groups
+poisson .      uniform .     .    .      .       .    decay     int8   fifth   .        .      .       .       .        adaptive
+.       sorted uniform .     .    .      lora    nf4  decay     .      .       .        .      .       .       adamw    groups
+.       class  uniform steps .    cosine head    int8 .         .      .       .        .      .       .       .        groups
+cohorts .      uniform .     .    .      .       .    quarter   int8   .       .        .      links   .       adagrad  clip
+half    sorted .       .     .    cosine dora    bf16 .         nf4    .       state    .      .       .       .        .
+.       .      .       prox  .    .      rslora  .    heads     double .       .        .      largest senders adamw    .
+.       client uniform .     sgd  .      .       int8 .         double .       state    .      .       .       adam     clip
+cohorts client uniform .     .    linear lora    .    .         .      .       .        .      links   .       momentum noise
+named   sorted uniform .     .    .      dora    int8 quarter   .      .       .        .      ranks   .       yogi     adaptive
+named   class  uniform prox  .    cosine lora    .    .         fp16   .       state    .      .       .       adagrad  noise
+named   .      .       steps .    .      rslora  nf4  heads     fp16   decay   feedback .      ranks   senders .        .
+half    sorted .       .     sgd  .      rslora  .    heads     .      decay   .        client ranks   senders adagrad  .
+cohorts client .       steps .    .      lora    bf16 .         int8   .       state    .      largest senders yogi     .
+poisson .      uniform .     .    .      head    int8 decay     fp16   .       .        client links   .       adam     noise
+cohorts client uniform prox  adam linear dora    .    heads     .      .       .        .      .       .       adam     groups
+half    .      uniform steps .    .      rslora  nf4  quarter   int8   .       .        .      largest .       adam     clip
+.       client uniform .     .    .      lora    .    heads     nf4    decay   feedback .      ranks   .       yogi     clip
+half    client uniform steps .    .      .       nf4  decay     fp16   .       .        server .       .       yogi     noise
+poisson client .       .     .    .      dora    .    heads     fp16   .       feedback server largest senders momentum .
+named   client uniform prox  adam .      head    nf4  .         nf4    .       .        .      .       .       adagrad  clip
+half    sorted uniform .     adam .      rslora  int8 .         double .       .        .      ranks   .       adam     adaptive
+half    sorted uniform steps adam linear head    bf16 .         fp16   .       .        .      links   .       .        clip
+poisson .      uniform steps sgd  linear rslora  bf16 quarter   .      .       .        server .       .       yogi     groups
+named   sorted .       prox  adam cosine .       bf16 decay     int8   decay   .        server .       senders .        .
+.       .      uniform steps adam .      dora    bf16 heads     fp16   fifth   .        .      links   .       adagrad  adaptive
+cohorts client uniform .     sgd  .      dora    nf4  decay     nf4    decay   .        .      largest .       adamw    adaptive
+half    .      uniform prox  adam cosine lora    int8 decay     .      fifth   .        .      largest .       momentum adaptive
+poisson class  uniform steps .    linear .       .    decay     nf4    fifth   .        client links   .       adamw    clip
+poisson sorted uniform steps adam linear head    nf4  .         int8   .       state    .      .       .       momentum adaptive
+cohorts client uniform .     sgd  cosine head    .    quarter   fp16   fifth   .        server links   .       .        adaptive
+named   .      uniform steps sgd  cosine rslora  int8 .         nf4    .       state    .      ranks   .       adamw    noise
+named   class  uniform .     adam linear lora    .    quarter   double decay   .        client largest .       .        noise
+cohorts class  uniform .     .    .      rslora  bf16 decay     double fifth   .        client ranks   .       momentum adaptive
+named   client .       prox  adam cosine rslora  nf4  .         double fifth   .        client links   senders yogi     .
+cohorts sorted .       steps .    linear dora    int8 decay     double .       feedback server largest senders adagrad  .
+.       sorted uniform .     adam linear dora    bf16 heads     int8   fifth   .        client ranks   .       adam     noise
+.       class  uniform prox  sgd  cosine dora    nf4  .         .      decay   feedback server links   .       momentum clip
+half    class  .       prox  adam .      head    bf16 quarter   nf4    decay   feedback server links   senders adamw    .
+poisson class  uniform prox  sgd  cosine lora    int8 heads     int8   decay   feedback server ranks   senders adam     .
+"""  # noqa: E501
 
 HEADER, *LINES = [line.split() for line in TABLE.strip().splitlines()]
 ROWS = [dict(zip(HEADER, line, strict=True)) for line in LINES]
@@ -212,7 +212,7 @@ WITHOUT_METHODS = {"task_name", "device", "precision", "data.text", "privacy.acc
 
 def unusual(row: dict[str, str]) -> str:
     """Name a row by what is not usual in it."""
-    return "-".join(name for column, name in row.items() if name != next(iter(COLUMNS[column])))
+    return "-".join(f"{column}_{name}" for column, name in row.items() if name != ".")
 
 
 def changes_of(row: dict[str, str]) -> dict[str, Any]:
