@@ -8,14 +8,13 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from hashlib import sha256
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Run, settings
-from one_process import QuickRun
+from one_process import QuickRun, outcome
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -338,20 +337,3 @@ def fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
         yield f"{prefix}{name}", field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
-
-
-def outcome(run: Run, round_number: int = 3) -> dict[str, Any]:
-    """All that a run came to, less its times: equal outcomes are equal to the last bit."""
-    return {
-        "digest": run.digest,
-        "state": {
-            name: sha256(value.numpy().tobytes()).digest()
-            for part in ("state", "optimiser")
-            for name, value in run.state(round_number, part).items()
-        },
-        "metrics": run.results(),
-        "clients": [
-            {key: value for key, value in row.items() if key != "seconds"}
-            for row in run.record.clients
-        ],
-    }
