@@ -1,4 +1,4 @@
-"""Jobs that the release before this one left are resumed, evaluated and exported as if they were new.
+"""Jobs of the release before this one are resumed, evaluated and exported as if they were new.
 
 The fixture has two of them, of two rounds each; ``@FOLDER@`` stands for the folder they were in.
 """
