@@ -98,7 +98,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     if budget and budget.draw_seed is not None and not budget.noise_key:
         note(f"who is drawn follows from {NOISE_KEY}, which is not set: others stand for them")
     cohorts = [make_cohort(config, num_clients, r, budget) for r in range(1, num_rounds + 1)]
-    down, up = _bytes(links, tier_of, cohorts, layout.size)
+    down, up = _bytes(links, tier_of, cohorts)
     seen = len({client for cohort in cohorts for client in cohort})
     kept = _server_bytes(config, layout.size, seen)
     noisy = budget is not None and budget.epsilon is not None
@@ -107,7 +107,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         trainable_parameters=layout.size,
         num_clients=num_clients,
         num_rounds=num_rounds,
-        tiers=_tiers(links, tier_of, layout.size),
+        tiers=_tiers(links, tier_of),
         download_bytes=down,
         upload_bytes=up,
         plain_bytes=2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)),
@@ -120,13 +120,13 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
 
 
 def _bytes(
-    links: list[Link], tier_of: list[int], cohorts: list[list[int]], size: int
+    links: list[Link], tier_of: list[int], cohorts: list[list[int]]
 ) -> tuple[list[int], list[int]]:
     """Add up what the clients of every round are sent and send."""
 
     @cache
     def each(tier: int, round_number: int) -> tuple[int, int]:
-        return links[tier].num_bytes(size, round_number)
+        return links[tier].num_bytes(round_number)
 
     rounds = [
         [each(tier_of[client], number) for client in cohort]
@@ -135,15 +135,15 @@ def _bytes(
     return [sum(d for d, _ in row) for row in rounds], [sum(u for _, u in row) for row in rounds]
 
 
-def _tiers(links: list[Link], tier_of: list[int], size: int) -> list[TierCost]:
+def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:
     counts = Counter(tier_of)
     costs = []
     for tier, link in enumerate(links):
-        down, up = link.num_bytes(size, 1)
+        down, up = link.num_bytes(1)
         costs.append(
             TierCost(
                 num_clients=counts[tier],
-                parameters=link.holding.size if link.holding else size,
+                parameters=link.num_held,
                 download_bytes=down,
                 upload_bytes=up,
             )

@@ -4,16 +4,11 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-import torch
 from torch import Tensor
 
 from scaling_fl.build.budget import Budget
 from scaling_fl.build.data import Data
 from scaling_fl.config import Config
-from scaling_fl.core.exchange import Exchange
-from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.memory import MASK
-from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.partitioning import entropy_bits, label_histograms
 from scaling_fl.runtime.record.checkpoints import Checkpoints
@@ -109,55 +104,3 @@ def kept_terms(config: Config, data: Data, budget: Budget | None) -> dict[str, A
 def vector_digest(vector: Tensor) -> str:
     """Hash what a job's vector was before its first round."""
     return hashlib.sha256(vector.detach().cpu().numpy().data).hexdigest()
-
-
-def forget_unused(state: GlobalState, config: Config) -> None:
-    """Drop what earlier rounds left for settings that the job no longer has."""
-    kept = {
-        CLIP: config.privacy.target_quantile is not None,
-        MASK: config.server_freeze,
-    }
-    for name in list(state.memory):
-        if not kept.get(name, config.upload.error_feedback):
-            del state.memory[name]
-
-
-def share_state(
-    state: GlobalState,
-    recorder: Recorder | None,
-    exchange: Exchange,
-    *,
-    num_threads: int,
-    pinned: bool,
-) -> None:
-    """Give every worker worker 0's state and, unless it is set, the earlier rounds' threads.
-
-    Bits depend on the number of threads, so a resumed run keeps what it began with.
-    """
-    if recorder:
-        earlier = recorder.restore(state)
-        num_threads = num_threads if pinned or not earlier else earlier
-        recorder.num_threads = num_threads
-    numbers = torch.tensor(
-        [state.round, state.total_bytes, num_threads], device=state.vector.device
-    )
-    state.round, state.total_bytes, threads = (int(n) for n in exchange.broadcast(numbers))
-    torch.set_num_threads(threads)
-    exchange.broadcast(state.vector)
-    for name in sorted(state.optimiser):
-        exchange.broadcast(state.optimiser[name])
-    _share_memory(state, exchange)
-
-
-def _share_memory(state: GlobalState, exchange: Exchange) -> None:
-    """Give every worker what worker 0's checkpoint remembers, which only that one knows of."""
-    mine = [
-        {"name": name, "shape": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
-        for name, value in sorted(state.memory.items())
-    ]
-    for row in exchange.gather(mine if exchange.rank == 0 else []):
-        if exchange.rank != 0:
-            state.memory[row["name"]] = torch.empty(
-                row["shape"], dtype=getattr(torch, row["type"]), device=state.vector.device
-            )
-        exchange.broadcast(state.memory[row["name"]])

@@ -15,9 +15,10 @@ from scaling_fl.build.model import load_model
 from scaling_fl.config import Config, read_single_settings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
+from scaling_fl.federation.delivery import Delivery
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.memory import MASK
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 from scaling_fl.learning.training.local import LocalTrainer
@@ -202,11 +203,15 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     if not config.tiers:
         raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
     found = saved.checkpoint
-    mask_by = found.optimiser.get(f"memory.{MASK}")
-    links = (make_link(settings, config, found.layout) for settings in config.by_tier())
-    return [
-        link.download(found.vector, found.round + 1, mask_by=mask_by).received for link in links
-    ]
+    memory = {
+        name.removeprefix("memory."): tensor
+        for name, tensor in found.optimiser.items()
+        if name.startswith("memory.")
+    }
+    state = GlobalState(found.vector, memory=Memory.from_tensors(memory), round=found.round)
+    links = [make_link(settings, config, found.layout) for settings in config.by_tier()]
+    delivery = Delivery(links, state, found.round + 1)
+    return [delivery.received(tier).vector for tier in range(len(links))]
 
 
 def evaluate_vector(

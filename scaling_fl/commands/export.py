@@ -19,13 +19,13 @@ from torch import Tensor
 from scaling_fl.build.restored import Saved, check_alike, open_saved, restore, settings_of
 from scaling_fl.commands.endings import Misused, run_command, stage
 from scaling_fl.config import Config
-from scaling_fl.federation.link import Direction
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models.loading import NICKNAMES, load_tokenizer
 from scaling_fl.learning.models.packaged import minilm_folder
 from scaling_fl.methods.averaging import average
+from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage.base import remove_if_abandoned
@@ -135,9 +135,9 @@ def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | No
     if codec is None:
         return Mean(vector=average(vectors, weights), payload_bytes=None)
     way, size = Direction(codec=codec), vectors[0].numel()
-    vector = average((way.send(vector, size).vector for vector in vectors), weights)
+    vector = average((way.send(vector, size).decode() for vector in vectors), weights)
     if len(vectors) > 1:
-        vector = way.send(vector, size).vector
+        vector = way.send(vector, size).decode()
     return Mean(vector=vector, payload_bytes=payload_size(size, None, codec))
 
 

@@ -13,7 +13,8 @@ class ClientReport:
     num_examples: int
     loss: float
     accuracy: float
-    update_norm: float
+    update_norm: float = 0.0
+    """Of the update as it arrived; the server fills it in."""
     download_bytes: int
     upload_bytes: int
     seconds: float

@@ -136,9 +136,9 @@ class Worker:
     def _watch(self, federation: Federation, *, speaks: bool) -> Watch:
         """Make the loop's surroundings; one worker of each machine speaks for all."""
 
-        def record(state: GlobalState, report: RoundReport) -> None:
+        def record(state: GlobalState, report: RoundReport) -> GlobalState:
             if federation.recorder:
-                federation.recorder.record(state, report)
+                state = federation.recorder.record(state, report)
             if speaks:
                 self._channel.emit(
                     "round",
@@ -148,6 +148,7 @@ class Worker:
                     num_clients=len(report.clients),
                     failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
                 )
+            return state
 
         def progress(number: int, client: int, step: int, num_steps: int, loss: float) -> None:
             fields = {"round": number, "client": client, "step": step, "num_steps": num_steps}

@@ -7,8 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.arrivals import Reply
+from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client_end import Received
+from scaling_fl.federation.delivery import Delivery
+from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
+from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.learning.models.adapters import Adapter, adapt
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.text.tokenised import TokenisedExamples
@@ -64,10 +70,14 @@ def make_clients(
     tier_steps: Sequence[int | None] = (),
     seed: int = 7,
     examples: TokenisedExamples | None = None,
-    links: Sequence[Link] = (Link(),),
+    links: Sequence[Link] = (),
     groups: Groups | None = None,
 ) -> Clients:
-    """Make clients with a tier for every link, which does ``num_steps`` or its ``tier_steps``."""
+    """Make clients with a tier for every link, which does ``num_steps`` or its ``tier_steps``.
+
+    Without links, all clients have a plain one.
+    """
+    links = links or [Link(trainer.layout.size)]
     works = [
         LocalWork(batch_size=batch_size, num_epochs=num_epochs, num_steps=steps)
         for steps in tier_steps or [num_steps] * len(links)
@@ -90,3 +100,16 @@ def even_parts(num_clients: int, num_examples: int = 48) -> list[NDArray[np.int6
 
 def start_of(trainer: LocalTrainer) -> torch.Tensor:
     return trainer.vector.clone()
+
+
+def receive(clients: Clients, vector: torch.Tensor, number: int, tier: int = 0) -> Received:
+    """Send a global vector to the clients of a tier, as the round ``number`` does."""
+    links = [tier.link for tier in clients.tiers]
+    return Delivery(links, GlobalState(vector), number).received(tier)
+
+
+def update_of(clients: Clients, reply: Reply, vector: torch.Tensor) -> torch.Tensor:
+    """Decode a client's reply to a global vector, as the server does."""
+    link = clients.tiers[reply.report.tier].link
+    sent = ServerEnd(link).download(vector, reply.report.round)
+    return ServerEnd(link).update(reply.payload, sent, vector)[0]
