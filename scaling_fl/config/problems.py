@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from scaling_fl.config.schema import Config, choices, leaves
-from scaling_fl.config.sections import Tier
+from scaling_fl.config.sections import TierSettings
 from scaling_fl.config.types import redact
 
 
@@ -81,7 +81,7 @@ def _shown(value: Any) -> str:
 def _known_paths() -> dict[str, list[str]]:
     """List the settings that a name may mean: a whole path, or the last part of several."""
     paths = [path for path, _ in leaves(Config().model_dump())]
-    paths += [f"tiers[].{path}" for path, _ in leaves(Tier().model_dump())]
+    paths += [f"tiers[].{path}" for path, _ in leaves(TierSettings().model_dump())]
     by_name: dict[str, list[str]] = {}
     for path in paths:
         by_name.setdefault(path.split(".")[-1], []).append(path)

@@ -9,19 +9,19 @@ from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from scaling_fl.config.sections import (
-    Adapter,
-    Data,
-    Download,
-    Merge,
-    Partition,
-    Privacy,
-    Schedule,
+    AdapterSettings,
+    DataSettings,
+    DownloadSettings,
+    MergeSettings,
+    PartitionSettings,
+    PrivacySettings,
+    ScheduleSettings,
     Section,
-    Server,
-    Tier,
-    TierDirection,
-    Tracking,
-    Upload,
+    ServerSettings,
+    TierDirectionSettings,
+    TierSettings,
+    TrackingSettings,
+    UploadSettings,
 )
 from scaling_fl.config.types import (
     Author,
@@ -46,7 +46,7 @@ from scaling_fl.config.types import (
 )
 
 Tiers = Annotated[
-    tuple[Tier, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+    tuple[TierSettings, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
 ]
 
 
@@ -131,33 +131,33 @@ class Config(Section):
     """Put texts of similar length into a batch: less padding, a less random order."""
     per_class_metrics: bool = False
     """Report precision, recall and F1 of every class too."""
-    adapter: Adapter = Adapter()
+    adapter: AdapterSettings = AdapterSettings()
     """Which parameters are trained, sent and saved."""
-    download: Download = Download()
+    download: DownloadSettings = DownloadSettings()
     """What the server sends to the clients: the global state."""
     client_freeze: bool = False
     """Clients change and send only the coordinates that they received."""
     server_freeze: bool = False
     """Choose the coordinates that are sent down once, after a first round that sends all."""
-    upload: Upload = Upload()
+    upload: UploadSettings = UploadSettings()
     """What the clients send to the server."""
     tiers: Tiers = ()
     """Classes of clients; client c is of tier c modulo their number, unless the tiers say which."""
     tier_ranks: RankChoice = "first"
     """Which components of the adapter a tier of a smaller rank holds: the first, or the largest."""
-    merge: Merge = Merge()
+    merge: MergeSettings = MergeSettings()
     """How the clients' updates become one."""
-    partition: Partition = Partition()
+    partition: PartitionSettings = PartitionSettings()
     """How the training data is split over the clients."""
-    schedule: Schedule = Schedule()
+    schedule: ScheduleSettings = ScheduleSettings()
     """How the clients' learning rate changes over the rounds."""
-    privacy: Privacy = Privacy()
+    privacy: PrivacySettings = PrivacySettings()
     """Differential privacy of clients or their groups: clipped updates, and noise on their sum."""
-    server: Server = Server()
+    server: ServerSettings = ServerSettings()
     """The step that turns the merged update into the next global state."""
-    data: Data = Data()
+    data: DataSettings = DataSettings()
     """What is read of a task's data, and where it is kept."""
-    tracking: Tracking = Tracking()
+    tracking: TrackingSettings = TrackingSettings()
     """Where the record of a run is kept."""
 
     @property
@@ -185,8 +185,8 @@ class Config(Section):
         """Return the settings that the clients of each tier have; without tiers, these."""
         return [self._of(tier) for tier in self.tiers] or [self]
 
-    def _of(self, tier: Tier) -> "Config":
-        def changed(section: Any, own: TierDirection) -> Any:
+    def _of(self, tier: TierSettings) -> "Config":
+        def changed(section: Any, own: TierDirectionSettings) -> Any:
             return section.model_copy(update=own.model_dump(exclude_none=True))
 
         changes: dict[str, Any] = {

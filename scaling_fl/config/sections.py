@@ -43,7 +43,7 @@ class Section(BaseModel):
     )
 
 
-class Partition(Section):
+class PartitionSettings(Section):
     """How the training data is split over the clients."""
 
     kind: PartitionKind | None = None
@@ -54,7 +54,7 @@ class Partition(Section):
     """Fewest examples that dirichlet_by_class may leave a client with."""
 
 
-class Adapter(Section):
+class AdapterSettings(Section):
     """Which parameters are trained, sent and saved."""
 
     kind: AdapterKind = "none"
@@ -75,7 +75,7 @@ class Adapter(Section):
     """Modules that are trained whole besides the heads, by the end of their name."""
 
 
-class Direction(Section):
+class DirectionSettings(Section):
     """How vectors are sent one way: the largest coordinates are kept, then written by a codec."""
 
     codec: CodecName = "none"
@@ -99,14 +99,14 @@ class Direction(Section):
         return self.codec != "none" or self.is_sparse
 
 
-class Download(Direction):
+class DownloadSettings(DirectionSettings):
     """What the server sends to the clients: the global state."""
 
     evaluate: bool = False
     """Evaluate what the clients receive, too."""
 
 
-class Upload(Direction):
+class UploadSettings(DirectionSettings):
     """What the clients send to the server."""
 
     values: UploadValues = "update"
@@ -115,7 +115,7 @@ class Upload(Direction):
     """Add what the codec and the density held back to the client's next upload."""
 
 
-class TierDirection(Section):
+class TierDirectionSettings(Section):
     """What a tier sends or receives differently; None takes the setting of all clients."""
 
     codec: CodecName | None = None
@@ -124,14 +124,14 @@ class TierDirection(Section):
     """Share of the coordinates kept."""
 
 
-class Tier(Section):
+class TierSettings(Section):
     """A class of clients; None takes the setting of all clients."""
 
     rank: Count | None = None
     """Rank that its clients hold of the adapter's."""
-    download: TierDirection = TierDirection()
+    download: TierDirectionSettings = TierDirectionSettings()
     """What the server sends to them."""
-    upload: TierDirection = TierDirection()
+    upload: TierDirectionSettings = TierDirectionSettings()
     """What they send to the server."""
     num_local_steps: Count | None = None
     """Optimiser steps of a client in a round."""
@@ -141,14 +141,14 @@ class Tier(Section):
     """The clients of this tier."""
 
 
-class Merge(Section):
+class MergeSettings(Section):
     """How the clients' updates become one."""
 
     divide_by: Divisor = "all"
     """Divide every coordinate by all clients of the round, or by those that sent it."""
 
 
-class Privacy(Section):
+class PrivacySettings(Section):
     """Differential privacy of clients or their groups: clipped updates, and noise on their sum."""
 
     clip: Positive | None = None
@@ -183,7 +183,7 @@ class Privacy(Section):
         return self.noise_multiplier > 0 or self.target_epsilon is not None
 
 
-class Schedule(Section):
+class ScheduleSettings(Section):
     """How the clients' learning rate changes over the rounds."""
 
     kind: ScheduleKind = "constant"
@@ -192,7 +192,7 @@ class Schedule(Section):
     """Learning rate that linear and cosine end at."""
 
 
-class Server(Section):
+class ServerSettings(Section):
     """The step that turns the merged update into the next global state."""
 
     optimiser: ServerOptimiserName = "sgd"
@@ -230,7 +230,7 @@ SERVER_OPTIONS: dict[str, tuple[ServerOptimiserName, ...]] = {
 """Which optimisers of the server have which settings."""
 
 
-class Data(Section):
+class DataSettings(Section):
     """What is read of a task's data, and where it is kept."""
 
     text: TextChoice | None = None
@@ -243,7 +243,7 @@ class Data(Section):
     """Folder of downloads and tokenised text; None: $SCALING_FL_CACHE or ~/.cache/scaling_fl."""
 
 
-class Tracking(Section):
+class TrackingSettings(Section):
     """Where the record of a run is kept."""
 
     runs_dir: LocalFolder = "runs"
