@@ -120,13 +120,18 @@ def build(
         machine = {"device": device.type, "num_threads": torch.get_num_threads()}
         privacy = budget.privacy([computed, must_match, weights, machine])
         check_same_noise(privacy, exchange)
+    if config.merge.method not in ("mean", "mean_of_senders"):
+        raise UserError(
+            f"merge.method must be mean or mean_of_senders, got {config.merge.method}, which is "
+            "not built yet; choose one of the two."
+        )
     server = Server(
         exchange,
         server_optimiser,
         trainer.vector,
         min_clients=config.min_clients,
         privacy=privacy,
-        by_sender=config.merge.divide_by == "senders",
+        by_sender=config.merge.method == "mean_of_senders",
     )
     clients = make_clients(config, trainer, data, budget, privacy)
     plan = make_plan(config, clients, trainer.layout, num_clients, budget)
