@@ -20,10 +20,9 @@ def value_at(settings: Any, path: str) -> Any:
     A path such as ``tiers[].rank`` gives the list of what the tiers set. Of a section, only what
     differs from the defaults is returned.
     """
-    listed, of_each, name = path.partition("[].")
+    items, of_each, name = path.partition("[].")
     if of_each:
-        values = [(value_at(item, name), is_set(item, name)) for item in _get(settings, listed)]
-        return [value for value, given in values if given]
+        return [value_at(item, name) for item in _get(settings, items) if is_set(item, name)]
     return _plain(_get(settings, path))
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scaling_fl.config.base import conditions, sections_in
 from scaling_fl.config.conditions import Condition, is_set, value_at
 from scaling_fl.config.merges import MERGES
 from scaling_fl.config.problems import Rule
 from scaling_fl.config.schema import Config
-from scaling_fl.config.section import conditions, sections_in
 
 
 def field_conditions(

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.older import in_older_names
-from scaling_fl.config.section import Section
 from scaling_fl.config.sections import (
     AdapterSettings,
     DataSettings,

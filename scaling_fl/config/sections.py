@@ -4,9 +4,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, create_model
 
+from scaling_fl.config.base import Section, options_of
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.merges import MergeName, merge_options
-from scaling_fl.config.section import Section, options_of
 from scaling_fl.config.types import (
     AccountantName,
     AdapterKind,

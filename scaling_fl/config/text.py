@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from scaling_fl.config.base import choices, conditions, sections_in
 from scaling_fl.config.schema import Config
-from scaling_fl.config.section import choices, conditions, sections_in
 from scaling_fl.config.types import redact
 
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"

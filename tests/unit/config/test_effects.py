@@ -1,13 +1,22 @@
 """A setting that would do nothing is an error; the sentence follows from the field."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from scaling_fl.config import Config, defaults, describe, read_config, read_single_settings
 from scaling_fl.config.conditions import With, is_set
 from scaling_fl.config.effects import EFFECTS, field_conditions
+from scaling_fl.config.merges import Option, merge_options
 from scaling_fl.config.problems import field_at
 from tests.unit.config.settings import PACKAGED, merged, nested, only_problem, problems, with_tiers
+
+OTHER: dict[type, Callable[[Option], Any]] = {
+    bool: lambda option: not option.default,
+    int: lambda option: option.default + 1,
+    float: lambda option: option.default / 2,
+}
+"""A value of an option that is not its default."""
 
 WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("momentum", "optimiser"): {"momentum": 0.9, "optimiser": "adamw"},
@@ -161,7 +170,10 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "privacy": {"clip": 1.0, "groups_per_round": 5},
     },
     ("tiers[].rank", "adapter.kind"): with_tiers({"rank": 4}, {}, adapter={"kind": "head"}),
-    ("merge.density", "merge.method"): {"merge": {"density": 0.1}},
+    **{
+        (f"merge.{name}", "merge.method"): {"merge": {name: OTHER[type(option.default)](option)}}
+        for name, (option, _) in merge_options().items()
+    },
     ("server.momentum", "server.optimiser"): {"server": {"optimiser": "adam", "momentum": 0.9}},
     ("server.beta1", "server.optimiser"): {"server": {"optimiser": "adagrad", "beta1": 0.5}},
     ("server.beta2", "server.optimiser"): {"server": {"beta2": 0.99}},

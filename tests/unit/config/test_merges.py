@@ -1,6 +1,8 @@
 """The table of merges: settings of each merge, their rules and their identity follow from it."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +56,9 @@ def test_privacy_refuses_every_merge_that_is_not_private() -> None:
         if method in MERGES and MERGES[method].private:
             read_config(mapping)
         else:
-            assert "must be mean with privacy.clip" in only_problem(mapping)
+            problem = only_problem(mapping)
+            assert problem.startswith("merge.method must be mean")
+            assert "with privacy.clip, because any other merge tells more" in problem
 
 
 def test_options_count_in_the_identity_only_of_the_merge_that_is_chosen() -> None:
@@ -73,6 +77,16 @@ def test_settings_that_an_earlier_version_has_stored_are_read() -> None:
     today = {"merge": {"method": "ties", "density": 0.1}}
     assert read_single_settings(today).model_dump()["merge"] == today["merge"]
     assert read_single_settings({}).merge.method == "mean"
+
+
+def test_the_jobs_of_an_earlier_version_say_how_they_merged() -> None:
+    jobs = Path(__file__).parents[2] / "fixtures/jobs_of_e368924/checkpoints"
+    stored = {
+        job.name: json.loads((job / "round-000002/config.json").read_text())
+        for job in jobs.iterdir()
+    }
+    methods = {job: read_single_settings(found).merge.method for job, found in stored.items()}
+    assert methods == {"feedback": "mean_of_senders", "flasc": "mean"}
 
 
 def test_an_older_name_on_the_command_line_is_refused_with_todays() -> None:

@@ -143,17 +143,6 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
         PRIVATE
         | {
-            "merge": {"method": "mean_of_senders"},
-            "upload": {"density": 0.5},
-            "privacy": {"clip": 1.0},
-        },
-        "merge.method must be mean with privacy.clip, because any other merge tells more of "
-        "the data than the noisy sum of clipped updates, got 'mean_of_senders' with "
-        "privacy.clip=1.0; drop merge.method or privacy.clip.",
-    ),
-    (
-        PRIVATE
-        | {
             "upload": {"error_feedback": True, "codec": "nf4"},
             "privacy": {"clip": 1.0, "noise_multiplier": 1.0},
         },
