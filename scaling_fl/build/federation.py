@@ -11,7 +11,7 @@ from scaling_fl.build.agreement import forget_unused, share_state
 from scaling_fl.build.budget import check_same_noise, make_budget
 from scaling_fl.build.clients import make_clients, make_plan
 from scaling_fl.build.data import Data, check_same_data, load_data
-from scaling_fl.build.merge import make_merge
+from scaling_fl.build.merge import make_merge, source_of_own_merge
 from scaling_fl.build.model import load_trainer, meaning
 from scaling_fl.build.record import (
     Job,
@@ -97,7 +97,7 @@ def build(
     )
     must_match = meaning(config, trainer, data, exchange) | kept_terms(config, data, budget)
     start = load_start(config, trainer, must_match, job, exchange)
-    computed = computation(config, data) | start.identity
+    computed = computation(config, data) | start.identity | source_of_own_merge(config)
     weights = vector_digest(trainer.vector)
     vector = trainer.vector.clone() if start.vector is None else start.vector
     state = GlobalState(vector, server_optimiser.init(vector))

@@ -170,7 +170,7 @@ def _memory(config: Config, model: nn.Module, size: int, kept: int) -> dict[str,
         "global state": FLOAT * size + kept,
         "gradients": FLOAT * size,
         "clients' optimiser": FLOAT * size * moments,
-        "exact sums": UNIT * size * (2 if config.merge.divide_by == "senders" else 1),
+        "exact sums": UNIT * size * (2 if config.merge.method == "mean_of_senders" else 1),
         "activations of a full batch": activation_bytes(
             model, batch_size=config.batch_size, length=config.max_seq_len
         ),

@@ -64,7 +64,7 @@ METHODS: dict[str, dict[str, Any]] = {
         ],
         "tier_ranks": "largest",
         "upload": {"codec": "nf4", "density": 0.5, "error_feedback": True},
-        "merge": {"divide_by": "senders"},
+        "merge": {"method": "mean_of_senders"},
     },
     "frozen_masks_with_server_momentum": {
         "adapter": {"kind": "lora", "rank": 4},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scaling_fl.config.sections import SERVER_OPTIONS
+from scaling_fl.config.sections import ServerSettings
 from scaling_fl.methods import server_optimisers
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS, State, sgd, yogi
 
@@ -58,7 +58,7 @@ def test_the_configuration_has_the_options_that_each_optimiser_takes(name: str) 
     taken = set(parameters) - {"learning_rate"}
     if name == "adam":  # which is adamw without it
         taken.remove("weight_decay")
-    assert taken == {option for option, names in SERVER_OPTIONS.items() if name in names}
+    assert taken == ServerSettings.model_validate({"optimiser": name}).options.keys()
 
 
 def test_sgd_with_learning_rate_1_adds_the_update() -> None:
