@@ -1,18 +1,21 @@
 """What the parts of a round tell each other; all of it is plain data that JSON can carry."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientReport:
-    """What one client did in one round; ``failure`` says why its update was left out, if it was."""
+    """What one client did in one round; ``failure`` says why its update was left out, if it was.
+
+    ``metrics`` are means over the examples of its training, by the names that the task gives them.
+    """
 
     round: int
     client: int
     num_examples: int
-    loss: float
-    accuracy: float
+    metrics: dict[str, float]
     update_norm: float
     download_bytes: int
     upload_bytes: int
@@ -21,7 +24,20 @@ class ClientReport:
     failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return one flat record, in which the metrics stand beside the fields."""
+        record: dict[str, Any] = asdict(self)
+        del record["metrics"]
+        if taken := record.keys() & self.metrics.keys():
+            raise ValueError(f"a task's metrics must not be named {', '.join(sorted(taken))}")
+        return record | self.metrics
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "ClientReport":
+        """Read a flat record; every name that is not a field is a metric."""
+        names = {each.name for each in fields(cls)}
+        metrics = {name: value for name, value in record.items() if name not in names}
+        own = {name: value for name, value in record.items() if name in names}
+        return cls(**own, metrics=metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

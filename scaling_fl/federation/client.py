@@ -15,8 +15,8 @@ from scaling_fl.core.exact_sum import LIMIT, is_summable
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.federation.link import Download, Link, Update
-from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
-from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.task import Batch, Examples
+from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
 from scaling_fl.methods.sampling import poisson_groups, sample_groups
 
@@ -70,17 +70,16 @@ class Clients:
     def __init__(
         self,
         trainer: LocalTrainer,
-        examples: TokenisedExamples,
+        examples: Examples,
         parts: Sequence[NDArray[np.int64]],
         *,
         tiers: Sequence[Tier],
         tier_of: Sequence[int],
-        pad_token_id: int,
         seed: int,
         groups: Groups | None = None,
     ) -> None:
         self._trainer, self._examples, self._parts = trainer, examples, parts
-        self._pad_token_id, self._seed, self._groups = pad_token_id, seed, groups
+        self._seed, self._groups = seed, groups
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
@@ -136,8 +135,7 @@ class Clients:
             client=client,
             tier=tier,
             num_examples=result.num_seen if self._groups else self.num_examples(client),
-            loss=result.loss,
-            accuracy=result.accuracy,
+            metrics=result.metrics,
             update_norm=norm,
             download_bytes=start.num_bytes,
             upload_bytes=update.num_bytes,
@@ -205,7 +203,7 @@ class Clients:
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):
             turn.check()
-            yield collate(self._examples, indices, pad_token_id=self._pad_token_id)
+            yield self._examples.batch(indices)
 
     def _order(
         self, client: int, round_number: int, examples: NDArray[np.int64], *group: int

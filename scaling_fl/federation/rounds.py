@@ -115,16 +115,14 @@ def _round_metrics(step: Step, seconds: float) -> dict[str, float]:
     num_examples = sum(report.num_examples for report in usable)
 
     def mean(name: str) -> float:
-        values = (getattr(report, name) * report.num_examples for report in usable)
+        values = (r.metrics.get(name, 0.0) * r.num_examples for r in usable)
         return math.fsum(values) / num_examples
 
+    names = dict.fromkeys(name for report in usable for name in report.metrics)
     found = {} if step.drift is None else {"update.drift": step.drift}
     if num_examples:  # Poisson sampling may draw nobody, or no group of anybody
-        found |= {
-            "train.loss": mean("loss"),
-            "train.accuracy": mean("accuracy"),
-            "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
-        }
+        found |= {f"train.{name}": mean(name) for name in names}
+        found["update.norm_mean"] = math.fsum(r.update_norm for r in usable) / len(usable)
     return found | {
         "bytes.download": float(sum(report.download_bytes for report in step.clients)),
         "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),

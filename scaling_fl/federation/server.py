@@ -144,7 +144,7 @@ class Server:
 
     def _gather(self, reports: list[ClientReport]) -> list[ClientReport]:
         rows = self._exchange.gather([report.to_json() for report in reports])
-        return sorted((ClientReport(**row) for row in rows), key=lambda report: report.client)
+        return sorted(map(ClientReport.from_json, rows), key=lambda report: report.client)
 
     def _included_share(self, shares: Mapping[int, float], clients: list[ClientReport]) -> float:
         usable = [report for report in clients if report.failure is None]

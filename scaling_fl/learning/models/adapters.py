@@ -35,9 +35,9 @@ ALL_LINEAR = "all-linear"
 class Adapter:
     """What is trained: ``lora`` (arXiv 2106.09685), ``dora`` (2402.09353) or only the ``head``.
 
-    ``targets`` and ``modules_to_save`` are names of modules or ends of their dotted names; the
-    heads are always saved. ``freeze_a`` trains only B (FFA-LoRA, 2403.12313); ``rslora`` scales
-    by alpha over the root of the rank (2312.03732).
+    ``targets`` and ``modules_to_save`` are names of modules or ends of their dotted names.
+    ``freeze_a`` trains only B (FFA-LoRA, 2403.12313); ``rslora`` scales by alpha over the root of
+    the rank (2312.03732).
     """
 
     kind: str
@@ -50,16 +50,16 @@ class Adapter:
     modules_to_save: tuple[str, ...]
 
 
-def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
-    """Freeze a classifier but for its adapter, its heads and ``modules_to_save``.
+def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> nn.Module:
+    """Freeze a model but for its adapter, its ``heads`` and ``modules_to_save``, trained whole.
 
-    The adapter's first values depend on ``seed`` alone.
+    ``heads`` are names of modules. The adapter's first values depend on ``seed`` alone.
 
     Raises:
         UserError: a name fits no module of the model, or the model's type has no default targets.
     """
     named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
-    saved = _outermost([*_heads(model), *named])
+    saved = _outermost([*heads, *named])
     if adapter.kind == "head":
         model.requires_grad_(False)
         for name in saved:
@@ -106,15 +106,6 @@ def frozen_digest(model: nn.Module) -> str:
 
 def _bytes(parameter: Tensor) -> memoryview:
     return parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-
-
-def _heads(model: Any) -> list[str]:
-    """Name what stands beside the encoder and has weights: the layers made for the task."""
-    return [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and next(child.parameters(), None) is not None
-    ]
 
 
 def _outermost(names: Sequence[str]) -> list[str]:

@@ -56,18 +56,18 @@ def save_classifier(
     tokenizer.save_pretrained(folder)
 
 
-def save_adapter(model: Any, folder: Path, *, base_model: str) -> None:
+def save_adapter(model: Any, folder: Path, *, base_model: str, peft_type: str) -> None:
     """Write a LoRA or DoRA adapter and what is saved whole with it, for ``PeftModel``.
 
-    ``base_model`` is where others find the model that was adapted. The folder then holds
-    adapter_config.json and adapter_model.safetensors.
+    ``base_model`` is where others find the model that was adapted, ``peft_type`` is PEFT's type of
+    its task. The folder then holds adapter_config.json and adapter_model.safetensors.
     """
     from peft import get_peft_model_state_dict
 
     config = copy.copy(model.peft_config[ADAPTER])
     config.target_modules = sorted(config.target_modules)  # a set, whose order differs by process
     config.base_model_name_or_path = base_model
-    config.task_type = "SEQ_CLS"
+    config.task_type = peft_type
     config.inference_mode = True
     config.save_pretrained(folder)
     weights: dict[str, Tensor] = get_peft_model_state_dict(

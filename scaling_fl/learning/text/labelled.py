@@ -1,4 +1,4 @@
-"""What every task gives: texts with labels; and what a module has to offer to be a task."""
+"""Texts with labels, and what a module has to offer to be a corpus of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ class Labelled:
         return Labelled([self.texts[index] for index in indices], self.labels[indices])
 
 
-class Task(Protocol):
-    """A task is a module with these three names."""
+class Corpus(Protocol):
+    """A corpus is a module with these three names."""
 
     @property
     def LABELS(self) -> tuple[str, ...]:

@@ -11,14 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 import xxhash
 from numpy.typing import NDArray
 
 from scaling_fl.learning.cache import cache_folder, cached_folder
+from scaling_fl.learning.task import Batch, Indices
 from scaling_fl.learning.text.labelled import DataError, Labelled
 
 _FORMAT_VERSION = 1
 _TEXTS_PER_CALL = 1000
+_WIDTH_MULTIPLE = 8
 _MANIFEST = "manifest.json"
 
 
@@ -28,30 +31,58 @@ class FastTokenizer(Protocol):
     is_fast: bool
     backend_tokenizer: Any
     truncation_side: str
+    pad_token_id: int
 
     def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenisedExamples:
     """Examples as flat arrays: ``token_ids[offsets[i]:offsets[i + 1]]`` is example i.
 
     ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
-    the cache. ``max_seq_len`` bounds every example; ``key`` identifies the content.
+    the cache. No example is longer than ``max_seq_len``; ``key`` identifies the content.
     """
 
     token_ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    max_seq_len: int | None = None
+    offsets: Indices
+    labels: Indices
+    max_seq_len: int
+    pad_token_id: int
     key: str = ""
 
     @cached_property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Indices:
         return np.diff(self.offsets)
+
+    @property
+    def strata(self) -> Indices:
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self, indices: Indices) -> Batch:
+        """Pad examples on the right to the longest of them, rounded up to a multiple of 8.
+
+        The tensors are ``input_ids`` and ``attention_mask`` (examples, width) and ``labels``
+        (examples), all int64. The width never exceeds ``max_seq_len``, which may be all that the
+        model has positions for.
+        """
+        begins = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - begins
+        longest = int(lengths.max())
+        width = -(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        positions = np.arange(max(longest, min(width, self.max_seq_len)))
+        mask = positions < lengths[:, None]
+        input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[mask] = self.token_ids[(begins[:, None] + positions)[mask]]
+        tensors = {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            "labels": torch.from_numpy(self.labels[indices]),
+        }
+        return Batch(tensors, indices)
 
 
 def tokenise(
@@ -87,6 +118,7 @@ def tokenise(
         offsets=_column(folder, "offsets"),
         labels=_column(folder, "labels"),
         max_seq_len=max_seq_len,
+        pad_token_id=tokenizer.pad_token_id,
         key=key,
     )
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from scaling_fl.core.vector import Layout, flatten_parameters
-from scaling_fl.learning.text.batches import Batch
+from scaling_fl.learning.task import Batch, BatchLoss, LossFunction
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -24,21 +23,31 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """Means over the examples that the steps saw, as they were seen (the model was changing)."""
+    """What was measured while a model was trained.
 
-    loss: float
-    accuracy: float
+    ``metrics`` are means over what the steps saw, each as the model was at that step: the ``loss``
+    (0 without a step) and what the task measures beside it.
+    """
+
+    metrics: dict[str, float]
     num_steps: int
     num_seen: int
     """Examples that the steps saw, repeats included."""
 
+    @property
+    def loss(self) -> float:
+        return self.metrics["loss"]
+
     @classmethod
     def over(cls, results: "Sequence[TrainingResult]") -> "TrainingResult":
-        """Put several trainings together."""
+        """Put several trainings together; their examples weigh the same."""
         seen = sum(r.num_seen for r in results)
+        totals = {"loss": 0.0} | {
+            name: math.fsum(r.metrics.get(name, 0.0) * r.num_seen for r in results)
+            for name in dict.fromkeys(name for r in results for name in r.metrics)
+        }
         return cls(
-            loss=math.fsum(r.loss * r.num_seen for r in results) / max(seen, 1),
-            accuracy=math.fsum(r.accuracy * r.num_seen for r in results) / max(seen, 1),
+            metrics={name: total / max(seen, 1) for name, total in totals.items()},
             num_steps=sum(r.num_steps for r in results),
             num_seen=seen,
         )
@@ -47,13 +56,15 @@ class TrainingResult:
 class LocalTrainer:
     """One resident model and one optimiser, lent to one client after another.
 
-    The model's trainable parameters are views of ``vector``, so that a client starts by one copy
-    and its update is one subtraction. Nothing of a client outlives its turn.
+    The model's trainable parameters are views of ``vector``, so that a client begins with one copy
+    and its update is one subtraction. Nothing of a client outlives its turn. What a batch means to
+    the model, only ``loss`` knows.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        loss: LossFunction,
         *,
         optimiser: str,
         momentum: float = 0.0,
@@ -62,7 +73,7 @@ class LocalTrainer:
         prox_mu: float = 0.0,
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
-        self.model = model
+        self.model, self._loss = model, loss
         self.layout: Layout
         self.layout, self.vector = flatten_parameters(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -97,23 +108,24 @@ class LocalTrainer:
             mask[trainable] = 1.0
             masks = list(self.layout.views(mask).values())
         device = self.vector.device
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        num_correct = torch.zeros((), dtype=torch.int64, device=device)
+        sums: dict[str, Tensor] = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
+        weight: float | Tensor = 0
         num_seen = num_steps = 0
         next_report = 0.0
         for batch in batches:
-            loss, correct = self._step(batch.to(device), anchors, masks)
-            loss_sum += loss.double() * len(batch)
-            num_correct += correct
+            found = self._step(batch.to(device), anchors, masks)
+            sums["loss"] += found.mean.double() * found.weight
+            for name, value in found.sums.items():
+                sums[name] = sums[name] + value if name in sums else value
+            weight = weight + found.weight
             num_seen += len(batch)
             num_steps += 1
             if progress and time.monotonic() > next_report:
-                progress(num_steps, float(loss))
+                progress(num_steps, float(found.mean))
                 next_report = time.monotonic() + 0.2
-        divisor = max(num_seen, 1)
+        divisor = max(float(weight), 1.0)
         return TrainingResult(
-            loss=float(loss_sum) / divisor,
-            accuracy=float(num_correct) / divisor,
+            metrics={name: float(total) / divisor for name, total in sums.items()},
             num_steps=num_steps,
             num_seen=num_seen,
         )
@@ -130,21 +142,16 @@ class LocalTrainer:
                     value.zero_()
         self.model.train()
 
-    def _step(
-        self, batch: Batch, anchors: list[Tensor], masks: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Do one optimiser step; returns the batch's mean loss and its number of right answers."""
+    def _step(self, batch: Batch, anchors: list[Tensor], masks: list[Tensor]) -> BatchLoss:
+        """Do one optimiser step; returns the loss of the batch before the step."""
         with torch.autocast(
             self.vector.device.type,
             dtype=self._autocast_dtype,
             enabled=self._autocast_dtype is not None,
         ):
-            logits = self.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask
-            ).logits
-        loss = cross_entropy(logits.float(), batch.labels)
+            found = self._loss(self.model, batch)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        found.mean.backward()
         for parameter, anchor in zip(self._parameters, anchors, strict=False):
             # The gradient of mu/2 * |w - w_global|^2. Source: arXiv 1812.06127, equation 2.
             if parameter.grad is not None:
@@ -155,4 +162,4 @@ class LocalTrainer:
         if self._max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)
         self._optimiser.step()
-        return loss.detach(), (logits.detach().argmax(-1) == batch.labels).sum()
+        return found._replace(mean=found.mean.detach())

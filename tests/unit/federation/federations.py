@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
 from scaling_fl.federation.link import Link
-from scaling_fl.learning.models.adapters import Adapter, adapt
-from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.models.adapters import adapt
+from scaling_fl.learning.task import Examples
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 from scaling_fl.learning.training.local import LocalTrainer
+from tests.tiny_models import make_adapter, make_classification
 
+TASK = make_classification(num_labels=3)
 NUM_LABELS = 3
 
 
@@ -25,33 +27,17 @@ def make_examples(num_examples: int, *, seed: int = 0) -> TokenisedExamples:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     token_ids = rng.integers(20, 200, offsets[-1]).astype(np.int32)
     token_ids[offsets[:-1]] = 10 + labels
-    return TokenisedExamples(token_ids, offsets, labels, 16)
+    return TokenisedExamples(
+        token_ids=token_ids, offsets=offsets, labels=labels, max_seq_len=16, pad_token_id=0
+    )
 
 
 def make_trainer(*, adapter: str | None = None, **options: Any) -> LocalTrainer:
     """Make a trainer of the whole tiny model, or of an adapter of rank 4 and the head."""
-    tokenizer = load_tokenizer("tiny", None)  # type: ignore[arg-type]
-    model = load_classifier(
-        "tiny",
-        num_labels=NUM_LABELS,
-        max_seq_len=16,
-        seed=0,
-        tokenizer=tokenizer,
-        cache_dir=None,  # type: ignore[arg-type]
-    )
+    model = TASK.load_model()
     if adapter:
-        wanted = Adapter(
-            kind=adapter,
-            rank=4,
-            alpha=8.0,
-            dropout=0.0,
-            targets=None,
-            freeze_a=False,
-            rslora=False,
-            modules_to_save=(),
-        )
-        model = adapt(model, wanted, seed=0)
-    return LocalTrainer(model, **({"optimiser": "adamw"} | options))
+        model = adapt(model, make_adapter(kind=adapter), heads=TASK.heads(model), seed=0)
+    return LocalTrainer(model, TASK.loss, **({"optimiser": "adamw"} | options))
 
 
 def make_clients(
@@ -63,7 +49,7 @@ def make_clients(
     num_steps: int | None = None,
     tier_steps: Sequence[int | None] = (),
     seed: int = 7,
-    examples: TokenisedExamples | None = None,
+    examples: Examples | None = None,
     links: Sequence[Link] = (Link(),),
     groups: Groups | None = None,
 ) -> Clients:
@@ -78,7 +64,6 @@ def make_clients(
         parts,
         tiers=[Tier(work=w, link=link) for w, link in zip(works, links, strict=True)],
         tier_of=[client % len(links) for client in range(len(parts))],
-        pad_token_id=0,
         seed=seed,
         groups=groups,
     )

@@ -45,8 +45,8 @@ def test_a_turn_reports_what_happened_in_it() -> None:
         == payload_size(trainer.layout.size, None, "none")
     )
     assert report.failure is None
-    assert 0.0 <= report.accuracy <= 1.0
-    assert report.loss == pytest.approx(1.1, abs=0.3)  # log 3 at first
+    assert 0.0 <= report.metrics["accuracy"] <= 1.0
+    assert report.metrics["loss"] == pytest.approx(1.1, abs=0.3)  # log 3 at first
     assert all(event[:2] == (3, 2) and event[3] == 6 for event in seen)
 
 
@@ -147,7 +147,7 @@ def test_an_update_out_of_bounds_leaves_the_client_out(learning_rate: float) -> 
     clients = make_clients(trainer, even_parts(4), num_epochs=None, num_steps=1)
     start = clients.download(start_of(trainer), 1)
     _, report = clients.train(start, 0, round_number=1, learning_rate=learning_rate)
-    assert np.isfinite(report.loss)
+    assert np.isfinite(report.metrics["loss"])
     assert report.failure == f"its update is not finite or has a coordinate beyond {LIMIT:g}"
 
 
