@@ -61,6 +61,11 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
     named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
     saved = _outermost([*heads, *named])
     if adapter.kind == "head":
+        if not saved:
+            raise UserError(
+                "adapter.modules_to_save must name what adapter.kind=head trains, because the task "
+                "has no head, got none; name modules, or set adapter.kind=lora."
+            )
         model.requires_grad_(False)
         for name in saved:
             model.get_submodule(name).requires_grad_(True)
