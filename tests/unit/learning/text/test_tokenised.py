@@ -125,7 +125,7 @@ def tokenise_and_report(cache_dir, queue):
 
 
 def test_one_process_tokenises_and_the_others_wait(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue = context.Queue()
     workers = [
         context.Process(target=tokenise_and_report, args=(tmp_path, queue)) for _ in range(2)
