@@ -1,4 +1,4 @@
-"""What the parts of a round tell each other; all of it is plain data that JSON can carry."""
+"""The reports of clients and rounds: plain data, as JSON can hold them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -7,9 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ClientReport:
-    """What one client did in one round; ``failure`` says why its update was left out, if it was.
+    """What one client did in one round.
 
-    ``metrics`` are means over the examples of its training, by the names that the task gives them.
+    ``metrics`` are means over its training, by the names that the task gives them. ``failure`` says
+    why the update was left out; None if the update counts.
     """
 
     round: int

@@ -28,7 +28,7 @@ class Evaluator:
     def __call__(self, vector: Tensor, exchange: Exchange) -> dict[str, float]:
         """Return the validation metrics of a global vector; the same on every worker.
 
-        Each worker counts on its share of the batches, and the counts are added as integers.
+        Each worker counts on its own batches; the counts are integers, so their sum is exact.
         """
         self._trainer.vector.copy_(vector)
         model, device = self._trainer.model, vector.device

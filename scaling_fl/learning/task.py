@@ -57,7 +57,7 @@ class Examples(Protocol):
 
 
 class BatchLoss(NamedTuple):
-    """The loss of a batch, and what else was measured while the loss was computed."""
+    """The loss of a batch, and what else was measured with it."""
 
     mean: Tensor
     """The loss to be minimised, a scalar with a gradient; a mean over ``weight`` items."""
@@ -78,7 +78,7 @@ class PartitionDescription(NamedTuple):
 
 
 class Task(Protocol):
-    """One task with its options; making it is cheap, and only ``load_...`` read files."""
+    """One task with its options. To make one costs nothing; methods named ``load_`` read files."""
 
     @property
     def meaning(self) -> dict[str, Any]:
@@ -103,10 +103,10 @@ class Task(Protocol):
         """Describe a partition, given the examples of each client."""
 
     def load_model(self) -> nn.Module:
-        """Load the model in fp32 onto the CPU; what it does not bring depends on the seed alone.
+        """Load the model in fp32 onto the CPU; new weights in it depend on the seed alone.
 
         Raises:
-            UserError: the model cannot be had, or does not fit the task.
+            UserError: the model cannot be loaded, or does not fit the task.
         """
 
     def heads(self, model: nn.Module) -> list[str]:

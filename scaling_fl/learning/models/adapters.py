@@ -70,7 +70,7 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
         for name in saved:
             model.get_submodule(name).requires_grad_(True)
         return model  # type: ignore[no-any-return]
-    # Takes seconds to import, which runs without an adapter are spared.
+    # The import takes seconds, so runs without an adapter do without it.
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = _targets(model, adapter.targets)
@@ -100,7 +100,7 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
 
 
 def frozen_digest(model: nn.Module) -> str:
-    """Hash the weights that are not trained, which a checkpoint relies on and does not hold."""
+    """Hash the weights that are not trained: a checkpoint needs them and does not hold them."""
     digest = xxhash.xxh3_128()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -114,7 +114,7 @@ def _bytes(parameter: Tensor) -> memoryview:
 
 
 def _outermost(names: Sequence[str]) -> list[str]:
-    """Leave out what is inside another module of the list, which would be wrapped twice."""
+    """Leave out modules inside other modules of the list, which PEFT would wrap twice."""
     kept: list[str] = []
     for name in sorted(set(names), key=names.index):
         if not any(name.startswith(f"{other}.") for other in names):

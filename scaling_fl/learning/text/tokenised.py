@@ -1,4 +1,4 @@
-"""Text is tokenised once: one process does it, all read the same memory-mapped arrays."""
+"""Texts are tokenised once, by one process; all processes map the same arrays into memory."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ _MANIFEST = "manifest.json"
 
 
 class FastTokenizer(Protocol):
-    """What is used of transformers' fast tokenizers."""
+    """What we use of the fast tokenizers of transformers."""
 
     is_fast: bool
     backend_tokenizer: Any
@@ -88,15 +88,15 @@ class TokenisedExamples:
 def tokenise(
     load: Callable[[], Labelled],
     *,
-    key_parts: Mapping[str, str],
+    depends_on: Mapping[str, str],
     tokenizer: FastTokenizer,
     max_seq_len: int,
     cache_dir: Path | None = None,
 ) -> TokenisedExamples:
-    """Return the tokenised examples, calling ``load`` only when the cache does not have them.
+    """Return the tokenised examples; ``load`` is called only if the cache does not hold them.
 
-    ``key_parts`` must tell apart everything that ``load`` depends on: the source's digest, the
-    task, the choice of text, the subset.
+    ``depends_on`` names all that the result of ``load`` depends on: the task, the digest of the
+    source, the choice of text, the subset. A change of one value makes a new entry in the cache.
 
     Raises:
         ValueError: when the tokenizer is not a fast one.
@@ -106,7 +106,7 @@ def tokenise(
             f"the model's tokenizer must be a fast one, got {type(tokenizer).__name__}; "
             "use a model that has a tokenizer.json."
         )
-    key = _key(key_parts, tokenizer, max_seq_len)
+    key = _key(depends_on, tokenizer, max_seq_len)
 
     def build(staging: Path) -> None:
         _write(staging, load(), tokenizer, max_seq_len)
@@ -123,14 +123,14 @@ def tokenise(
     )
 
 
-def _key(key_parts: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
+def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
     import tokenizers
 
-    # Every call changes the truncation and padding in there, and we choose both ourselves.
+    # Each call changes the tokenizer's truncation and padding; both are our own choice.
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
     serialised.update(truncation=None, padding=None)
     content = {
-        "parts": dict(key_parts),
+        "parts": dict(depends_on),
         "tokenizer": serialised,
         "truncation_side": tokenizer.truncation_side,
         "tokenizers": tokenizers.__version__,
@@ -145,9 +145,9 @@ def _encode(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     pieces = [np.empty(0, dtype=np.int32)]
     lengths: list[int] = []
-    for start in range(0, len(texts), _TEXTS_PER_CALL):
+    for first in range(0, len(texts), _TEXTS_PER_CALL):
         encoded = tokenizer(
-            texts[start : start + _TEXTS_PER_CALL],
+            texts[first : first + _TEXTS_PER_CALL],
             truncation=True,
             max_length=max_seq_len,
             padding=False,
@@ -174,7 +174,7 @@ def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_
 
 
 def _save(folder: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Save arrays as a data set of one row, whose cells then lie in the file without a gap."""
+    """Save arrays as a data set of one row, so that each array lies in the file without a gap."""
     import datasets
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars
 
@@ -193,7 +193,7 @@ def _one_cell(array: NDArray[Any]) -> Any:
 
 
 def _column(folder: Path, name: str) -> NDArray[Any]:
-    """View one column without a copy; pyarrow alone can, and importing datasets takes seconds."""
+    """View one column without a copy, by pyarrow alone: importing datasets takes seconds."""
     source = pa.memory_map(str(_data_file(folder)))
     chunk = pa.ipc.open_stream(source).read_all().column(name).chunk(0)
     array: NDArray[Any] = chunk.flatten().to_numpy(zero_copy_only=True)
@@ -206,7 +206,7 @@ def _data_file(folder: Path) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Check size and checksum, so that neither a cut nor a damaged file is ever trained on."""
+    """Check size and checksum, so that nobody trains on a cut or damaged file."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         file = _data_file(folder)

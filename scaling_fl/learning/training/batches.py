@@ -15,10 +15,10 @@ def epoch_batches(
     rng: np.random.Generator,
     length_grouped: bool = False,
 ) -> list[Indices]:
-    """Order one epoch over ``indices`` anew; the last partial batch is kept.
+    """Cut one epoch over ``indices``, in random order, into batches; the last may be smaller.
 
-    ``length_grouped`` puts texts of similar length together, for less padding, and still visits
-    them in random order.
+    ``length_grouped`` puts examples of similar length into one batch, for less padding; the order
+    of the batches stays random.
     """
     order = rng.permutation(indices)
     if not length_grouped:
@@ -32,10 +32,10 @@ def epoch_batches(
 def evaluation_batches(lengths: Indices, batch_size: int) -> list[Indices]:
     """Cut all examples into fixed batches of similar length, the longest first.
 
-    The first batch takes the most memory, so what does not fit fails at once.
+    The first batch takes the most memory, so that a model that does not fit fails at once.
     """
     return _cut(np.argsort(-lengths, kind="stable"), batch_size)
 
 
 def _cut(order: Indices, size: int) -> list[Indices]:
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return [order[first : first + size] for first in range(0, len(order), size)]

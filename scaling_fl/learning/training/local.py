@@ -23,10 +23,10 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What was measured while a model was trained.
+    """What was measured during a training, at each step before the model changed.
 
-    ``metrics`` are means over what the steps saw, each as the model was at that step: the ``loss``
-    (0 without a step) and what the task measures beside it.
+    ``metrics`` are means over all steps: the ``loss`` (0 if there was no step) and whatever the
+    task measures beside the loss.
     """
 
     metrics: dict[str, float]
@@ -40,7 +40,7 @@ class TrainingResult:
 
     @classmethod
     def over(cls, results: "Sequence[TrainingResult]") -> "TrainingResult":
-        """Put several trainings together; their examples weigh the same."""
+        """Put several trainings together; every example has the same weight."""
         seen = sum(r.num_seen for r in results)
         totals = {"loss": 0.0} | {
             name: math.fsum(r.metrics.get(name, 0.0) * r.num_seen for r in results)
@@ -53,12 +53,39 @@ class TrainingResult:
         )
 
 
-class LocalTrainer:
-    """One resident model and one optimiser, lent to one client after another.
+class _Sums:
+    """The sums of all steps of one training, kept on the model's device."""
 
-    The model's trainable parameters are views of ``vector``, so that a client begins with one copy
-    and its update is one subtraction. Nothing of a client outlives its turn. What a batch means to
-    the model, only ``loss`` knows.
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._others: dict[str, Tensor] = {}
+        self._weight: int | Tensor = 0
+        self.num_steps = self.num_seen = 0
+
+    def add(self, found: BatchLoss, num_examples: int) -> None:
+        self._loss += found.mean.double() * found.weight
+        for name, value in found.sums.items():
+            self._others[name] = self._others.get(name, 0) + value
+        self._weight = self._weight + found.weight
+        self.num_steps += 1
+        self.num_seen += num_examples
+
+    def result(self) -> TrainingResult:
+        divisor = max(float(self._weight), 1.0)
+        totals = {"loss": self._loss} | self._others
+        return TrainingResult(
+            metrics={name: float(total) / divisor for name, total in totals.items()},
+            num_steps=self.num_steps,
+            num_seen=self.num_seen,
+        )
+
+
+class LocalTrainer:
+    """One model and one optimiser for all clients of a worker, which train one after another.
+
+    The model's trainable parameters are views of ``vector``: a client begins with one copy into
+    ``vector``, and its update is one subtraction. A client leaves nothing behind for the next one.
+    The trainer does not know what a batch holds; ``loss`` knows.
     """
 
     def __init__(
@@ -87,7 +114,7 @@ class LocalTrainer:
 
     def train(
         self,
-        start: Tensor,
+        received: Tensor,
         batches: Iterable[Batch],
         *,
         learning_rate: float,
@@ -95,45 +122,34 @@ class LocalTrainer:
         trainable: Tensor | None = None,
         progress: Progress | None = None,
     ) -> TrainingResult:
-        """Train from ``start`` (fp32, the layout's size); ``vector`` then holds the result.
+        """Train from ``received`` (fp32, the layout's size); ``vector`` then holds the result.
 
         ``seed`` decides the dropout masks. ``trainable`` lists the coordinates that may change
-        (None: all); ``start`` is zero elsewhere, so that weight decay leaves the rest alone, too.
+        (None: all). ``received`` is zero at the other coordinates, so that weight decay does not
+        change them either.
         """
-        self._begin(start, learning_rate, seed)
-        anchors = list(self.layout.views(start).values()) if self._prox_mu else []
+        self._begin(received, learning_rate, seed)
+        anchors = list(self.layout.views(received).values()) if self._prox_mu else []
         masks: list[Tensor] = []
         if trainable is not None:
-            mask = torch.zeros_like(start)
+            mask = torch.zeros_like(received)
             mask[trainable] = 1.0
             masks = list(self.layout.views(mask).values())
         device = self.vector.device
-        sums: dict[str, Tensor] = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
-        weight: float | Tensor = 0
-        num_seen = num_steps = 0
+        sums = _Sums(device)
         next_report = 0.0
         for batch in batches:
             found = self._step(batch.to(device), anchors, masks)
-            sums["loss"] += found.mean.double() * found.weight
-            for name, value in found.sums.items():
-                sums[name] = sums[name] + value if name in sums else value
-            weight = weight + found.weight
-            num_seen += len(batch)
-            num_steps += 1
+            sums.add(found, len(batch))
             if progress and time.monotonic() > next_report:
-                progress(num_steps, float(found.mean))
+                progress(sums.num_steps, float(found.mean))
                 next_report = time.monotonic() + 0.2
-        divisor = max(float(weight), 1.0)
-        return TrainingResult(
-            metrics={name: float(total) / divisor for name, total in sums.items()},
-            num_steps=num_steps,
-            num_seen=num_seen,
-        )
+        return sums.result()
 
-    def _begin(self, start: Tensor, learning_rate: float, seed: int) -> None:
-        """Make the model the global one and the optimiser a fresh one, without new memory."""
+    def _begin(self, received: Tensor, learning_rate: float, seed: int) -> None:
+        """Give the model the received weights and forget the optimiser's state, in place."""
         torch.manual_seed(seed)
-        self.vector.copy_(start)
+        self.vector.copy_(received)
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         for state in self._optimiser.state.values():

@@ -57,7 +57,7 @@ class Classification:
     def load_examples(self, split: Split) -> TokenisedExamples:
         path, wanted = self.options.paths[split], self.options.max_examples[split]
         seed, text, cache_dir = self.options.data_seed, self.options.text, self.options.cache_dir
-        key_parts = {
+        depends_on = {
             "task": self.name,
             "split": split,
             "source": self.corpus.source_digest(split, path, cache_dir=cache_dir),
@@ -68,7 +68,7 @@ class Classification:
             lambda: subset(
                 self.corpus.load(split, path, text=text, cache_dir=cache_dir), wanted, seed
             ),
-            key_parts=key_parts,
+            depends_on=depends_on,
             tokenizer=self.tokenizer,
             max_seq_len=self.options.max_seq_len,
             cache_dir=cache_dir,
