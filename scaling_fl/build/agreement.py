@@ -1,15 +1,19 @@
 """What all workers must have alike before the first round."""
 
+import hashlib
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from scaling_fl.build.data import Data
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.delivery import MASK
 from scaling_fl.federation.privacy import CLIP
+from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.runtime.record.recorder import Recorder
 
 
@@ -64,3 +68,37 @@ def forget_unused(state: GlobalState, config: Config) -> GlobalState:
     of_server = {name: t for name, t in state.memory.server.items() if used.get(name)}
     of_clients = state.memory.clients if config.upload.error_feedback else {}
     return replace(state, memory=Memory(of_server, of_clients))
+
+
+def check_same_data(data: Data, exchange: Exchange) -> None:
+    """Refuse to train when workers do not agree on the data and on who owns what.
+
+    Machines may hold different copies of a file, and draws of floating-point shares may differ
+    between kinds of processor.
+
+    Raises:
+        UserError: the workers' data differ.
+    """
+    parts = hashlib.sha256(b"|".join(part.tobytes() for part in data.parts)).hexdigest()
+    mine = {"train": data.train.key, "test": data.test.key, "parts": parts}
+    found = {(row["train"], row["test"], row["parts"]) for row in exchange.gather([mine])}
+    if len(found) > 1:
+        raise UserError(
+            "all machines must have the same data, tokenizer and versions of the libraries, got "
+            f"{len(found)} different ones; compare train_path, test_path and model on each of them."
+        )
+
+
+def check_same_model(model: nn.Module, exchange: Exchange) -> str:
+    """Return the hash of the frozen weights, which no vector carries from worker to worker.
+
+    Raises:
+        UserError: the workers' models differ.
+    """
+    digest = frozen_digest(model)
+    if len({row["frozen"] for row in exchange.gather([{"frozen": digest}])}) > 1:
+        raise UserError(
+            "all machines must have the same weights of model, got different ones; compare the "
+            "model's folder or revision on each of them."
+        )
+    return digest

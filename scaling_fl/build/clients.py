@@ -50,7 +50,6 @@ def make_clients(
             for settings in config.by_tier()
         ],
         tier_of=tier_of_clients(config, len(data.parts)),
-        pad_token_id=data.tokenizer.pad_token_id,
         seed=config.seed,
         groups=groups,
     )

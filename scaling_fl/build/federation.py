@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from scaling_fl.build.agreement import forget_unused, share_state
+from scaling_fl.build.agreement import check_same_data, forget_unused, share_state
 from scaling_fl.build.budget import check_same_noise, make_budget
 from scaling_fl.build.clients import make_clients, make_plan
-from scaling_fl.build.data import Data, check_same_data, load_data
+from scaling_fl.build.data import Data, load_data
 from scaling_fl.build.merge import make_merge, source_of_own_merge
 from scaling_fl.build.model import load_trainer, meaning
 from scaling_fl.build.record import (
@@ -146,10 +146,9 @@ def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluat
     return Evaluator(
         trainer,
         data.test,
-        data.label_names,
+        data.task,
         batch_size=config.val_batch_size,
-        pad_token_id=data.tokenizer.pad_token_id,
-        per_class=config.per_class_metrics,
+        detailed=config.per_class_metrics,
     )
 
 

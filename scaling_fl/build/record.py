@@ -10,7 +10,6 @@ from scaling_fl.build.budget import Budget
 from scaling_fl.build.data import Data
 from scaling_fl.config import Config
 from scaling_fl.learning.training.local import LocalTrainer
-from scaling_fl.methods.partitioning import entropy_bits, label_histograms
 from scaling_fl.runtime.record.checkpoints import Checkpoints
 from scaling_fl.runtime.record.journal import Journal
 from scaling_fl.runtime.record.recorder import Identity, Recorder
@@ -37,25 +36,15 @@ def make_recorder(
     note: Note,
 ) -> Recorder:
     """Open worker 0's journal and checkpoints, and journal who owns which examples."""
-    histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
-    entropies = [entropy_bits(histogram) for histogram in histograms]
+    partition = data.task.describe(data.train, data.parts)
     journal = Journal(job["journal"])
-    journal.append(
-        "partition",
-        label_names=data.label_names,
-        histograms=histograms.tolist(),
-        entropies=entropies,
-    )
+    journal.append("partition", **partition.fields)
 
     def journaled_note(text: str) -> None:
         journal.append("note", level="info", text=text)
         note(text)
 
-    note(
-        f"{len(data.train)} examples of {len(data.label_names)} labels; label entropy "
-        f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
-        f"{max(entropies):.2f} bits at the clients"
-    )
+    note(partition.sentence)
     identity = Identity(
         layout=trainer.layout,
         must_match=must_match,

@@ -97,9 +97,9 @@ class Arrivals:
 
 def _checked(report: ClientReport, update: Tensor) -> ClientReport:
     """Complete a client's report by the norm of its update and why it is left out, if it is."""
-    norm, failure = float(torch.linalg.vector_norm(update)), None
-    if not math.isfinite(report.loss):
-        failure = f"its loss is {report.loss}"
+    norm, loss, failure = float(torch.linalg.vector_norm(update)), report.metrics["loss"], None
+    if not math.isfinite(loss):
+        failure = f"its loss is {loss}"
     # No coordinate is larger than the norm, so a small norm saves a pass over the vector.
     elif not norm < LIMIT / 2 and not is_summable(update):
         failure = f"its update is not finite or has a coordinate beyond {LIMIT:g}"

@@ -17,8 +17,8 @@ from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.delivery import Delivery
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
-from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
-from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.task import Batch, Examples
+from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
 
 ClientProgress = Callable[[int, int, int, int, float], None]
@@ -54,17 +54,16 @@ class Clients:
     def __init__(
         self,
         trainer: LocalTrainer,
-        examples: TokenisedExamples,
+        examples: Examples,
         parts: Sequence[NDArray[np.int64]],
         *,
         tiers: Sequence[Tier],
         tier_of: Sequence[int],
-        pad_token_id: int,
         seed: int,
         groups: Groups | None = None,
     ) -> None:
         self._trainer, self._examples, self._parts = trainer, examples, parts
-        self._pad_token_id, self._seed, self._groups = pad_token_id, seed, groups
+        self._seed, self._groups = seed, groups
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
@@ -144,8 +143,7 @@ class Clients:
             client=client,
             tier=tier,
             num_examples=self.num_examples(client) if self._groups is None else result.num_seen,
-            loss=result.loss,
-            accuracy=result.accuracy,
+            metrics=result.metrics,
             download_bytes=received.num_bytes,
             upload_bytes=payload.num_bytes,
             seconds=time.perf_counter() - began,
@@ -183,7 +181,7 @@ class Clients:
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):
             turn.check()
-            yield collate(self._examples, indices, pad_token_id=self._pad_token_id)
+            yield self._examples.batch(indices)
 
     def _order(
         self, client: int, round_number: int, examples: NDArray[np.int64], *group: int

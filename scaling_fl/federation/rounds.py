@@ -128,11 +128,10 @@ def _training_metrics(step: Step) -> dict[str, float]:
         return {}
 
     def mean(name: str) -> float:
-        values = (getattr(report, name) * report.num_examples for report in usable)
+        values = (r.metrics.get(name, 0.0) * r.num_examples for r in usable)
         return math.fsum(values) / num_examples
 
-    return {
-        "train.loss": mean("loss"),
-        "train.accuracy": mean("accuracy"),
+    names = dict.fromkeys(name for report in usable for name in report.metrics)
+    return {f"train.{name}": mean(name) for name in names} | {
         "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
     }

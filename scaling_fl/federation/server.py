@@ -129,7 +129,8 @@ class Server:
             for report in arrivals.reports
         ]
         rows = self._exchange.gather(mine)
-        reports = sorted((ClientReport(**row["report"]) for row in rows), key=lambda r: r.client)
+        reports = [ClientReport.from_json(row["report"]) for row in rows]
+        reports.sort(key=lambda report: report.client)
         return Cohort(
             reports,
             shares,

@@ -1,6 +1,5 @@
 """The clients' side of the composition: settings become tiers, links, groups and cohorts."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from scaling_fl.federation.link import Link
 from scaling_fl.methods.sampling import poisson_cohort, sample_cohort
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates
-from tests.unit.federation.federations import even_parts, make_examples, make_trainer
+from tests.unit.federation.federations import TASK, even_parts, make_examples, make_trainer
 
 LORA = {"adapter": {"kind": "lora", "rank": 4}}
 GROUPS = {"clip": 1.0, "unit": "group", "groups_per_client": 4, "groups_per_round": 2}
@@ -40,11 +39,10 @@ def trainer() -> Any:
 
 def clients_of(config: Config, trainer: Any, num_clients: int = 6) -> Clients:
     data = Data(
+        task=TASK,
         train=make_examples(48),
         test=make_examples(3),
-        label_names=["a", "b", "c"],
         parts=even_parts(num_clients),
-        tokenizer=SimpleNamespace(pad_token_id=0),
     )
     budget = make_budget(config, num_clients, lambda note: None)
     return make_clients(config, trainer, data, budget, budget.privacy({}) if budget else None)

@@ -53,8 +53,8 @@ def test_a_turn_reports_what_happened_in_it() -> None:
         == payload_size(trainer.layout.size, None, "none")
     )
     assert report.failure is None
-    assert 0.0 <= report.accuracy <= 1.0
-    assert report.loss == pytest.approx(1.1, abs=0.3)  # log 3 at first
+    assert 0.0 <= report.metrics["accuracy"] <= 1.0
+    assert report.metrics["loss"] == pytest.approx(1.1, abs=0.3)  # log 3 at first
     assert all(event[:2] == (3, 2) and event[3] == 6 for event in seen)
 
 

@@ -25,6 +25,7 @@ from scaling_fl.methods.weighting import by_examples
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import (
+    TASK,
     even_parts,
     make_clients,
     make_examples,
@@ -75,10 +76,9 @@ class Federation:
             evaluate=Evaluator(
                 self.trainer,
                 make_examples(30, seed=9),
-                ["a", "b", "c"],
+                TASK,
                 batch_size=8,
-                pad_token_id=0,
-                per_class=False,
+                detailed=False,
             ),
             exchange=exchange,
             watch=Watch(record=record, progress=progress, check=check),
@@ -157,7 +157,7 @@ def test_a_round_reports_what_its_clients_did() -> None:
         assert report.metrics["bytes.upload"] == 3 * bytes_each_way
         assert report.metrics["bytes.total"] == number * 6 * bytes_each_way
         weights = np.array([row.num_examples for row in report.clients])
-        losses = np.array([row.loss for row in report.clients])
+        losses = np.array([row.metrics["loss"] for row in report.clients])
         assert report.metrics["train.loss"] == pytest.approx(np.average(losses, weights=weights))
         norms = [row.update_norm for row in report.clients]
         assert report.metrics["update.norm_mean"] == pytest.approx(np.mean(norms))

@@ -53,8 +53,7 @@ def reply_of(
         round=5,
         client=client,
         num_examples=num_examples,
-        loss=math.nan if is_lost else 0.5,
-        accuracy=0.5,
+        metrics={"loss": math.nan if is_lost else 0.5, "accuracy": 0.5},
         download_bytes=4 * SIZE,
         upload_bytes=4 * SIZE,
         seconds=1.0,
@@ -114,7 +113,7 @@ def dense(replies: list[Reply], shares: dict[int, float]) -> tuple[Tensor, float
     usable = [
         (vector_of(reply).double(), shares[reply.report.client])
         for reply in replies
-        if math.isfinite(reply.report.loss)
+        if math.isfinite(reply.report.metrics["loss"])
     ]
     total = sum(share for _, share in usable)
     mean = sum((vector * share / total for vector, share in usable), torch.zeros(SIZE))
@@ -185,7 +184,7 @@ def test_any_split_and_order_is_one_worker_when_divided_by_senders(
     alone, step_alone = step(updates, shares, **options)
     shuffled = random.Random(seed).sample(updates, clients)
     assert torch.equal(step(shuffled, shares, **options)[0], alone)
-    usable = [reply for reply in updates if math.isfinite(reply.report.loss)]
+    usable = [reply for reply in updates if math.isfinite(reply.report.metrics["loss"])]
     sent = torch.cat([r.payload.indices for r in usable if r.payload.indices is not None]).unique()
     untouched = torch.ones(SIZE, dtype=torch.bool).index_fill(0, sent, False)
     assert torch.equal(alone[untouched], START[untouched])
