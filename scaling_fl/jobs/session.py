@@ -90,7 +90,7 @@ class Session:
     def _run_workers(self) -> int | None:
         workers = WorkerGroup(self._node, self._orders(), num_threads=self._num_threads())
         lock = self._job.claim.fileno() if self._job else None
-        callbacks = Callbacks(event=self._show, stray=self._console.line, tick=self._tick)
+        callbacks = Callbacks(event=self._show, printed=self._console.line, tick=self._tick)
         return workers.run(callbacks, keep_open=[] if lock is None else [lock])
 
     def _orders(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One worker process: ``python -m scaling_fl.jobs.worker``, started by ``launch``, never by hand.
+"""One worker process: ``python -m scaling_fl.jobs.worker``, or a fork that ``workers`` makes.
 
 Orders come as one JSON line on standard input, which then stays open as long as the parent lives.
 Events leave on standard output as JSON lines; anything else that is printed goes to standard error.
@@ -6,13 +6,11 @@ Events leave on standard output as JSON lines; anything else that is printed goe
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +22,15 @@ from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.rounds import Watch, run_rounds
-from scaling_fl.runtime.machines.exchange import Meeting, PeerLost, connect
+from scaling_fl.runtime.machines.channel import Channel, wait_for_debugger, watch_parent
+from scaling_fl.runtime.machines.exchange import (
+    Meeting,
+    PeerLost,
+    connect,
+    explain_lost_connection,
+    first_line,
+    is_lost_connection,
+)
 from scaling_fl.runtime.machines.node import silence_seconds
 from scaling_fl.runtime.machines.vigil import Reason, Vigil
 
@@ -34,23 +40,8 @@ ORPHAN_SECONDS = 2.0
 """Time to tell the other machines that this one's parent process is gone."""
 
 
-class Stopped(BaseException):
+class StopRequested(BaseException):
     """SIGTERM came, and the round is abandoned; not an Exception, so that nothing swallows it."""
-
-
-class Channel:
-    """Events to the parent, one JSON line each, from any thread."""
-
-    def __init__(self) -> None:
-        self._out = os.dup(1)
-        os.dup2(2, 1)  # stray prints of libraries must not end up among the events
-        self._lock = threading.Lock()
-
-    def emit(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"event": event, **fields}).encode() + b"\n"
-        with self._lock:
-            while line:
-                line = line[os.write(self._out, line) :]
 
 
 class Worker:
@@ -71,7 +62,7 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self._federate()
-        except Stopped:
+        except StopRequested:
             self._save_unsaved()
             if self._reason:
                 return self._end_because(self._reason)
@@ -92,33 +83,33 @@ class Worker:
         orders = self._orders
         config = read_config(orders["config"], num_nodes=orders["meeting"]["num_nodes"])
         torch.set_num_threads(orders["num_threads"])
-        terms = _terms(config, orders["meeting"]["num_nodes"])
-        meeting = Meeting(**orders["meeting"], terms=terms)
-        speaks = meeting.local_index == 0
+        common = _common_settings(config, orders["meeting"]["num_nodes"])
+        meeting = Meeting(**orders["meeting"], common_settings=common)
+        speaks_for_machine = meeting.local_index == 0
         device = choose_device(config.device, orders["device_id"])
 
-        def met(rank: int, size: int) -> None:
+        def start_vigil(rank: int, size: int) -> None:
             if meeting.store_path is None and size > 1:
                 self._vigil = Vigil(
                     (meeting.host, meeting.port),
                     rank,
                     size,
                     silence_seconds=silence_seconds(),
-                    lost=self._lost,
+                    lost=self._end_after_loss,
                     alive=self._alive,
                 )
 
-        self._exchange = connect(meeting, device, self._note, met=met)
+        self._exchange = connect(meeting, device, self._note, before_connecting=start_vigil)
         federation = build(
             config,
             self._exchange,
             device,
             orders["job"],
-            note=self._note if speaks else self._mute,
-            stage=self._stage if speaks else self._mute,
+            note=self._note if speaks_for_machine else self._say_nothing,
+            stage=self._stage if speaks_for_machine else self._say_nothing,
         )
         self._federation = federation
-        if speaks:
+        if speaks_for_machine:
             self._channel.emit(
                 "ready", round=federation.state.round, num_rounds=federation.plan.num_rounds
             )
@@ -129,17 +120,17 @@ class Worker:
             server=federation.server,
             evaluate=federation.evaluator,
             exchange=self._exchange,
-            watch=self._watch(federation, speaks=speaks),
+            watch=self._watch(federation, speaks_for_machine=speaks_for_machine),
         )
         self._exchange.close()
 
-    def _watch(self, federation: Federation, *, speaks: bool) -> Watch:
-        """Make the loop's surroundings; one worker of each machine speaks for all."""
+    def _watch(self, federation: Federation, *, speaks_for_machine: bool) -> Watch:
+        """Make what the loop calls; the first worker of a machine reports the rounds."""
 
         def record(state: GlobalState, report: RoundReport) -> GlobalState:
             if federation.recorder:
                 state = federation.recorder.record(state, report)
-            if speaks:
+            if speaks_for_machine:
                 self._channel.emit(
                     "round",
                     round=report.round,
@@ -158,7 +149,7 @@ class Worker:
 
     def _check(self) -> None:
         if self._stop_asked.is_set() and not self._is_saving:
-            raise Stopped
+            raise StopRequested
 
     def _note(self, text: str) -> None:
         self._check()
@@ -168,21 +159,21 @@ class Worker:
         self._check()
         self._channel.emit("stage", text=text)
 
-    def _mute(self, text: str) -> None:
+    def _say_nothing(self, text: str) -> None:
         self._check()
 
     def _alive(self) -> None:
         self._channel.emit("alive", at=time.monotonic())
 
-    def orphaned(self) -> None:
-        """End this process, whose parent is gone, from the lifeline's thread."""
+    def end_without_parent(self) -> None:
+        """End this process, whose parent is gone; called by the thread that watches the parent."""
         threading.Timer(ORPHAN_SECONDS, os._exit, (1,)).start()
         if self._vigil:
             self._vigil.publish("its parent process is gone")
             self._vigil.close()
         os._exit(1)
 
-    def _lost(self, reason: Reason) -> None:
+    def _end_after_loss(self, reason: Reason) -> None:
         """End this process, on the vigil's thread if the main one is stuck in a collective."""
         self._reason = self._reason or reason  # what comes after the first is its consequence
         self._stop_asked.set()
@@ -206,13 +197,15 @@ class Worker:
             return self._end_because(self._reason)
         if self._stop_asked.is_set():
             return 143
-        alone = self._exchange is not None and self._exchange.size == 1
-        if alone or not _is_connection_error(error):
-            text = f"{type(error).__name__}: {_first_line(error)}"
+        is_alone = self._exchange is not None and self._exchange.size == 1
+        if is_alone or not is_lost_connection(error):
+            text = f"{type(error).__name__}: {first_line(error)}"
             return self._fail("bug", text, traceback.format_exc())
         self._ending.set()
         reason = self._vigil.reason(patience_seconds=3.0) if self._vigil else None
-        return self._end_because(reason) if reason else self._fail("peer", _loss(error))
+        if reason:
+            return self._end_because(reason)
+        return self._fail("peer", explain_lost_connection(error))
 
     def _fail(self, kind: str, message: str, trace: str = "") -> int:
         if kind != "peer":
@@ -236,56 +229,22 @@ class Worker:
             self._channel.emit("note", text=str(error))
 
 
-def _terms(config: Config, num_nodes: int) -> dict[str, Any]:
-    """List what must be the same on all machines, or they would wait for each other in vain."""
+def _common_settings(config: Config, num_nodes: int) -> dict[str, Any]:
+    """List the settings that all machines must share, or they would wait for each other forever."""
     local = ("train_path", "test_path")
     names = ("num_rounds", "num_clients", "min_clients", "eval_every", "per_class_metrics")
     settings = {name: value for name, value in config.identity().items() if name not in local}
     return settings | {name: getattr(config, name) for name in names} | {"WORLD_SIZE": num_nodes}
 
 
-def _loss(error: Exception) -> str:
-    """Name the loss of a peer without the library's place in its source and its advice."""
-    detail = re.sub(r"^.*\[[^\]]*\.\w+:\d+\] ", "", _first_line(error)).partition(". ")[0]
-    return f"lost contact with another worker ({detail}); its own output says why."
-
-
-def _is_connection_error(error: Exception) -> bool:
-    text = str(error).lower()
-    signs = ("connection", "closed by peer", "gloo", "nccl", "broken pipe", "socket", "timed out")
-    return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in signs)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
-
-
-def _watch_parent(orphaned: Callable[[], None]) -> None:
-    """Wait until standard input closes: then the parent is gone, however it went."""
-    while sys.stdin.buffer.read(1):
-        time.sleep(0.1)
-    orphaned()
-
-
-def _wait_for_debugger(index: int, channel: Channel) -> None:
-    """Wait until a debugger is attached, where the environment asks this worker to."""
-    if os.environ.get("SCALING_FL_DEBUG_WORKER") != str(index):
-        return
-    import debugpy
-
-    host, _, port = os.environ.get("SCALING_FL_DEBUG_ADDRESS", "127.0.0.1:5678").rpartition(":")
-    debugpy.listen((host, int(port)))
-    channel.emit("note", text=f"worker {index} waits for a debugger on port {port}")
-    debugpy.wait_for_client()
-
-
 def main() -> None:
+    """Do the work that the orders on standard input describe; ends the process."""
     orders = json.loads(sys.stdin.buffer.readline())
     channel = Channel()
-    _wait_for_debugger(orders["meeting"]["local_index"], channel)
+    wait_for_debugger(orders["meeting"]["local_index"], channel)
     worker = Worker(orders, channel)
-    lifeline = threading.Thread(target=_watch_parent, args=(worker.orphaned,), daemon=True)
-    lifeline.start()
+    watcher = threading.Thread(target=watch_parent, args=(worker.end_without_parent,), daemon=True)
+    watcher.start()
     code = 1
     try:
         code = worker.run()

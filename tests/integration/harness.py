@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from scaling_fl.config import read_config
 from scaling_fl.runtime.machines.launch import Callbacks, WorkerGroup
 from scaling_fl.runtime.machines.node import Node, read_node
+from scaling_fl.runtime.machines.start import FreshProcesses
 from scaling_fl.runtime.record.journal import JobRecord, Journal, JournalTail, fold
+from tests.preloaded import lasting_process
 
 WORDS = {
     "EAP": ["raven", "chamber", "heart", "casque", "pit"],
@@ -76,7 +78,7 @@ class Run:
         self.checkpoints.mkdir(exist_ok=True)
         self.url = url or str(self.checkpoints)
         self.events: list[dict[str, Any]] = []
-        self.stray: list[str] = []
+        self.printed: list[str] = []
         self.group: WorkerGroup | None = None
 
     @property
@@ -88,14 +90,22 @@ class Run:
         *,
         environ: dict[str, str] | None = None,
         tick: Callable[["Run"], None] = lambda run: None,
+        fresh: bool = False,
     ) -> "Run":
-        """Run to the end; raises WorkerFailed like the command would."""
+        """Run to the end; raises WorkerFailed like the command would.
+
+        Workers are forked from a preloaded process, or get ``fresh`` interpreters: where a library
+        reads the environment when it is imported, as that of the Hugging Face hub does.
+        """
         node = read_node(self.config.site_ids, environ or {})
         with Journal(self.journal) as journal:
             journal.append("start", uid="u", job_name="j", run_id="1", host="h", pid=1)
-        self.group = WorkerGroup(node, self._orders(node), num_threads=1)
+        starter = FreshProcesses() if fresh else lasting_process()
+        self.group = WorkerGroup(node, self._orders(node), num_threads=1, starter=starter)
         self.stopped_by = self.group.run(
-            Callbacks(event=self.events.append, stray=self.stray.append, tick=lambda: tick(self))
+            Callbacks(
+                event=self.events.append, printed=self.printed.append, tick=lambda: tick(self)
+            )
         )
         return self
 

@@ -32,23 +32,29 @@ def test_a_model_of_the_hub_is_downloaded_once_and_trains(
     hub: Hub, corpus: Path, tmp_path: Path
 ) -> None:
     changes = {**ONE_ROUND, "site_ids": [0, 1], "max_seq_len": 16}
-    run = Run(tmp_path / "run", shared=corpus, model="someone/tiny-bert", **changes).start()
+    run = Run(tmp_path / "run", shared=corpus, model="someone/tiny-bert", **changes).start(
+        fresh=True
+    )
     assert run.record.last_round == 1
-    assert run.stray == []
+    assert run.printed == []
     assert hub.downloads("/model.safetensors") == 1
     # The same files in a folder are the same model: what was computed is the same to the bit.
     folder = hub.folder / "someone" / "tiny-bert"
-    local = Run(tmp_path / "local", shared=corpus, model=str(folder), **ONE_ROUND).start()
+    local = Run(tmp_path / "local", shared=corpus, model=str(folder), **ONE_ROUND).start(fresh=True)
     assert all(torch.equal(run.state(1)[name], value) for name, value in local.state(1).items())
 
 
 def test_a_model_that_was_downloaded_needs_no_hub_any_more(
     hub: Hub, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Run(tmp_path / "first", shared=corpus, model="someone/tiny-bert", **ONE_ROUND).start()
+    first = Run(tmp_path / "first", shared=corpus, model="someone/tiny-bert", **ONE_ROUND).start(
+        fresh=True
+    )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = len(hub.requests)
-    again = Run(tmp_path / "again", shared=corpus, model="someone/tiny-bert", **ONE_ROUND).start()
+    again = Run(tmp_path / "again", shared=corpus, model="someone/tiny-bert", **ONE_ROUND).start(
+        fresh=True
+    )
     assert len(hub.requests) == asked
     assert again.digest == first.digest
 
@@ -58,14 +64,14 @@ def test_an_id_that_the_hub_does_not_know_is_told_in_one_sentence(
 ) -> None:
     run = Run(tmp_path / "run", shared=corpus, site_ids=[0, 1], model="someone/no-bert")
     with pytest.raises(WorkerFailed) as caught:
-        run.start()
+        run.start(fresh=True)
     message = str(caught.value)
     assert message.startswith("model must be one of albert, bert, distilbert, minilm, tiny, ")
     assert "got someone/no-bert, which could not be loaded (someone/no-bert is not a" in message
     assert message.endswith("; check the name and the network.")
     assert "\n" not in message
     assert caught.value.report == ""
-    assert run.stray == []
+    assert run.printed == []
     assert not list(run.checkpoints.glob("round-*"))
 
 
@@ -79,7 +85,7 @@ def test_code_of_a_repository_is_neither_run_nor_asked_for(
     (repository / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     run = Run(tmp_path / "run", shared=corpus, model="someone/with-code")
     with pytest.raises(WorkerFailed, match="contains custom code which must be executed"):
-        run.start()
+        run.start(fresh=True)
     assert not (tmp_path / "ran").exists()
     assert hub.downloads("own.py") == 0
 
@@ -91,7 +97,7 @@ def test_every_family_trains_alike_on_one_worker_and_on_two(
 ) -> None:
     folder = str(save_model(family, tmp_path / "model"))
     changes = {"model": folder, "max_seq_len": 16, "num_rounds": 2}
-    one = Run(tmp_path / "one", shared=corpus, **changes).start()
-    two = Run(tmp_path / "two", shared=corpus, site_ids=[0, 1], **changes).start()
+    one = Run(tmp_path / "one", shared=corpus, **changes).start(fresh=True)
+    two = Run(tmp_path / "two", shared=corpus, site_ids=[0, 1], **changes).start(fresh=True)
     assert one.digest == two.digest
     assert one.results() == two.results()

@@ -7,6 +7,7 @@ machine meet through a file; several machines through a TCP store that the first
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class Meeting:
     host: str = "127.0.0.1"
     port: int = 0
     agent_store: bool = False
-    terms: dict[str, Any] = field(default_factory=dict)
+    common_settings: dict[str, Any] = field(default_factory=dict)
     """What must be the same on all machines, by name."""
 
 
@@ -98,12 +99,12 @@ def connect(
     device: torch.device,
     note: Callable[[str], None],
     *,
-    met: Callable[[int, int], None] = lambda rank, size: None,
+    before_connecting: Callable[[int, int], None] = lambda rank, size: None,
 ) -> Exchange:
     """Meet the other workers and return the exchange.
 
-    ``met`` is told this worker's rank and their number before the connections between them are
-    made, which may wait for a worker that is gone by then.
+    ``before_connecting`` gets this worker's rank and the number of workers. The connections are
+    made after that, and may wait for a worker that is gone by then.
 
     Raises:
         PeerLost: the other machines did not come in time, or have other settings.
@@ -129,7 +130,7 @@ def connect(
         for local in node["sites"]
     ]
     rank, size = offsets[meeting.node_rank] + meeting.local_index, offsets[-1]
-    met(rank, size)
+    before_connecting(rank, size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
@@ -160,7 +161,7 @@ def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
             if is_host:
                 raise PeerLost(
                     f"MASTER_PORT must be free on this machine, but {where} could not be opened "
-                    f"({_first_line(error)}); choose another port or end what uses it."
+                    f"({first_line(error)}); choose another port or end what uses it."
                 ) from error
             if time.monotonic() > deadline:
                 raise PeerLost(
@@ -176,14 +177,15 @@ def _join(
     """Tell the other nodes which sites this one has, and learn theirs, in node order."""
     mine = {"sites": meeting.sites, "device": device.type, "host": socket.gethostname()}
     if meeting.local_index == 0:
-        terms = json.dumps(mine | {"terms": meeting.terms})
-        store.set(f"node/{meeting.node_rank}", terms)
+        described = json.dumps(mine | {"common_settings": meeting.common_settings})
+        store.set(f"node/{meeting.node_rank}", described)
     deadline = time.monotonic() + join_seconds()
     nodes = []
     for number in range(meeting.num_nodes):
         node = _wait_for_node(store, number, meeting, deadline, note)
         try:
-            _compare(meeting.terms, node["terms"], f"node {number} ({node['host']})")
+            who = f"node {number} ({node['host']})"
+            _compare(meeting.common_settings, node["common_settings"], who)
         except PeerLost:
             time.sleep(FAREWELL_SECONDS)
             raise
@@ -230,5 +232,18 @@ def join_seconds() -> float:
     return float(os.environ.get("SCALING_FL_JOIN_SECONDS", "900"))
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
+def is_lost_connection(error: Exception) -> bool:
+    """Say whether a collective failed because another worker is gone."""
+    text = str(error).lower()
+    signs = ("connection", "closed by peer", "gloo", "nccl", "broken pipe", "socket", "timed out")
+    return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in signs)
+
+
+def explain_lost_connection(error: Exception) -> str:
+    """Drop from the library's text its place in the source, and its advice."""
+    detail = re.sub(r"^.*\[[^\]]*\.\w+:\d+\] ", "", first_line(error)).partition(". ")[0]
+    return f"lost contact with another worker ({detail}); its own output says why."
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]

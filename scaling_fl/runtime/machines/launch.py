@@ -10,10 +10,7 @@ the parent and leaves its workers behind when the parent is killed.)
 import json
 import os
 import selectors
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -24,13 +21,17 @@ from typing import Any
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.machines.node import Node, silence_seconds
+from scaling_fl.runtime.machines.start import (
+    FreshProcesses,
+    Process,
+    Starter,
+    worker_environment,
+)
 
 GRACE_SECONDS = 25.0
 """Time to end by itself after SIGTERM; clusters kill 30 seconds after asking."""
 AFTERMATH_SECONDS = 8.0
 """Time for the other workers to end by themselves after one has failed."""
-MIN_SHARED_BYTES = 256 * 2**20
-"""Shared memory below which NCCL is told to use none."""
 
 _STOPPED = (143, -signal.SIGTERM)
 """Exit codes of a worker that was asked to end."""
@@ -45,14 +46,14 @@ class WorkerFailed(UserError):
 
 
 @dataclass
-class Worker:
+class LocalWorker:
     """One worker process and what it has said so far."""
 
     index: int
     device_id: int
-    process: subprocess.Popen[bytes]
+    process: Process
     failure: dict[str, Any] | None = None
-    heard: float | None = None
+    last_alive: float | None = None
     """When a worker of several machines last said that it lives, on the monotonic clock."""
     was_killed: bool = False
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
@@ -67,20 +68,28 @@ class Worker:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Who hears what: events of the workers, their stray output, and a regular tick."""
+    """What is called: for an event, for any other line that a worker prints, and regularly."""
 
     event: Callable[[dict[str, Any]], None]
-    stray: Callable[[str], None]
+    printed: Callable[[str], None]
     tick: Callable[[], None]
 
 
 class WorkerGroup:
     """The workers of this machine, from their start to their end."""
 
-    def __init__(self, node: Node, orders: dict[str, Any], *, num_threads: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        orders: dict[str, Any],
+        *,
+        num_threads: int,
+        starter: Starter | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="scaling_fl-")
         self._node, self._orders, self._num_threads = node, orders, num_threads
-        self._workers: list[Worker] = []
+        self._starter = starter or FreshProcesses()
+        self._workers: list[LocalWorker] = []
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._stop_by = float("inf")
@@ -104,7 +113,11 @@ class WorkerGroup:
         """
         old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._start(keep_open)
+            while not (self._starter.is_ready(0.1) or self._signals):
+                callbacks.tick()
+            if not self._signals:
+                self._start(keep_open)
+            self._starter.close()
             while any(worker.process.poll() is None for worker in self._workers):
                 now = time.monotonic()
                 self._read(callbacks, timeout=0.1)
@@ -115,7 +128,7 @@ class WorkerGroup:
             self._end_if_due()
         finally:
             self._kill()
-            self._bury()
+            self._collect()
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._folder.cleanup()
@@ -124,17 +137,10 @@ class WorkerGroup:
         return self._signals[0] if self._signals else None
 
     def _start(self, keep_open: Sequence[int]) -> None:
+        environment = worker_environment(self._num_threads, os.environ)
         for index, device_id in enumerate(self._node.device_ids):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "scaling_fl.jobs.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=_worker_environment(self._num_threads),
-                pass_fds=tuple(keep_open),
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks
-            )
-            worker = Worker(index, device_id, process)
+            process = self._starter.start(environment, keep_open)
+            worker = LocalWorker(index, device_id, process)
             self._workers.append(worker)
             assert process.stdin
             assert process.stdout
@@ -171,16 +177,16 @@ class WorkerGroup:
                 self._selector.unregister(key.fileobj)
             *lines, worker.buffers[name] = (worker.buffers[name] + data).split(b"\n")
             for line in lines:
-                self._hear(worker, name, line.decode(errors="replace"), callbacks)
+                self._take_line(worker, name, line.decode(errors="replace"), callbacks)
 
-    def _hear(self, worker: Worker, name: str, line: str, callbacks: Callbacks) -> None:
+    def _take_line(self, worker: LocalWorker, name: str, line: str, callbacks: Callbacks) -> None:
         if name == "err":
             worker.last_lines.append(line)
-            callbacks.stray(f"[worker {worker.index}] {line}")
+            callbacks.printed(f"[worker {worker.index}] {line}")
             return
         event = json.loads(line)
         if event["event"] == "alive":
-            worker.heard = event["at"]
+            worker.last_alive = event["at"]
         elif event["event"] == "failed":
             worker.failure = event
         else:
@@ -195,9 +201,9 @@ class WorkerGroup:
         if not asked and not self._signals and self._was_stopped():
             self._signals.append(signal.SIGTERM)
         if not asked and self._signals:
-            self._ask(GRACE_SECONDS)
+            self._ask_to_end(GRACE_SECONDS)
         elif not asked and any(w.failure or w.process.poll() for w in self._workers):
-            self._ask(AFTERMATH_SECONDS)
+            self._ask_to_end(AFTERMATH_SECONDS)
         elif time.monotonic() > self._stop_by or len(self._signals) > 1:
             self._kill()
 
@@ -214,13 +220,13 @@ class WorkerGroup:
         """
         limit = silence_seconds() + 5.0  # the worker's own vigil, if it can, speaks first
         for w in self._workers:
-            is_late = w.heard is not None and now - w.heard > limit
+            is_late = w.last_alive is not None and now - w.last_alive > limit
             if is_late and not w.failure and w.process.poll() is None:
                 text = f"{_who(w)} has been silent for {limit:.0f} s; it was ended."
                 w.failure = {"kind": "silent", "message": text}
                 w.process.kill()
 
-    def _ask(self, grace_seconds: float) -> None:
+    def _ask_to_end(self, grace_seconds: float) -> None:
         self._stop_by = time.monotonic() + grace_seconds
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM)
@@ -231,7 +237,8 @@ class WorkerGroup:
                 worker.was_killed = True
                 worker.process.kill()
 
-    def _bury(self) -> None:
+    def _collect(self) -> None:
+        """Wait for the end of all workers and close what connects them."""
         for worker in self._workers:
             worker.process.wait()
             for stream in (worker.process.stdin, worker.process.stdout, worker.process.stderr):
@@ -250,34 +257,17 @@ class WorkerGroup:
         for worker in [*silent, *failed]:
             if worker.failure:
                 raise WorkerFailed(worker.failure["message"], worker.failure.get("traceback", ""))
-            raise WorkerFailed(_epitaph(worker), "\n".join(worker.last_lines))
+            raise WorkerFailed(_how_it_ended(worker), "\n".join(worker.last_lines))
 
 
-def _who(worker: Worker) -> str:
+def _who(worker: LocalWorker) -> str:
     return f"worker {worker.index} (site id {worker.device_id}, process {worker.process.pid})"
 
 
-def _epitaph(worker: Worker) -> str:
-    code, who = worker.process.returncode, _who(worker)
+def _how_it_ended(worker: LocalWorker) -> str:
+    code, who = worker.process.wait(), _who(worker)
     if code >= 0:
         return f"{who} ended with exit code {code} without a word."
     name = signal.Signals(-code).name
     hint = "; the machine may be out of memory" if -code == signal.SIGKILL else ""
     return f"{who} was ended by {name}{hint}."
-
-
-def _worker_environment(num_threads: int) -> dict[str, str]:
-    """The workers' environment: threads pinned, and none of the tracking database's secrets."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SACRED_")}
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
-    # Connections that break are told in a sentence of ours, not in a trace of C++ frames.
-    quiet = {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
-    fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    return kept | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"))
-
-
-def _small_shared_memory(folder: Path) -> dict[str, str]:
-    """Have NCCL do without shared memory where a container has Docker's usual 64 MB of it."""
-    if not folder.is_dir() or shutil.disk_usage(folder).total >= MIN_SHARED_BYTES:
-        return {}
-    return {"NCCL_SHM_DISABLE": os.environ.get("NCCL_SHM_DISABLE", "1")}

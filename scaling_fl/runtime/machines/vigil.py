@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 _REASON, _DONE = "vigil/reason", "done"
 _BEAT_SECONDS = 1.0
-LINGER_SECONDS = 4.0
+GOODBYE_SECONDS = 4.0
 _CONNECT_SECONDS = 5.0
 _STARTS = 3
 """Times the usual silence is allowed before the first beat: machines do not start equally fast."""
@@ -64,12 +64,12 @@ class Vigil:
         threading.Thread(target=self._time_store, name="vigil-timer", daemon=True).start()
 
     def publish(self, message: str, *, was_asked: bool = False) -> None:
-        """Leave the reason why the run ends, unless there is one, for the others to show."""
+        """Write why the run ends, for the others to show, unless a reason is there already."""
         verb = "was asked to stop" if was_asked else f"failed: {message}"
         reason = Reason(f"worker {self._rank} on {self._host} {verb}", was_asked)
         # Where the store went down with its worker, the others see that by themselves.
         with suppress(RuntimeError):
-            self._leave(self._connect(), reason)
+            self._write_reason(self._connect(), reason)
 
     def reason(self, patience_seconds: float) -> Reason | None:
         """Return why a connection broke: what was published, else whose beat has stopped."""
@@ -88,13 +88,13 @@ class Vigil:
         still = [rank for rank in still if rank != self._rank and now[rank] != _DONE]
         return Reason(f"worker {still[0]} on {_host(now[still[0]])} is gone") if still else None
 
-    def close(self, linger_seconds: float = LINGER_SECONDS) -> None:
+    def close(self, patience_seconds: float = GOODBYE_SECONDS) -> None:
         """Say goodbye; the first worker, in whom the store may live, waits for the others'."""
         self._stop.set()
         self._thread.join(timeout=5)
         with suppress(RuntimeError):  # torchrun's store ends when torchrun does
             if self._rank == 0:
-                self._linger(self._connect(), linger_seconds)
+                self._wait_for_goodbyes(self._connect(), patience_seconds)
 
     def _connect(self) -> Any:
         host, port = self._address
@@ -120,11 +120,11 @@ class Vigil:
             return None
         return Reason(found["text"], found["was_asked"])
 
-    def _leave(self, store: Any, reason: Reason) -> None:
+    def _write_reason(self, store: Any, reason: Reason) -> None:
         record = {"rank": self._rank, "text": reason.text, "was_asked": reason.was_asked}
         store.compare_set(_REASON, "", json.dumps(record))
 
-    def _linger(self, store: Any, seconds: float) -> None:
+    def _wait_for_goodbyes(self, store: Any, seconds: float) -> None:
         """Keep this worker, and so the store, until the others have read what they need."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -139,7 +139,7 @@ class Vigil:
             reason = self._watch(store)
             self._stopped_watching.set()
             if reason:
-                self._leave(store, reason)
+                self._write_reason(store, reason)
             store.set(f"vigil/{self._rank}", _DONE)
         except RuntimeError:
             # A stop that was asked for here ends the store's host too; all else is a loss.

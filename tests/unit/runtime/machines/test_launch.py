@@ -12,8 +12,9 @@ import pytest
 
 from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup
 from scaling_fl.runtime.machines.node import Node, read_node
+from scaling_fl.runtime.machines.start import FreshProcesses
 
-STAND_IN = """#!{python}
+STAND_IN = """
 import json, os, signal, sys, time
 orders = json.loads(sys.stdin.readline())
 def emit(event, **fields):
@@ -27,23 +28,15 @@ exec(orders["plays"][orders["meeting"]["local_index"]])
 SLEEP = "time.sleep(60)"
 
 
-@pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a program that imports nothing in the place of the worker."""
-    program = tmp_path / "worker"
-    program.write_text(STAND_IN.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-
-
 class Play:
     """A run in which each worker does what its text says."""
 
     def __init__(self, *plays: str, node: Node | None = None) -> None:
         self.events: list[dict[str, Any]] = []
-        self.stray: list[str] = []
+        self.printed: list[str] = []
         node = node or read_node(list(range(len(plays))), {})
-        self.group = WorkerGroup(node, {"plays": plays}, num_threads=3)
+        starter = FreshProcesses([sys.executable, "-c", STAND_IN])
+        self.group = WorkerGroup(node, {"plays": plays}, num_threads=3, starter=starter)
 
     def run(self, *stops: int, **options: Any) -> int | None:
         """Run to the end; ``stops`` are signals that come, one a tick, once a worker is ready."""
@@ -53,7 +46,7 @@ class Play:
             if left and any(event["event"] == "ready" for event in self.events):
                 os.kill(os.getpid(), left.pop(0))
 
-        callbacks = Callbacks(event=self.events.append, stray=self.stray.append, tick=tick)
+        callbacks = Callbacks(event=self.events.append, printed=self.printed.append, tick=tick)
         return self.group.run(callbacks, **options)
 
     def assert_gone(self) -> None:
@@ -62,7 +55,7 @@ class Play:
                 os.kill(pid, 0)
 
 
-def test_events_of_all_workers_are_heard_and_stray_output_is_told_apart() -> None:
+def test_events_of_all_workers_arrive_apart_from_what_they_print() -> None:
     play = Play(
         "emit('round', round=1, where=orders['meeting'])",
         "emit('note', text='h\\u00e9'); print('odd', file=sys.stderr)",
@@ -70,7 +63,7 @@ def test_events_of_all_workers_are_heard_and_stray_output_is_told_apart() -> Non
     assert play.run() is None
     assert sorted(event["event"] for event in play.events) == ["note", "round"]
     assert "hé" in [event.get("text") for event in play.events]
-    assert play.stray == ["[worker 1] odd"]
+    assert play.printed == ["[worker 1] odd"]
     [where] = [event["where"] for event in play.events if "where" in event]
     assert (where["sites"], where["num_nodes"]) == ([0, 1], 1)
     assert not Path(where["store_path"]).parent.exists()  # it is removed at the end

@@ -1,0 +1,213 @@
+"""How a worker process starts: in an interpreter of its own, or as a fork of a preloaded one.
+
+Importing torch and transformers takes seconds of CPU time. ``PreloadedProcess`` spends them once
+for all workers of this machine, and spends them while the command still prepares the run.
+"""
+
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Protocol
+
+MIN_SHARED_BYTES = 256 * 2**20
+"""Shared memory below which NCCL is told to use none."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Process(Protocol):
+    """A worker process, as ``subprocess.Popen`` shows it; orders go in on its standard input."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Starter(Protocol):
+    """Starts the worker processes of this machine, one a call."""
+
+    def is_ready(self, patience_seconds: float) -> bool:
+        """Wait at most so long, and say whether ``start`` would start a worker at once."""
+
+    def start(self, environment: Mapping[str, str], keep_open: Sequence[int]) -> Process:
+        """Start a worker in a session of its own; it inherits the descriptors ``keep_open``."""
+
+    def close(self) -> None:
+        """End what was kept for further starts; started workers go on."""
+
+
+class FreshProcesses:
+    """Starts each worker in an interpreter of its own."""
+
+    def __init__(
+        self, command: Sequence[str] = (sys.executable, "-m", "scaling_fl.jobs.worker")
+    ) -> None:
+        self._command = command
+
+    def is_ready(self, patience_seconds: float) -> bool:
+        return True
+
+    def start(self, environment: Mapping[str, str], keep_open: Sequence[int]) -> Process:
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environment),
+            pass_fds=tuple(keep_open),
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class PreloadedProcess:
+    """Starts each worker as a fork of one process, which at once imports what workers need.
+
+    ``scaling_fl.jobs.workers`` is the other side. A worker's first parent ends after the fork, and
+    this process adopts the worker, so its exit code is known here like that of any child. Where
+    forking fails, a worker gets an interpreter of its own.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._replies = self._socket.makefile("rb")
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "scaling_fl.jobs.workers"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        self._is_ready = False
+
+    def is_ready(self, patience_seconds: float) -> bool:
+        if not self._is_ready and select.select([self._socket], [], [], patience_seconds)[0]:
+            self._replies.readline()
+            self._is_ready = True
+        return self._is_ready
+
+    def start(self, environment: Mapping[str, str], keep_open: Sequence[int]) -> Process:
+        with ExitStack() as stack:
+            ours, theirs = zip(*(_pipe(stack, mode) for mode in ("wb", "rb", "rb")), strict=True)
+            request = {"environment": dict(environment), "folder": os.getcwd()}
+            try:
+                pid = self._fork(request, [*theirs, *keep_open])
+            except (OSError, ValueError):
+                for stream in ours:
+                    stream.close()
+                return FreshProcesses().start(environment, keep_open)
+        return AdoptedProcess(pid, *ours)
+
+    def _fork(self, request: Mapping[str, object], descriptors: Sequence[int]) -> int:
+        with _adopting_orphans():
+            socket.send_fds(self._socket, [b"+"], descriptors)
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            return int(self._replies.readline())
+
+    def close(self) -> None:
+        self._replies.close()
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class AdoptedProcess:
+    """A child of this process that another process has forked."""
+
+    def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> None:
+        self.pid, self.stdin, self.stdout, self.stderr = pid, stdin, stdout, stderr
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._collect(os.WNOHANG)
+
+    def wait(self) -> int:
+        code = self._collect(0)
+        assert code is not None
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _collect(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) -> Starter:
+    """Preload where that is safe: not where a GPU may be used, and not one process a worker."""
+    has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) and device != "cpu"
+    if sys.platform != "linux" or has_gpu or device == "cuda" or "TORCHELASTIC_RUN_ID" in environ:
+        return FreshProcesses()
+    return PreloadedProcess(worker_environment(num_threads, environ))
+
+
+def worker_environment(num_threads: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Make the workers' environment: threads pinned, no secrets of the tracking database.
+
+    The libraries read the numbers of threads when they are loaded.
+    """
+    kept = {k: v for k, v in environ.items() if not k.startswith("SACRED_")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
+    # Connections that break are told in a sentence of ours, not in a trace of C++ frames.
+    quiet = {"TORCH_CPP_LOG_LEVEL": environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+    fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    return kept | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"), environ)
+
+
+def _small_shared_memory(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Have NCCL do without shared memory where a container has Docker's usual 64 MB of it."""
+    if not folder.is_dir() or shutil.disk_usage(folder).total >= MIN_SHARED_BYTES:
+        return {}
+    return {"NCCL_SHM_DISABLE": environ.get("NCCL_SHM_DISABLE", "1")}
+
+
+def _pipe(stack: ExitStack, mode: str) -> tuple[IO[bytes], int]:
+    """Open a pipe; returns our end, and the worker's end, which ``stack`` closes here."""
+    read_end, write_end = os.pipe()
+    ours, theirs = (write_end, read_end) if mode == "wb" else (read_end, write_end)
+    stack.callback(os.close, theirs)
+    return open(ours, mode), theirs
+
+
+@contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Have processes whose parent ends, and that descend from this one, become its children."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "orphans cannot be adopted")
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
