@@ -15,6 +15,7 @@ from scaling_fl.config import read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
+from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Watch, run_rounds
 from scaling_fl.learning.models.activations import activation_bytes
@@ -112,7 +113,12 @@ def test_a_whole_job_of_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyP
     notes: list[str] = []
     federation = build(config, exchange, CPU, job, note=notes.append, stage=notes.append)  # type: ignore[arg-type]
     reports: list[RoundReport] = []
-    run_rounds(
+
+    def record(state: GlobalState, report: RoundReport) -> GlobalState:
+        reports.append(report)
+        return state
+
+    state = run_rounds(
         federation.state,
         federation.plan,
         clients=federation.clients,
@@ -120,7 +126,7 @@ def test_a_whole_job_of_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyP
         evaluate=federation.evaluator,
         exchange=exchange,
         watch=Watch(
-            record=lambda state, report: reports.append(report),
+            record=record,
             progress=lambda *_: None,
             check=lambda: None,
         ),
@@ -131,7 +137,7 @@ def test_a_whole_job_of_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "train.accuracy" not in report.metrics
     assert report.metrics["validation.loss"] == (1 / 16 + 1 / 4 + 1) / 3
     assert [row.metrics.keys() for row in report.clients] == [{"loss", "distance"}] * 2
-    assert federation.state.vector.tolist() == [0.25] * 3
+    assert state.vector.tolist() == [0.25] * 3
     journal = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     (partition,) = (event for event in journal if event["event"] == "partition")
     assert partition["sizes"] == [2, 2]
