@@ -11,18 +11,42 @@ from scaling_fl.core.exchange import Exchange
 T = TypeVar("T")
 
 
-class ThreadExchange:
-    """The exchange of one of several threads; ``slots`` and ``barrier`` are common to all."""
+class Interrupted(BaseException):
+    """A worker's wish to end all workers in the middle of what they do; no error."""
 
-    def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.size, self.sites = rank, len(slots), list(range(len(slots)))
-        self._slots, self._barrier = slots, barrier
+
+class Meeting:
+    """Where the threads meet. One of them computes at a time, because torch's dice are common."""
+
+    def __init__(self, size: int) -> None:
+        self.slots: list[Any] = [None] * size
+        self.turn = threading.Lock()
+        self._barrier = threading.Barrier(size, timeout=60)
+
+    def wait(self) -> None:
+        self.turn.release()
+        try:
+            self._barrier.wait()
+        finally:
+            self.turn.acquire()
+
+    def leave(self) -> None:
+        self._barrier.abort()
+
+
+class ThreadExchange:
+    """The exchange of one of several threads, which share a meeting."""
+
+    def __init__(self, rank: int, meeting: Meeting) -> None:
+        self.rank, self.size = rank, len(meeting.slots)
+        self.sites = list(range(self.size))
+        self._meeting = meeting
 
     def _swap(self, value: T) -> list[T]:
-        self._slots[self.rank] = value
-        self._barrier.wait()
-        values = list(self._slots)
-        self._barrier.wait()
+        self._meeting.slots[self.rank] = value
+        self._meeting.wait()
+        values = list(self._meeting.slots)
+        self._meeting.wait()
         return values
 
     def total(self, tensor: Tensor) -> Tensor:
@@ -44,24 +68,24 @@ class ThreadExchange:
 
 
 def on_workers(size: int, work: Callable[[Exchange], T]) -> list[T]:
-    """Run ``work`` on so many workers at once and return what each came to."""
-    slots: list[Any] = [None] * size
-    barrier = threading.Barrier(size, timeout=30)
+    """Run ``work`` on so many workers and return what each came to, or None if interrupted."""
+    meeting = Meeting(size)
     results: list[Any] = [None] * size
+    errors: list[BaseException] = []
 
     def run(rank: int) -> None:
-        try:
-            results[rank] = work(ThreadExchange(rank, slots, barrier))
-        except BaseException as error:
-            results[rank] = error
-            barrier.abort()
+        with meeting.turn:
+            try:
+                results[rank] = work(ThreadExchange(rank, meeting))
+            except BaseException as error:
+                errors.append(error)
+                meeting.leave()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    if errors and not isinstance(errors[0], Interrupted):  # the others only follow from the first
+        raise errors[0]
     return results

@@ -1,0 +1,70 @@
+"""Run a federation whose workers are threads of this process: all but the processes is real."""
+
+import threading
+
+import torch
+from harness import Run
+
+from scaling_fl.build.federation import build
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.records import RoundReport
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.runtime.record.journal import Journal
+from tests.unit.federation.worker_threads import Interrupted, on_workers
+
+DEVICE = torch.device("cpu")
+
+
+class QuickRun(Run):
+    """One start of a federation, without processes; what it leaves is what any start leaves."""
+
+    def start_here(self, *, stop_after: int | None = None) -> "QuickRun":
+        """Run to the end, or until a client of the round after ``stop_after`` begins to train."""
+        with Journal(self.journal) as journal:
+            journal.append("start", uid="u", job_name="j", run_id="1", host="h", pid=1)
+        torch.set_num_threads(1)
+        self._stop_after = stop_after
+        self._stopped = threading.Event()
+        on_workers(len(set(self.config.site_ids)), self._work)
+        return self
+
+    def _work(self, exchange: Exchange) -> None:
+        exchange.sites = list(self.config.site_ids)
+        job = {"checkpoints": self.url, "journal": str(self.journal)}
+        federation = build(
+            self.config,
+            exchange,
+            DEVICE,
+            job if exchange.rank == 0 else None,
+            note=_mute,
+            stage=_mute,
+        )
+
+        def record(state: GlobalState, report: RoundReport) -> None:
+            if federation.recorder:
+                federation.recorder.record(state, report)
+                if report.round == self._stop_after:
+                    self._stopped.set()
+
+        run_rounds(
+            federation.state,
+            federation.plan,
+            clients=federation.clients,
+            server=federation.server,
+            evaluate=federation.evaluator,
+            exchange=exchange,
+            watch=Watch(record=record, progress=_show_nothing, check=self._check),
+        )
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted
+
+
+def _mute(text: str) -> None:
+    pass
+
+
+def _show_nothing(number: int, client: int, step: int, num_steps: int, loss: float) -> None:
+    pass

@@ -1,0 +1,357 @@
+"""Every pair of settings that may stand together, in one table of small federations.
+
+Each row must come to the same, bit for bit, on one worker in one go and on two workers that are
+interrupted and resumed as two of three sites (law 1), and cost what was predicted (laws 5 and 7).
+"""
+
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from hashlib import sha256
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Run, settings
+from one_process import QuickRun
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from scaling_fl.build.prediction import predict
+from scaling_fl.config import Config, read_config
+from scaling_fl.config.schema import choices, leaves
+from scaling_fl.core.errors import UserError
+
+COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
+    "clients": {
+        ".": {"num_clients": 4},
+        "half": {"num_clients": 6, "clients_per_round": 0.5},
+        "poisson": {"num_clients": 6, "clients_per_round": 3, "sampling": "poisson"},
+        "cohorts": {"num_clients": 4, "cohorts": [[0, 1], [2, 3]]},
+        "named": {"num_clients": 5, "clients": [1, 3, 4]},
+    },
+    "split": {
+        ".": {"partition.kind": "iid"},
+        "sorted": {"partition.kind": "label_sorted"},
+        "class": {
+            "partition.kind": "dirichlet_by_class",
+            "partition.alpha": 0.5,
+            "partition.min_examples": 2,
+        },
+        "client": {"partition.kind": "dirichlet_by_client", "partition.alpha": 0.5},
+    },
+    "weight": {".": {}, "uniform": {"weighting": "uniform"}},
+    "work": {
+        ".": {},
+        "steps": {"num_local_epochs": 2, "num_local_steps": 3, "max_grad_norm": 0.5},
+        "prox": {"num_local_epochs": 2, "prox_mu": 0.1, "length_grouped": True},
+    },
+    "opt": {
+        ".": {"weight_decay": 0.01},
+        "adam": {"optimiser": "adam"},
+        "sgd": {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.05},
+    },
+    "rate": {
+        ".": {},
+        "linear": {"schedule.kind": "linear"},
+        "cosine": {"schedule.kind": "cosine", "schedule.final_learning_rate": 0.001},
+    },
+    "adapter": {
+        ".": {},
+        "head": {"adapter.kind": "head"},
+        "lora": {
+            "adapter.kind": "lora",
+            "adapter.rank": 4,
+            "adapter.dropout": 0.1,
+            "adapter.modules_to_save": "pooler",
+        },
+        "rslora": {
+            "adapter.kind": "lora",
+            "adapter.rank": 4,
+            "adapter.rslora": True,
+            "adapter.targets": "all-linear",
+        },
+        "dora": {"adapter.kind": "dora", "adapter.rank": 4, "adapter.freeze_a": True},
+    },
+    "down": {
+        ".": {},
+        "bf16": {"download.codec": "bf16"},
+        "int8": {"download.codec": "int8"},
+        "nf4": {"download.codec": "nf4"},
+    },
+    "thin_down": {
+        ".": {},
+        "quarter": {"download.density": 0.25},
+        "heads": {"download.density": 0.25, "download.keep_heads": True},
+        "decay": {"download.density_decay": 0.5},
+    },
+    "up": {
+        ".": {},
+        "fp16": {"upload.codec": "fp16"},
+        "int8": {"upload.codec": "int8"},
+        "nf4": {"upload.codec": "nf4"},
+        "double": {"upload.codec": "nf4_double"},
+    },
+    "thin_up": {
+        ".": {},
+        "fifth": {"upload.density": 0.2},
+        "decay": {"upload.density": 0.5, "upload.density_decay": 0.5, "upload.decay_every": 2},
+    },
+    "sent": {
+        ".": {},
+        "state": {"upload.values": "state"},
+        "feedback": {"upload.error_feedback": True},
+    },
+    "freeze": {".": {}, "client": {"client_freeze": True}, "server": {"server_freeze": True}},
+    "tiers": {
+        ".": {},
+        "ranks": {"tiers": [{"rank": 1}, {"rank": 3}, {}]},
+        "largest": {"tiers": [{"rank": 1}, {"rank": 3}, {}], "tier_ranks": "largest"},
+        "links": {
+            "tiers": [
+                {"upload": {"codec": "int8"}, "num_local_steps": 1},
+                {"download": {"density": 0.5}},
+                {},
+            ]
+        },
+    },
+    "merge": {".": {}, "senders": {"merge.divide_by": "senders"}},
+    "server": {
+        ".": {"server.learning_rate": 0.7},
+        "momentum": {"server.momentum": 0.9},
+        "adam": {"server.optimiser": "adam", "server.learning_rate": 0.01},
+        "adamw": {
+            "server.optimiser": "adamw",
+            "server.learning_rate": 0.01,
+            "server.weight_decay": 0.1,
+        },
+        "adagrad": {"server.optimiser": "adagrad", "server.learning_rate": 0.01},
+        "yogi": {"server.optimiser": "yogi", "server.learning_rate": 0.01},
+    },
+    "private": {
+        ".": {},
+        "clip": {"privacy.clip": 0.5},
+        "noise": {"privacy.clip": 0.5, "privacy.noise_multiplier": 0.5},
+        "adaptive": {
+            "privacy.clip": 0.5,
+            "privacy.noise_multiplier": 0.5,
+            "privacy.target_quantile": 0.5,
+        },
+        "groups": {
+            "privacy.clip": 0.5,
+            "privacy.noise_multiplier": 0.5,
+            "privacy.unit": "group",
+            "privacy.groups_per_client": 4,
+            "privacy.groups_per_round": 2,
+        },
+    },
+}
+"""What the names in the table stand for; a dot is what is usual."""
+
+TABLE = """
+clients split  weight  work  opt  rate   adapter down thin_down up     thin_up sent     freeze tiers   merge   server   private
+.       .      .       .     .    .      .       .    .         nf4    .       .        .      .       .       momentum .
+.       .      .       .     .    .      .       .    .         int8   .       .        .      .       .       adamw    .
+.       .      .       .     .    .      .       .    .         fp16   .       .        .      .       .       adamw    .
+poisson .      .       .     .    .      .       .    .         .      .       .        .      .       .       adagrad  .
+named   .      .       .     .    .      .       .    .         nf4    .       .        .      .       .       adam     .
+.       .      .       .     .    .      .       .    quarter   .      fifth   feedback client .       .       momentum .
+poisson class  .       .     .    .      head    .    .         double .       .        .      links   .       yogi     .
+named   client uniform steps .    .      .       .    .         .      .       .        .      .       .       momentum groups
+half    .      uniform steps .    cosine .       .    .         .      .       .        .      .       .       adagrad  groups
+poisson .      uniform .     .    .      .       .    decay     int8   fifth   .        .      .       .       .        adaptive
+.       sorted uniform .     .    .      lora    nf4  decay     .      .       .        .      .       .       adamw    groups
+.       class  uniform steps .    cosine head    int8 .         .      .       .        .      .       .       .        groups
+cohorts .      uniform .     .    .      .       .    quarter   int8   .       .        .      links   .       adagrad  clip
+half    sorted .       .     .    cosine dora    bf16 .         nf4    .       state    .      .       .       .        .
+.       .      .       prox  .    .      rslora  .    heads     double .       .        .      largest senders adamw    .
+.       client uniform .     sgd  .      .       int8 .         double .       state    .      .       .       adam     clip
+cohorts client uniform .     .    linear lora    .    .         .      .       .        .      links   .       momentum noise
+named   sorted uniform .     .    .      dora    int8 quarter   .      .       .        .      ranks   .       yogi     adaptive
+named   class  uniform prox  .    cosine lora    .    .         fp16   .       state    .      .       .       adagrad  noise
+named   .      .       steps .    .      rslora  nf4  heads     fp16   decay   feedback .      ranks   senders .        .
+half    sorted .       .     sgd  .      rslora  .    heads     .      decay   .        client ranks   senders adagrad  .
+cohorts client .       steps .    .      lora    bf16 .         int8   .       state    .      largest senders yogi     .
+poisson .      uniform .     .    .      head    int8 decay     fp16   .       .        client links   .       adam     noise
+cohorts client uniform prox  adam linear dora    .    heads     .      .       .        .      .       .       adam     groups
+half    .      uniform steps .    .      rslora  nf4  quarter   int8   .       .        .      largest .       adam     clip
+.       client uniform .     .    .      lora    .    heads     nf4    decay   feedback .      ranks   .       yogi     clip
+half    client uniform steps .    .      .       nf4  decay     fp16   .       .        server .       .       yogi     noise
+poisson client .       .     .    .      dora    .    heads     fp16   .       feedback server largest senders momentum .
+named   client uniform prox  adam .      head    nf4  .         nf4    .       .        .      .       .       adagrad  clip
+half    sorted uniform .     adam .      rslora  int8 .         double .       .        .      ranks   .       adam     adaptive
+half    sorted uniform steps adam linear head    bf16 .         fp16   .       .        .      links   .       .        clip
+poisson .      uniform steps sgd  linear rslora  bf16 quarter   .      .       .        server .       .       yogi     groups
+named   sorted .       prox  adam cosine .       bf16 decay     int8   decay   .        server .       senders .        .
+.       .      uniform steps adam .      dora    bf16 heads     fp16   fifth   .        .      links   .       adagrad  adaptive
+cohorts client uniform .     sgd  .      dora    nf4  decay     nf4    decay   .        .      largest .       adamw    adaptive
+half    .      uniform prox  adam cosine lora    int8 decay     .      fifth   .        .      largest .       momentum adaptive
+poisson class  uniform steps .    linear .       .    decay     nf4    fifth   .        client links   .       adamw    clip
+poisson sorted uniform steps adam linear head    nf4  .         int8   .       state    .      .       .       momentum adaptive
+cohorts client uniform .     sgd  cosine head    .    quarter   fp16   fifth   .        server links   .       .        adaptive
+named   .      uniform steps sgd  cosine rslora  int8 .         nf4    .       state    .      ranks   .       adamw    noise
+named   class  uniform .     adam linear lora    .    quarter   double decay   .        client largest .       .        noise
+cohorts class  uniform .     .    .      rslora  bf16 decay     double fifth   .        client ranks   .       momentum adaptive
+named   client .       prox  adam cosine rslora  nf4  .         double fifth   .        client links   senders yogi     .
+cohorts sorted .       steps .    linear dora    int8 decay     double .       feedback server largest senders adagrad  .
+.       sorted uniform .     adam linear dora    bf16 heads     int8   fifth   .        client ranks   .       adam     noise
+.       class  uniform prox  sgd  cosine dora    nf4  .         .      decay   feedback server links   .       momentum clip
+half    class  .       prox  adam .      head    bf16 quarter   nf4    decay   feedback server links   senders adamw    .
+poisson class  uniform prox  sgd  cosine lora    int8 heads     int8   decay   feedback server ranks   senders adam     .
+"""  # noqa: E501
+
+HEADER, *LINES = [line.split() for line in TABLE.strip().splitlines()]
+ROWS = [dict(zip(HEADER, line, strict=True)) for line in LINES]
+REAL = ROWS[::9]
+"""The rows that real processes run, too; to all others, processes are nothing new."""
+WITHOUT_METHODS = {"task_name", "device", "precision", "data.text", "privacy.accountant"}
+"""Settings whose names are tried elsewhere."""
+
+
+def unusual(row: dict[str, str]) -> str:
+    """Name a row by what is not usual in it."""
+    return "-".join(f"{column}_{name}" for column, name in row.items() if name != ".")
+
+
+def changes_of(row: dict[str, str]) -> dict[str, Any]:
+    """Collect what a row sets, as nested sections."""
+    found: dict[str, Any] = {}
+    for column, name in row.items():
+        for path, value in COLUMNS[column][name].items():
+            section, _, setting = path.rpartition(".")
+            (found.setdefault(section, {}) if section else found)[setting] = value
+    return found
+
+
+def config_of(row: dict[str, str], corpus: Path) -> Config:
+    return read_config(settings(corpus, **changes_of(row)))
+
+
+def is_allowed(row: dict[str, str], corpus: Path) -> bool:
+    try:
+        config_of(row, corpus)
+    except UserError:
+        return False
+    return True
+
+
+def pairs(row: dict[str, str]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    return combinations(row.items(), 2)
+
+
+def assert_placement_resuming_and_cost(
+    row: dict[str, str],
+    corpus: Path,
+    folder: Path,
+    *,
+    start: Callable[[Run], Run],
+    interrupt: Callable[[Run], Run],
+) -> None:
+    changes = changes_of(row)
+    whole = start(QuickRun(folder / "whole", shared=corpus, **changes))
+    interrupted = interrupt(QuickRun(folder / "parts", shared=corpus, site_ids=[0, 1], **changes))
+    assert 1 <= interrupted.record.last_round < 3
+    resumed = start(QuickRun(folder / "parts", shared=corpus, site_ids=[0, 0, 1], **changes))
+    assert outcome(resumed) == outcome(whole)
+
+    predicted = predict(config_of(row, corpus), lambda text: None)
+    metrics = whole.record.metrics
+    assert metrics["bytes.download"]["values"] == predicted.download_bytes
+    assert metrics["bytes.upload"]["values"] == predicted.upload_bytes
+    assert sum(metrics["bytes.plain"]["values"]) == predicted.plain_bytes
+    assert metrics.get("privacy.epsilon", {"values": [None]})["values"][-1] == predicted.epsilon
+    for tier in range(len(predicted.tiers) if len(predicted.tiers) > 1 else 0):
+        assert len(metrics[f"validation.accuracy.tier{tier}"]["values"]) == 3
+
+
+@pytest.mark.parametrize("row", ROWS, ids=unusual)
+def test_a_row_comes_to_the_same_wherever_it_runs_and_costs_what_was_predicted(
+    row: dict[str, str], corpus: Path, tmp_path: Path
+) -> None:
+    assert_placement_resuming_and_cost(
+        row,
+        corpus,
+        tmp_path,
+        start=QuickRun.start_here,
+        interrupt=partial(QuickRun.start_here, stop_after=1 + ROWS.index(row) % 2),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", REAL, ids=unusual)
+def test_real_processes_come_to_the_same_too(
+    row: dict[str, str], corpus: Path, tmp_path: Path
+) -> None:
+    assert_placement_resuming_and_cost(
+        row, corpus, tmp_path, start=QuickRun.start, interrupt=start_and_stop
+    )
+
+
+def start_and_stop(run: Run) -> Run:
+    """Start real workers and ask them to stop in round 2."""
+    asked: list[int] = []
+
+    def stop_after_round_1(run: Run) -> None:
+        if not asked and run.group and any(e["event"] == "round" for e in run.events):
+            run.group.request_stop(signal.SIGTERM)
+            asked.append(signal.SIGTERM)
+
+    return run.start(tick=stop_after_round_1)
+
+
+def test_every_pair_is_in_the_table_or_refused(corpus: Path) -> None:
+    covered = {pair for row in ROWS for pair in pairs(row)}
+    missing = [
+        ((first, one), (second, two))
+        for first, second in combinations(COLUMNS, 2)
+        for one, two in product(COLUMNS[first], COLUMNS[second])
+        if ((first, one), (second, two)) not in covered
+    ]
+    allowed = [
+        pair for pair in missing if any(is_allowed(row | dict(pair), corpus) for row in ROWS)
+    ]
+    assert allowed == [], "add rows with these pairs"
+    print(f"{len(covered)} pairs are covered; these are refused:", *missing, sep="\n")
+
+
+def test_every_name_that_a_setting_may_have_is_in_the_table(corpus: Path) -> None:
+    configs = [config_of(row, corpus) for row in ROWS]
+    used: dict[str, set[Any]] = defaultdict(set)
+    for config in configs:
+        for path, value in leaves(config.model_dump()):
+            used[path].add(value if isinstance(value, str) else None)
+    codecs = used["download.codec"] | used["upload.codec"]
+    used |= {"download.codec": codecs, "upload.codec": codecs}
+    lacking = {
+        path: names
+        for path, field in fields(Config)
+        if path not in WITHOUT_METHODS and (names := set(choices(field)) - used[path])
+    }
+    assert lacking == {}, "make these names values of a column"
+
+
+def fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """List the settings of nested sections as (dotted path, field)."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}", field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+
+
+def outcome(run: Run, round_number: int = 3) -> dict[str, Any]:
+    """All that a run came to, less its times: equal outcomes are equal to the last bit."""
+    return {
+        "digest": run.digest,
+        "state": {
+            name: sha256(value.numpy().tobytes()).digest()
+            for part in ("state", "optimiser")
+            for name, value in run.state(round_number, part).items()
+        },
+        "metrics": run.results(),
+        "clients": [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in run.record.clients
+        ],
+    }
