@@ -4,7 +4,9 @@ A term is a vector times a share of at most one; the shares of one sum add up to
 With 2**-52 as the unit and terms of at most 2**10, no sum can overflow its 63 bits.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 FRACTION_BITS = 52
@@ -12,6 +14,13 @@ LIMIT = 2.0**10
 """The largest magnitude of a coordinate; an update beyond it has diverged."""
 _UNIT = 2.0**FRACTION_BITS
 _CHUNK = 1 << 16  # doubles that stay in a core's cache between the passes
+_SHIFT = 1.5 * 2.0**52
+"""Plus a double of at most 2**51, it is a double of [2**52, 2**53], where only whole numbers are.
+
+So the addition rounds to the nearest whole number, ties to even, as ``round`` does. And the bits
+of these doubles count up with their values.
+"""
+_SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 
 
 def is_summable(vector: Tensor) -> bool:
@@ -25,12 +34,15 @@ def is_summable(vector: Tensor) -> bool:
 class ExactSum:
     """The sum of ``share * vector`` over clients, exact in units of 2**-52 per term.
 
-    One int64 buffer of the vector's size, whatever the number of terms. ``units`` of several
-    workers may be added in any order.
+    One int64 buffer of the vector's size, whatever the number of terms: ``units`` if it is given
+    (zeros), for example from ``Exchange.zeros``. ``units`` of several workers may be added in any
+    order.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.units = torch.zeros(size, dtype=torch.int64, device=device)
+    def __init__(self, size: int, device: torch.device, units: Tensor | None = None) -> None:
+        if units is None:
+            units = torch.zeros(size, dtype=torch.int64, device=device)
+        self.units = units
         chunk = min(size, _CHUNK)
         self._scaled = torch.empty(chunk, dtype=torch.float64, device=device)
         self._rounded = torch.empty(chunk, dtype=torch.int64, device=device)
@@ -42,13 +54,31 @@ class ExactSum:
         """Add ``share * vector``; the vector is fp32 of the sum's size and must be summable."""
         if not 0.0 <= share <= 1.0:
             raise ValueError(f"a client's share must be in [0, 1], got {share}.")
-        for start in range(0, vector.numel(), _CHUNK):
-            part = vector[start : start + _CHUNK]
-            scaled = self._scaled[: part.numel()]
-            rounded = self._rounded[: part.numel()]
-            scaled.copy_(part).mul_(share * _UNIT).round_()
-            rounded.copy_(scaled)
-            self.units[start : start + _CHUNK].add_(rounded)
+        for units, part in zip(self.units.split(_CHUNK), vector.split(_CHUNK), strict=True):
+            if part.device.type == "cpu" and _is_below(part, 0.5, share):
+                self._add_small(units.numpy(), part.numpy(), share)
+            else:
+                self._add_any(units, part, share)
+
+    def _add_small(self, units: NDArray[np.int64], part: NDArray[np.float32], share: float) -> None:
+        """Add ``share * part`` where it is at most 0.5.
+
+        Neither torch nor numpy has vector instructions for the conversion from double to int64,
+        nor torch for the addition of int64.
+        """
+        scaled: NDArray[np.float64] = self._scaled[: len(part)].numpy()
+        rounded = scaled.view(np.int64)
+        np.copyto(scaled, part)
+        scaled *= share * _UNIT
+        scaled += _SHIFT
+        rounded -= _SHIFT_BITS
+        units += rounded
+
+    def _add_any(self, units: Tensor, part: Tensor, share: float) -> None:
+        scaled = self._scaled[: part.numel()]
+        rounded = self._rounded[: part.numel()]
+        scaled.copy_(part).mul_(share * _UNIT).round_()
+        units.add_(rounded.copy_(scaled))
 
     def mean(self, out: Tensor, included_share: float) -> Tensor:
         """Write the sum divided by the share of the clients that are in it into ``out`` (fp32)."""
@@ -76,3 +106,8 @@ class ExactSum:
             quotient = self.units[place].double() / shares.units[place].double()
             out[place].copy_(quotient.nan_to_num_(nan=0.0))
         return out
+
+
+def _is_below(part: Tensor, limit: float, share: float) -> bool:
+    low, high = torch.aminmax(part)
+    return share * max(-float(low), float(high)) <= limit

@@ -51,8 +51,9 @@ class Server:
     ) -> None:
         self._exchange, self._optimiser = exchange, optimiser
         self._scratch, self._min_clients, self._privacy = scratch, min_clients, privacy
-        self._sums = ExactSum(scratch.numel(), scratch.device)
-        self._senders = ExactSum(scratch.numel(), scratch.device) if by_sender else None
+        size, device = scratch.numel(), scratch.device
+        self._sums = ExactSum(size, device, exchange.zeros(size, device))
+        self._senders = ExactSum(size, device, exchange.zeros(size, device)) if by_sender else None
         self._num_parts = self._num_within = 0
 
     def clip(self, state: GlobalState) -> float:
