@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,19 +36,20 @@ class Cohort:
 
 
 class ExactSums:
-    """The two sums that a merge may need at a time, in memory that all rounds share."""
+    """The two sums that a merge may need at a time, in memory that all rounds use."""
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self._size, self._device = size, device
-        self.values = ExactSum(size, device)
-        self._shares: ExactSum | None = None
+    def __init__(self, exchange: Exchange, size: int, device: torch.device) -> None:
+        self._exchange, self._size, self._device = exchange, size, device
+        self.values = self._make()
 
-    @property
+    @cached_property
     def shares(self) -> ExactSum:
-        """The summed shares of each coordinate; merges that count all clients never need it."""
-        if self._shares is None:
-            self._shares = ExactSum(self._size, self._device)
-        return self._shares
+        """The summed shares of each coordinate, which not every merge needs."""
+        return self._make()
+
+    def _make(self) -> ExactSum:
+        units = self._exchange.zeros(self._size, self._device)
+        return ExactSum(self._size, self._device, units)
 
 
 class MergeRound:

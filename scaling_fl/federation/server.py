@@ -56,7 +56,7 @@ class Server:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
-        self._sums = ExactSums(scratch.numel(), scratch.device)
+        self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
 
     def deliver(self, state: GlobalState) -> Delivery:
         """Send the state to the clients of the next round."""
