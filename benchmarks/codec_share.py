@@ -16,7 +16,6 @@ from setting import (
     load_model,
     print_machine,
     read_examples,
-    tokenizer_of,
     use_one_core,
 )
 from torch import Tensor
@@ -24,7 +23,10 @@ from torch import Tensor
 from scaling_fl.core.seeding import numpy_generator
 from scaling_fl.federation.link import Direction, Link
 from scaling_fl.learning.models.adapters import Adapter, adapt
-from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
+from scaling_fl.learning.task import Batch
+from scaling_fl.learning.tasks.classification.family import beside_the_encoder
+from scaling_fl.learning.tasks.classification.scoring import loss
+from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer
 
 NUM_STEPS, BATCH_SIZE, MAX_SEQ_LEN, TARGET = 10, 16, 64, 0.10
@@ -56,8 +58,7 @@ def read_batches() -> list[Batch]:
         batch_size=BATCH_SIZE,
         rng=numpy_generator(SEED, "order"),
     )
-    pad_token_id = tokenizer_of("minilm").pad_token_id
-    return [collate(examples, indices, pad_token_id=pad_token_id) for indices in order]
+    return [examples.batch(indices) for indices in order]
 
 
 def play_round(
@@ -81,7 +82,8 @@ def main() -> None:
     batches = read_batches()
     assert len(batches) == NUM_STEPS
     model = load_model("minilm", kind="long", max_seq_len=MAX_SEQ_LEN)
-    trainer = LocalTrainer(adapt(model, ADAPTER, seed=SEED), optimiser="adamw")
+    adapted = adapt(model, ADAPTER, heads=beside_the_encoder(model), seed=SEED)
+    trainer = LocalTrainer(adapted, loss, optimiser="adamw")
     states = {name: trainer.vector.clone() for name in WAYS}
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     print_machine()

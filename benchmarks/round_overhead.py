@@ -16,7 +16,6 @@ from setting import (
     load_model,
     print_machine,
     split,
-    tokenizer_of,
     use_one_core,
 )
 from torch import Tensor, nn
@@ -24,7 +23,8 @@ from torch.nn.functional import cross_entropy
 from worker import Worker
 
 from scaling_fl.core.seeding import derive, numpy_generator
-from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
+from scaling_fl.learning.task import Batch
+from scaling_fl.learning.training.batches import epoch_batches
 
 NUM_CLIENTS, STEPS, BATCH_SIZE, MAX_SEQ_LEN = 4, 10, 16, 64
 TARGET, EXCHANGE_TARGET = 1.05, 0.02
@@ -41,8 +41,9 @@ def bare_loop(model: nn.Module, start: State, clients: list[list[Batch]]) -> Ite
             model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
         )
         for batch in batches:
-            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            loss = cross_entropy(logits, batch.labels)
+            ids, mask = batch.tensors["input_ids"], batch.tensors["attention_mask"]
+            logits = model(input_ids=ids, attention_mask=mask).logits
+            loss = cross_entropy(logits, batch.tensors["labels"])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -77,7 +78,6 @@ class Bare:
 
 def collated(worker: Worker) -> list[list[Batch]]:
     """Collate the batches of the federated round beforehand."""
-    pad_token_id = tokenizer_of("minilm").pad_token_id
     orders = [
         epoch_batches(
             worker.examples.lengths,
@@ -87,10 +87,7 @@ def collated(worker: Worker) -> list[list[Batch]]:
         )
         for client, part in enumerate(split(worker.examples.labels, NUM_CLIENTS))
     ]
-    return [
-        [collate(worker.examples, indices, pad_token_id=pad_token_id) for indices in order]
-        for order in orders
-    ]
+    return [[worker.examples.batch(indices) for indices in order] for order in orders]
 
 
 def compare(worker: Worker, bare: Bare) -> tuple[float, float, float]:

@@ -54,7 +54,7 @@ def read_examples(
     """Read texts as the runner does, tokenised once and cached."""
     return tokenise(
         lambda: read_texts(kind, max_examples),
-        key_parts={"benchmark": kind, "subset": f"{max_examples}/{SEED}"},
+        depends_on={"benchmark": kind, "subset": f"{max_examples}/{SEED}"},
         tokenizer=tokenizer_of(model),
         max_seq_len=max_seq_len,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import cast
 
-from setting import LEARNING_RATE, SEED, load_model, read_examples, split, tokenizer_of
+from setting import LEARNING_RATE, SEED, load_model, read_examples, split
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
@@ -13,6 +13,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
+from scaling_fl.learning.tasks.classification.scoring import loss
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.server_optimisers import sgd
 
@@ -39,12 +40,11 @@ class Worker:
         self.examples = read_examples(kind, total, model=model, max_seq_len=max_seq_len)
         assert len(self.examples) == total, f"{kind} texts are fewer than {total}"
         self.trainer = LocalTrainer(
-            load_model(model, kind=kind, max_seq_len=max_seq_len), optimiser=optimiser
+            load_model(model, kind=kind, max_seq_len=max_seq_len), loss, optimiser=optimiser
         )
         self._start = self.trainer.vector.clone()
         self._server = Server(self.exchange, sgd(1.0), self.trainer.vector, min_clients=1)
         self._batch_size = batch_size
-        self._pad_token_id = tokenizer_of(model).pad_token_id
 
     def round(
         self,
@@ -86,7 +86,6 @@ class Worker:
             split(self.examples.labels, num_clients),
             tiers=[Tier(work=work, link=Link())],
             tier_of=[0] * num_clients,
-            pad_token_id=self._pad_token_id,
             seed=SEED,
         )
 

@@ -1,14 +1,19 @@
 """Tiny models of several families with random weights, saved as a hub or a user would have them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from scaling_fl.learning.models.adapters import Adapter
+from scaling_fl.learning.task import Batch, TaskOptions
+from scaling_fl.learning.tasks.classification.family import Classification
 
 WORDS = [
     "raven",
@@ -94,3 +99,27 @@ def make_adapter(**changes: Any) -> Adapter:
         "modules_to_save": (),
     }
     return Adapter(**options | changes)
+
+
+def make_classification(
+    model: str = "tiny", *, num_labels: int = 3, seed: int = 0, max_seq_len: int = 16
+) -> Classification:
+    """Make a task of classification with so many labels, whose corpus nobody reads."""
+    labels: Any = SimpleNamespace(LABELS=tuple("abcdefghijklmnopqrst"[:num_labels]))
+    options = TaskOptions(
+        model=model,
+        max_seq_len=max_seq_len,
+        seed=seed,
+        data_seed=0,
+        cache_dir=Path("unused"),
+        paths={},
+        max_examples={},
+        text=None,
+    )
+    return Classification("made up", labels, options)
+
+
+def make_batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
+    """Make a batch of tokenised texts as a classifier is given it."""
+    tensors = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    return Batch(tensors, np.arange(len(labels)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling_fl.config import Config
-from scaling_fl.config.sections import Privacy as PrivacySettings
+from scaling_fl.config.sections import PrivacySettings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.exchange import Exchange

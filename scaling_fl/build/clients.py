@@ -9,8 +9,9 @@ from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
 from scaling_fl.core.vector import Layout
-from scaling_fl.federation.client import Clients, Groups, LocalWork, Tier
-from scaling_fl.federation.link import Direction, Link
+from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.groups import Groups
+from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Plan
 from scaling_fl.learning.training.local import LocalTrainer
@@ -18,6 +19,7 @@ from scaling_fl.methods.sampling import listed_cohort, poisson_cohort, sample_co
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.tiers import by_list, by_modulo, by_share
 from scaling_fl.methods.weighting import WEIGHTINGS
+from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates, magnitude_coordinates
 from scaling_fl.methods.wire.payloads import payload_size
 
@@ -48,7 +50,6 @@ def make_clients(
             for settings in config.by_tier()
         ],
         tier_of=tier_of_clients(config, len(data.parts)),
-        pad_token_id=data.tokenizer.pad_token_id,
         seed=config.seed,
         groups=groups,
     )
@@ -68,12 +69,14 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
     chosen_here = {"evaluate", "keep_heads", "values", "error_feedback"}
     heads = ~adapter_coordinates(layout)
     magnitudes = magnitude_coordinates(layout)
-    download_whole = magnitudes if magnitudes.any() else None
+    # A magnitude of 0 silences an output.
+    always_down = magnitudes if magnitudes.any() else None
     holding = None
     if settings.adapter.rank < config.adapter.rank:
         largest = config.tier_ranks == "largest"
         holding = RankPart(layout, settings.adapter.rank, largest=largest)
     return Link(
+        layout.size,
         Direction(**settings.download.model_dump(exclude=chosen_here)),
         Direction(**settings.upload.model_dump(exclude=chosen_here)),
         uploads_state=config.upload.values == "state",
@@ -81,8 +84,8 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         client_freeze=config.client_freeze,
         server_freeze=config.server_freeze,
         holding=holding,
-        download_whole=heads if config.download.keep_heads else download_whole,
-        upload_whole=heads if config.upload.keep_heads else None,
+        always_down=heads if config.download.keep_heads else always_down,
+        always_up=heads if config.upload.keep_heads else None,
     )
 
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import torch
 
+from scaling_fl.build.agreement import check_same_data, forget_unused, share_state
 from scaling_fl.build.budget import check_same_noise, make_budget
 from scaling_fl.build.clients import make_clients, make_plan
-from scaling_fl.build.data import Data, check_same_data, load_data
+from scaling_fl.build.data import Data, load_data
+from scaling_fl.build.merge import make_merge, source_of_own_merge
 from scaling_fl.build.model import load_trainer, meaning
 from scaling_fl.build.record import (
     Job,
     Note,
     computation,
-    forget_unused,
     kept_terms,
     make_recorder,
-    share_state,
     vector_digest,
 )
 from scaling_fl.build.start import load_start
@@ -48,7 +48,7 @@ class Federation:
 
     def save_unsaved(self) -> None:
         if self.recorder:
-            self.recorder.save_unsaved(self.state)
+            self.recorder.save_unsaved()
 
 
 def choose_device(wanted: str, device_id: int) -> torch.device:
@@ -97,38 +97,39 @@ def build(
     )
     must_match = meaning(config, trainer, data, exchange) | kept_terms(config, data, budget)
     start = load_start(config, trainer, must_match, job, exchange)
-    computed = computation(config, data) | start.identity
+    computed = computation(config, data) | start.identity | source_of_own_merge(config)
     weights = vector_digest(trainer.vector)
-    state = GlobalState(trainer.vector.clone() if start.vector is None else start.vector)
-    state.optimiser = server_optimiser.init(state.vector)
+    vector = trainer.vector.clone() if start.vector is None else start.vector
+    state = GlobalState(vector, server_optimiser.init(vector))
     if budget and start.identity:
         note("epsilon counts this job alone, and not what the state of init_from has cost")
     recorder = None
     if exchange.rank == 0:
         assert job is not None
         recorder = make_recorder(config, trainer, data, job, must_match, computed, budget, note)
-    share_state(
+    state = share_state(
         state,
         recorder,
         exchange,
         num_threads=torch.get_num_threads(),
         pinned=config.num_threads is not None,
     )
-    forget_unused(state, config)
+    state = forget_unused(state, config)
     privacy = None
     if budget:
         machine = {"device": device.type, "num_threads": torch.get_num_threads()}
         privacy = budget.privacy([computed, must_match, weights, machine])
         check_same_noise(privacy, exchange)
+    clients = make_clients(config, trainer, data, budget, privacy)
     server = Server(
         exchange,
+        make_merge(config),
         server_optimiser,
         trainer.vector,
+        links=[tier.link for tier in clients.tiers],
         min_clients=config.min_clients,
         privacy=privacy,
-        by_sender=config.merge.divide_by == "senders",
     )
-    clients = make_clients(config, trainer, data, budget, privacy)
     plan = make_plan(config, clients, trainer.layout, num_clients, budget)
     return Federation(
         state=state,
@@ -145,10 +146,9 @@ def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluat
     return Evaluator(
         trainer,
         data.test,
-        data.label_names,
+        data.task,
         batch_size=config.val_batch_size,
-        pad_token_id=data.tokenizer.pad_token_id,
-        per_class=config.per_class_metrics,
+        detailed=config.per_class_metrics,
     )
 
 

@@ -15,15 +15,14 @@ from torch import nn
 
 from scaling_fl.build.budget import NOISE_KEY, make_budget
 from scaling_fl.build.clients import make_cohort, make_link, tier_of_clients
-from scaling_fl.build.data import TASKS
 from scaling_fl.build.model import load_model
+from scaling_fl.build.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Link
-from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models.activations import activation_bytes
-from scaling_fl.learning.models.loading import load_tokenizer
+from scaling_fl.learning.task import Task
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.wire.payloads import payload_size
 
@@ -90,15 +89,15 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         raise UserError("; ".join(str(problem) for problem in problems))
     budget = make_budget(config, num_clients, note, with_secret=False)
     num_rounds = budget.num_rounds if budget else config.num_rounds
-    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
-    model = load_model(config, len(TASKS[config.task_name].LABELS), tokenizer)
+    task = make_task(config)
+    model = load_model(config, task)
     layout = Layout.of(model.named_parameters())
     links = [make_link(settings, config, layout) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
     if budget and budget.draw_seed is not None and not budget.noise_key:
         note(f"who is drawn follows from {NOISE_KEY}, which is not set: others stand for them")
     cohorts = [make_cohort(config, num_clients, r, budget) for r in range(1, num_rounds + 1)]
-    down, up = _bytes(links, tier_of, cohorts, layout.size)
+    down, up = _bytes(links, tier_of, cohorts)
     seen = len({client for cohort in cohorts for client in cohort})
     kept = _server_bytes(config, layout.size, seen)
     noisy = budget is not None and budget.epsilon is not None
@@ -107,12 +106,12 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         trainable_parameters=layout.size,
         num_clients=num_clients,
         num_rounds=num_rounds,
-        tiers=_tiers(links, tier_of, layout.size),
+        tiers=_tiers(links, tier_of),
         download_bytes=down,
         upload_bytes=up,
         plain_bytes=2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)),
         checkpoint_bytes=FLOAT * layout.size + kept,
-        memory=_memory(config, model, layout.size, kept),
+        memory=_memory(config, task, model, layout.size, kept),
         noise_multiplier=budget.total_noise if budget and noisy else None,
         delta=config.privacy.delta if noisy else None,
         epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
@@ -120,13 +119,13 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
 
 
 def _bytes(
-    links: list[Link], tier_of: list[int], cohorts: list[list[int]], size: int
+    links: list[Link], tier_of: list[int], cohorts: list[list[int]]
 ) -> tuple[list[int], list[int]]:
     """Add up what the clients of every round are sent and send."""
 
     @cache
     def each(tier: int, round_number: int) -> tuple[int, int]:
-        return links[tier].num_bytes(size, round_number)
+        return links[tier].num_bytes(round_number)
 
     rounds = [
         [each(tier_of[client], number) for client in cohort]
@@ -135,15 +134,15 @@ def _bytes(
     return [sum(d for d, _ in row) for row in rounds], [sum(u for _, u in row) for row in rounds]
 
 
-def _tiers(links: list[Link], tier_of: list[int], size: int) -> list[TierCost]:
+def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:
     counts = Counter(tier_of)
     costs = []
     for tier, link in enumerate(links):
-        down, up = link.num_bytes(size, 1)
+        down, up = link.num_bytes(1)
         costs.append(
             TierCost(
                 num_clients=counts[tier],
-                parameters=link.holding.size if link.holding else size,
+                parameters=link.num_held,
                 download_bytes=down,
                 upload_bytes=up,
             )
@@ -163,15 +162,15 @@ def _server_bytes(config: Config, size: int, num_seen: int) -> int:
     return kept + FLOAT * size * num_seen * config.upload.error_feedback
 
 
-def _memory(config: Config, model: nn.Module, size: int, kept: int) -> dict[str, int]:
+def _memory(config: Config, task: Task, model: nn.Module, size: int, kept: int) -> dict[str, int]:
     moments = _MOMENTS[config.optimiser] + bool(config.momentum)
     return {
         "model": sum(p.nbytes for p in model.parameters()),
         "global state": FLOAT * size + kept,
         "gradients": FLOAT * size,
         "clients' optimiser": FLOAT * size * moments,
-        "exact sums": UNIT * size * (2 if config.merge.divide_by == "senders" else 1),
+        "exact sums": UNIT * size * (2 if config.merge.method == "mean_of_senders" else 1),
         "activations of a full batch": activation_bytes(
-            model, batch_size=config.batch_size, length=config.max_seq_len
+            model, task.loss, task.largest_batch(config.batch_size)
         ),
     }

@@ -4,18 +4,12 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-import torch
 from torch import Tensor
 
 from scaling_fl.build.budget import Budget
 from scaling_fl.build.data import Data
 from scaling_fl.config import Config
-from scaling_fl.core.exchange import Exchange
-from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.memory import MASK
-from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.training.local import LocalTrainer
-from scaling_fl.methods.partitioning import entropy_bits, label_histograms
 from scaling_fl.runtime.record.checkpoints import Checkpoints
 from scaling_fl.runtime.record.journal import Journal
 from scaling_fl.runtime.record.recorder import Identity, Recorder
@@ -42,25 +36,15 @@ def make_recorder(
     note: Note,
 ) -> Recorder:
     """Open worker 0's journal and checkpoints, and journal who owns which examples."""
-    histograms = label_histograms(data.train.labels, data.parts, len(data.label_names))
-    entropies = [entropy_bits(histogram) for histogram in histograms]
+    partition = data.task.describe(data.train, data.parts)
     journal = Journal(job["journal"])
-    journal.append(
-        "partition",
-        label_names=data.label_names,
-        histograms=histograms.tolist(),
-        entropies=entropies,
-    )
+    journal.append("partition", **partition.fields)
 
     def journaled_note(text: str) -> None:
         journal.append("note", level="info", text=text)
         note(text)
 
-    note(
-        f"{len(data.train)} examples of {len(data.label_names)} labels; label entropy "
-        f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
-        f"{max(entropies):.2f} bits at the clients"
-    )
+    note(partition.sentence)
     identity = Identity(
         layout=trainer.layout,
         must_match=must_match,
@@ -109,55 +93,3 @@ def kept_terms(config: Config, data: Data, budget: Budget | None) -> dict[str, A
 def vector_digest(vector: Tensor) -> str:
     """Hash what a job's vector was before its first round."""
     return hashlib.sha256(vector.detach().cpu().numpy().data).hexdigest()
-
-
-def forget_unused(state: GlobalState, config: Config) -> None:
-    """Drop what earlier rounds left for settings that the job no longer has."""
-    kept = {
-        CLIP: config.privacy.target_quantile is not None,
-        MASK: config.server_freeze,
-    }
-    for name in list(state.memory):
-        if not kept.get(name, config.upload.error_feedback):
-            del state.memory[name]
-
-
-def share_state(
-    state: GlobalState,
-    recorder: Recorder | None,
-    exchange: Exchange,
-    *,
-    num_threads: int,
-    pinned: bool,
-) -> None:
-    """Give every worker worker 0's state and, unless it is set, the earlier rounds' threads.
-
-    Bits depend on the number of threads, so a resumed run keeps what it began with.
-    """
-    if recorder:
-        earlier = recorder.restore(state)
-        num_threads = num_threads if pinned or not earlier else earlier
-        recorder.num_threads = num_threads
-    numbers = torch.tensor(
-        [state.round, state.total_bytes, num_threads], device=state.vector.device
-    )
-    state.round, state.total_bytes, threads = (int(n) for n in exchange.broadcast(numbers))
-    torch.set_num_threads(threads)
-    exchange.broadcast(state.vector)
-    for name in sorted(state.optimiser):
-        exchange.broadcast(state.optimiser[name])
-    _share_memory(state, exchange)
-
-
-def _share_memory(state: GlobalState, exchange: Exchange) -> None:
-    """Give every worker what worker 0's checkpoint remembers, which only that one knows of."""
-    mine = [
-        {"name": name, "shape": list(value.shape), "type": str(value.dtype).removeprefix("torch.")}
-        for name, value in sorted(state.memory.items())
-    ]
-    for row in exchange.gather(mine if exchange.rank == 0 else []):
-        if exchange.rank != 0:
-            state.memory[row["name"]] = torch.empty(
-                row["shape"], dtype=getattr(torch, row["type"]), device=state.vector.device
-            )
-        exchange.broadcast(state.memory[row["name"]])

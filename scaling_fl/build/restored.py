@@ -15,11 +15,12 @@ from scaling_fl.build.model import load_model
 from scaling_fl.config import Config, read_single_settings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
+from scaling_fl.federation.delivery import Delivery
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.memory import MASK
 from scaling_fl.learning.models.adapters import frozen_digest
-from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.task import Examples, Task
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.checkpoints import Checkpoint, Checkpoints
 from scaling_fl.runtime.record.manifest import layout_differences
@@ -158,7 +159,7 @@ def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> Non
             )
 
 
-def restore(saved: Saved, config: Config, tokenizer: Any, device: torch.device) -> LocalTrainer:
+def restore(saved: Saved, config: Config, task: Task, device: torch.device) -> LocalTrainer:
     """Load the model that a state belongs to onto a device, with the state in it.
 
     What the vector does not hold comes from the base model, whose hash must be that of the run's.
@@ -167,14 +168,14 @@ def restore(saved: Saved, config: Config, tokenizer: Any, device: torch.device) 
         UserError: the base model is another one than that of the run.
         UserError: it cannot be had.
     """
-    model = _verified_model(saved, config, tokenizer)
-    trainer = LocalTrainer(model.to(device), optimiser=config.optimiser)
+    model = _verified_model(saved, config, task)
+    trainer = LocalTrainer(model.to(device), task.loss, optimiser=config.optimiser)
     trainer.vector.copy_(saved.checkpoint.vector)
     return trainer
 
 
-def _verified_model(saved: Saved, config: Config, tokenizer: Any) -> nn.Module:
-    model = load_model(config, len(saved.label_names), tokenizer)
+def _verified_model(saved: Saved, config: Config, task: Task) -> nn.Module:
+    model = load_model(config, task)
     layout = Layout.of(model.named_parameters())
     if layout != saved.checkpoint.layout:
         found = layout_differences(saved.checkpoint.layout.to_json(), layout.to_json())
@@ -202,29 +203,25 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     if not config.tiers:
         raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
     found = saved.checkpoint
-    mask_by = found.optimiser.get(f"memory.{MASK}")
-    links = (make_link(settings, config, found.layout) for settings in config.by_tier())
-    return [
-        link.download(found.vector, found.round + 1, mask_by=mask_by).received for link in links
-    ]
+    memory = {
+        name.removeprefix("memory."): tensor
+        for name, tensor in found.optimiser.items()
+        if name.startswith("memory.")
+    }
+    state = GlobalState(found.vector, memory=Memory.from_tensors(memory), round=found.round)
+    links = [make_link(settings, config, found.layout) for settings in config.by_tier()]
+    delivery = Delivery(links, state, found.round + 1)
+    return [delivery.received(tier).vector for tier in range(len(links))]
 
 
 def evaluate_vector(
     trainer: LocalTrainer,
     vector: Tensor,
-    examples: TokenisedExamples,
-    label_names: list[str],
+    examples: Examples,
+    task: Task,
     *,
     batch_size: int,
-    pad_token_id: int,
 ) -> dict[str, float]:
     """Evaluate a vector (fp32, the layout's size) as a round of a run does, per class as well."""
-    evaluator = Evaluator(
-        trainer,
-        examples,
-        label_names,
-        batch_size=batch_size,
-        pad_token_id=pad_token_id,
-        per_class=True,
-    )
+    evaluator = Evaluator(trainer, examples, task, batch_size=batch_size, detailed=True)
     return evaluator(vector.to(trainer.vector.device), SingleExchange(num_sites=1))

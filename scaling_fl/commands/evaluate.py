@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from scaling_fl.build.data import TASKS, load_split
 from scaling_fl.build.federation import choose_device
 from scaling_fl.build.restored import (
     Saved,
@@ -23,11 +22,11 @@ from scaling_fl.build.restored import (
     restore,
     settings_of,
 )
+from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.endings import run_command, stage
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.models.loading import load_tokenizer
+from scaling_fl.learning.task import Task
 from scaling_fl.reporting.evaluation import class_table, metrics_text
 
 
@@ -89,15 +88,15 @@ def evaluate(request: Request) -> Evaluation:
     stage(f"loading {request.checkpoint}")
     saved = open_saved(request.checkpoint, stage)
     config = settings_of(saved, _changes(request, saved))
-    _check_labels(saved, config.task_name)
+    task = make_task(config)
+    _check_labels(saved, config.task_name, task)
     device = choose_device(config.device, 0)
     if saved.num_threads and device.type == "cpu":
         torch.set_num_threads(saved.num_threads)  # the last bits of sums depend on it
-    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
     stage(f"reading {config.task_name}")
-    examples = load_split(config, "test", tokenizer)
+    examples = task.load_examples("test")
     stage(f"loading model {config.model}")
-    trainer = restore(saved, config, tokenizer, device)
+    trainer = restore(saved, config, task, device)
     stage(f"evaluating {len(examples)} examples")
     vectors = {"": saved.checkpoint.vector}
     if request.tiers:
@@ -105,16 +104,10 @@ def evaluate(request: Request) -> Evaluation:
         vectors |= {f".tier{tier}": vector for tier, vector in enumerate(received)}
     metrics: dict[str, float] = {}
     for suffix, vector in vectors.items():
-        found = evaluate_vector(
-            trainer,
-            vector,
-            examples,
-            saved.label_names,
-            batch_size=config.val_batch_size,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        found = evaluate_vector(trainer, vector, examples, task, batch_size=config.val_batch_size)
         metrics |= {f"{name}{suffix}": value for name, value in found.items()}
-    num_examples = np.bincount(examples.labels, minlength=len(saved.label_names)).tolist()
+    everything = task.describe(examples, [np.arange(len(examples))])
+    (num_examples,) = everything.fields["histograms"]
     return Evaluation(
         saved=saved, config=config, device=device, metrics=metrics, num_examples=num_examples
     )
@@ -145,8 +138,8 @@ def _changes(request: Request, saved: Saved) -> dict[str, Any]:
     return changes
 
 
-def _check_labels(saved: Saved, task_name: str) -> None:
-    labels = list(TASKS[task_name].LABELS)
+def _check_labels(saved: Saved, task_name: str, task: Task) -> None:
+    labels = task.meaning["labels"]
     if labels != saved.label_names:
         raise UserError(
             f"task_name must have the labels that {saved.where} was trained on "

@@ -17,15 +17,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from scaling_fl.build.restored import Saved, check_alike, open_saved, restore, settings_of
+from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.endings import Misused, run_command, stage
 from scaling_fl.config import Config
-from scaling_fl.federation.link import Direction
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
-from scaling_fl.learning.models.loading import NICKNAMES, load_tokenizer
+from scaling_fl.learning.models.export import merge_adapter, save_adapter
+from scaling_fl.learning.models.loading import NICKNAMES
 from scaling_fl.learning.models.packaged import minilm_folder
 from scaling_fl.methods.averaging import average
+from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage.base import remove_if_abandoned
@@ -89,16 +90,16 @@ def merge(request: Request) -> str:
             "drop it for a folder with the whole model."
         )
     mean = mean_of([state.checkpoint.vector for state in states], weights, request.quantize)
-    tokenizer = load_tokenizer(config.model, cache_folder(config.data.cache_dir))
+    task = make_task(config)
     stage(f"loading model {config.model}")
-    trainer = restore(states[0], config, tokenizer, torch.device("cpu"))
+    trainer = restore(states[0], config, task, torch.device("cpu"))
     trainer.vector.copy_(mean.vector)
     with _appearing(request.out, zipped=request.zip) as folder:
         if request.adapter:
-            save_adapter(trainer.model, folder, base_model=_base_model(config))
+            base_model = _base_model(config)
+            save_adapter(trainer.model, folder, base_model=base_model, peft_type=task.peft_type)
         else:
-            model = merge_adapter(trainer.model)
-            save_classifier(model, folder, label_names=states[0].label_names, tokenizer=tokenizer)
+            task.save_model(merge_adapter(trainer.model), folder)
         origin = _origin(states, weights, request.quantize, mean)
         (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
         for file in folder.iterdir():  # safetensors keeps what it writes to its owner
@@ -135,9 +136,9 @@ def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | No
     if codec is None:
         return Mean(vector=average(vectors, weights), payload_bytes=None)
     way, size = Direction(codec=codec), vectors[0].numel()
-    vector = average((way.send(vector, size).vector for vector in vectors), weights)
+    vector = average((way.send(vector, size).decode() for vector in vectors), weights)
     if len(vectors) > 1:
-        vector = way.send(vector, size).vector
+        vector = way.send(vector, size).decode()
     return Mean(vector=vector, payload_bytes=payload_size(size, None, codec))
 
 

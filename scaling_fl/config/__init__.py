@@ -5,8 +5,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from scaling_fl.config.client_rules import cohort_problems
+from scaling_fl.config.older import in_todays_names
 from scaling_fl.config.problems import Problem, single_problems
-from scaling_fl.config.rules import cohort_problems, cross_problems
+from scaling_fl.config.rules import cross_problems
 from scaling_fl.config.schema import Config
 from scaling_fl.config.text import describe
 from scaling_fl.config.types import redact
@@ -79,11 +81,13 @@ def read_config(mapping: Mapping[str, Any], *, num_nodes: int = 1) -> Config:
 def read_single_settings(mapping: Mapping[str, Any]) -> Config:
     """Check every setting by itself, as befits a part of the settings of a run that was accepted.
 
+    The settings may have the names of an earlier version.
+
     Raises:
         ConfigurationError: with every problem of type, range or name.
     """
     try:
-        return Config.model_validate(_plain(mapping))
+        return Config.model_validate(in_todays_names(_plain(mapping)))
     except ValidationError as error:
         raise ConfigurationError(single_problems(error)[0]) from None
 

@@ -1,14 +1,17 @@
 """The problems of single settings, worded as path, rule, value and remedy."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from scaling_fl.config.schema import Config, choices, leaves
-from scaling_fl.config.sections import Tier
+from scaling_fl.config.base import choices, sections_in
+from scaling_fl.config.conditions import listed, value_at
+from scaling_fl.config.older import todays_name
+from scaling_fl.config.schema import Config, leaves
+from scaling_fl.config.sections import TierSettings
 from scaling_fl.config.types import redact
 
 
@@ -24,6 +27,24 @@ class Problem(NamedTuple):
         return f"{self.path} {self.rule}, got {self.got}; {self.remedy}."
 
 
+class Rule(NamedTuple):
+    """What must hold for the setting at ``path``, given the settings at ``others``."""
+
+    path: str
+    others: tuple[str, ...]
+    holds: Callable[[Config], bool]
+    text: str
+    remedy: str
+
+    def problem(self, config: Config) -> Problem:
+        """Say what is given in place of what the rule wants."""
+        got = _shown(value_at(config, self.path))
+        if self.others:
+            others = [f"{path}={value_at(config, path)}" for path in self.others]
+            got += f" with {listed(others, 'and')}"
+        return Problem(self.path, self.text, got, self.remedy)
+
+
 def field_at(path: str) -> FieldInfo | None:
     """Return the field at a dotted path, None when there is none."""
     section: type[BaseModel] = Config
@@ -32,10 +53,8 @@ def field_at(path: str) -> FieldInfo | None:
         field = section.model_fields.get(key)
         if field is None:
             return None
-        # A section, or a list of sections, which is annotated as tuple[section, ...].
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                section = inner
+        for inner, _ in sections_in(field):
+            section = inner
     return field
 
 
@@ -81,7 +100,7 @@ def _shown(value: Any) -> str:
 def _known_paths() -> dict[str, list[str]]:
     """List the settings that a name may mean: a whole path, or the last part of several."""
     paths = [path for path, _ in leaves(Config().model_dump())]
-    paths += [f"tiers[].{path}" for path, _ in leaves(Tier().model_dump())]
+    paths += [f"tiers[].{path}" for path, _ in leaves(TierSettings().model_dump())]
     by_name: dict[str, list[str]] = {}
     for path in paths:
         by_name.setdefault(path.split(".")[-1], []).append(path)
@@ -96,6 +115,8 @@ def _unknown(path: str, value: Any) -> Problem:
     ]
     secret = any(word in path.lower() for word in ("password", "secret", "token", "key"))
     remedy = f"use {' or '.join(known[near[0]])}" if near else "see print_config for every setting"
+    if today := todays_name(path, value):
+        remedy = f"use {today}"
     return Problem(path, "must be a known setting", "***" if secret else _shown(value), remedy)
 
 

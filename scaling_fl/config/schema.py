@@ -3,25 +3,26 @@
 Rules between settings live in ``config.rules``; this module knows one setting at a time.
 """
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-from pydantic.fields import FieldInfo
 
+from scaling_fl.config.base import Section
+from scaling_fl.config.conditions import With, Without, WithSet
+from scaling_fl.config.older import in_older_names
 from scaling_fl.config.sections import (
-    Adapter,
-    Data,
-    Download,
-    Merge,
-    Partition,
-    Privacy,
-    Schedule,
-    Section,
-    Server,
-    Tier,
-    TierDirection,
-    Tracking,
-    Upload,
+    AdapterSettings,
+    DataSettings,
+    DownloadSettings,
+    MergeSettings,
+    PartitionSettings,
+    PrivacySettings,
+    ScheduleSettings,
+    ServerSettings,
+    TierDirectionSettings,
+    TierSettings,
+    TrackingSettings,
+    UploadSettings,
 )
 from scaling_fl.config.types import (
     Author,
@@ -29,6 +30,7 @@ from scaling_fl.config.types import (
     Cohorts,
     Count,
     CountOrFraction,
+    Decay,
     DeviceName,
     Location,
     NonNegative,
@@ -46,8 +48,15 @@ from scaling_fl.config.types import (
 )
 
 Tiers = Annotated[
-    tuple[Tier, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+    tuple[TierSettings, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
 ]
+
+
+_NOT_LISTED = Without("cohorts", because="the lists name the clients of every round")
+_SAMPLED = (Without("clients", because="the list names the clients of every round"), _NOT_LISTED)
+_SPARSE_DOWN = WithSet(
+    "download.density", "download.density_decay", because="everything is sent down otherwise"
+)
 
 
 class Config(Section):
@@ -57,7 +66,7 @@ class Config(Section):
     """This node's sites: one local GPU (or CPU slot) id each, repeated to share a device."""
     num_rounds: Count = 3
     """Number of rounds."""
-    num_local_epochs: Count = 2
+    num_local_epochs: Annotated[Count, Without("num_local_steps")] = 2
     """Passes of a client over its data in a round."""
     num_local_steps: Count | None = None
     """Optimiser steps of a client in a round, in place of num_local_epochs."""
@@ -71,8 +80,8 @@ class Config(Section):
     """Tokens of a text that are kept, special tokens included."""
     optimiser: OptimiserName = "sgd"
     """Optimiser of the clients, new in every round."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Momentum of sgd."""
+    momentum: Annotated[Decay, With("optimiser", "sgd")] = 0.0
+    """Momentum of the clients' optimiser."""
     weight_decay: NonNegative = 0.0
     """Weight decay of the optimiser (decoupled in adamw)."""
     max_grad_norm: Positive | None = None
@@ -89,7 +98,7 @@ class Config(Section):
     """Test data: a local path, s3:// or gs://."""
     data_seed: Seed = 58923
     """Seed of the split over clients and of random subsets."""
-    iid_split: bool = True
+    iid_split: Annotated[bool, With("partition.kind", None, "label_sorted")] = True
     """True gives every client the same mix of labels, False sorts by label first."""
     job_name: PlainName = None
     """Name of the job; starting it again with its checkpoints resumes it."""
@@ -101,11 +110,11 @@ class Config(Section):
     """Seed of everything but the data split."""
     num_clients: Count | None = None
     """Number of clients; None makes one per site."""
-    clients_per_round: CountOrFraction = 1.0
+    clients_per_round: Annotated[CountOrFraction, *_SAMPLED] = 1.0
     """Clients sampled in a round: a count, or a fraction when it has a decimal point."""
-    sampling: SamplingKind = "fixed"
+    sampling: Annotated[SamplingKind, *_SAMPLED] = "fixed"
     """Draw exactly so many clients, or each by itself so that so many are expected (poisson)."""
-    clients: ClientIds | None = None
+    clients: Annotated[ClientIds | None, _NOT_LISTED] = None
     """The clients of every round, in place of sampling."""
     cohorts: Cohorts | None = None
     """The clients of each round, in place of sampling; after the last, the first again."""
@@ -125,39 +134,41 @@ class Config(Section):
     """Where to compute; auto takes the GPUs when there are any."""
     precision: PrecisionName = "fp32"
     """Number format of the forward and backward pass; bf16 is for GPUs and slow on CPU."""
-    num_threads: Count | None = None
+    num_threads: Annotated[
+        Count | None, With("device", "auto", "cpu", because="workers on GPUs do not use this")
+    ] = None
     """Threads of a CPU worker; None divides the machine's cores by its workers."""
     length_grouped: bool = False
     """Put texts of similar length into a batch: less padding, a less random order."""
     per_class_metrics: bool = False
     """Report precision, recall and F1 of every class too."""
-    adapter: Adapter = Adapter()
+    adapter: AdapterSettings = AdapterSettings()
     """Which parameters are trained, sent and saved."""
-    download: Download = Download()
+    download: DownloadSettings = DownloadSettings()
     """What the server sends to the clients: the global state."""
-    client_freeze: bool = False
+    client_freeze: Annotated[bool, _SPARSE_DOWN] = False
     """Clients change and send only the coordinates that they received."""
-    server_freeze: bool = False
+    server_freeze: Annotated[bool, _SPARSE_DOWN] = False
     """Choose the coordinates that are sent down once, after a first round that sends all."""
-    upload: Upload = Upload()
+    upload: UploadSettings = UploadSettings()
     """What the clients send to the server."""
     tiers: Tiers = ()
     """Classes of clients; client c is of tier c modulo their number, unless the tiers say which."""
     tier_ranks: RankChoice = "first"
     """Which components of the adapter a tier of a smaller rank holds: the first, or the largest."""
-    merge: Merge = Merge()
+    merge: MergeSettings = MergeSettings()
     """How the clients' updates become one."""
-    partition: Partition = Partition()
+    partition: PartitionSettings = PartitionSettings()
     """How the training data is split over the clients."""
-    schedule: Schedule = Schedule()
+    schedule: ScheduleSettings = ScheduleSettings()
     """How the clients' learning rate changes over the rounds."""
-    privacy: Privacy = Privacy()
+    privacy: PrivacySettings = PrivacySettings()
     """Differential privacy of clients or their groups: clipped updates, and noise on their sum."""
-    server: Server = Server()
+    server: ServerSettings = ServerSettings()
     """The step that turns the merged update into the next global state."""
-    data: Data = Data()
+    data: DataSettings = DataSettings()
     """What is read of a task's data, and where it is kept."""
-    tracking: Tracking = Tracking()
+    tracking: TrackingSettings = TrackingSettings()
     """Where the record of a run is kept."""
 
     @property
@@ -185,8 +196,8 @@ class Config(Section):
         """Return the settings that the clients of each tier have; without tiers, these."""
         return [self._of(tier) for tier in self.tiers] or [self]
 
-    def _of(self, tier: Tier) -> "Config":
-        def changed(section: Any, own: TierDirection) -> Any:
+    def _of(self, tier: TierSettings) -> "Config":
+        def changed(section: Any, own: TierDirectionSettings) -> Any:
             return section.model_copy(update=own.model_dump(exclude_none=True))
 
         changes: dict[str, Any] = {
@@ -201,7 +212,10 @@ class Config(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide what is computed, by dotted path, for digests."""
-        settings = dict(leaves(self.model_dump(mode="json")))
+        settings = dict(leaves(self.model_dump(mode="json", exclude={"merge"})))
+        merge = {"method": self.merge.method, **self.merge.options}
+        # A job that was begun with merge.divide_by must go on with its digest.
+        settings |= in_older_names({f"merge.{name}": value for name, value in merge.items()})
         settings["partition.kind"] = self.partition_kind
         if self.schedule.kind == "constant":
             del settings["num_rounds"]  # more rounds of a constant rate only continue the run
@@ -226,9 +240,3 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         path = f"{prefix}{key}"
         found += leaves(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
     return found
-
-
-def choices(field: FieldInfo) -> list[str]:
-    """List the names that ``Literal[...]`` or ``Literal[...] | None`` allows."""
-    parts = (field.annotation, *get_args(field.annotation))
-    return [name for part in parts for name in get_args(part) if isinstance(name, str)]

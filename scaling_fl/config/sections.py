@@ -1,9 +1,12 @@
 """The sections of the configuration: their settings, types, ranges, defaults and documentation."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, create_model
 
+from scaling_fl.config.base import Section, options_of
+from scaling_fl.config.conditions import With, Without, WithSet
+from scaling_fl.config.merges import MergeName, merge_options
 from scaling_fl.config.types import (
     AccountantName,
     AdapterKind,
@@ -13,7 +16,6 @@ from scaling_fl.config.types import (
     Decay,
     Delta,
     Density,
-    Divisor,
     LocalFolder,
     Names,
     NonNegative,
@@ -29,53 +31,44 @@ from scaling_fl.config.types import (
 )
 
 
-class Section(BaseModel):
-    """The behaviour shared by the configuration and its sections."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
-
-
-class Partition(Section):
+class PartitionSettings(Section):
     """How the training data is split over the clients."""
 
     kind: PartitionKind | None = None
     """Way of splitting; None takes iid or label_sorted, as iid_split says."""
-    alpha: Positive = 1.0
+    alpha: Annotated[Positive, With(".kind", "dirichlet_by_class", "dirichlet_by_client")] = 1.0
     """Dirichlet concentration: small values give skewed clients, large ones even clients."""
-    min_examples: Count = 1
-    """Fewest examples that dirichlet_by_class may leave a client with."""
+    min_examples: Annotated[Count, With(".kind", "dirichlet_by_class")] = 1
+    """Fewest examples that the split may leave a client with."""
 
 
-class Adapter(Section):
+_LOW_RANK = With(".kind", "lora", "dora")
+
+
+class AdapterSettings(Section):
     """Which parameters are trained, sent and saved."""
 
     kind: AdapterKind = "none"
     """What is trained: everything (none), low-rank matrices and the head, or only the head."""
-    rank: Count = 8
-    """Rank of lora and dora."""
-    alpha: Positive = 16.0
-    """Scale of lora and dora: the adapter's output is multiplied by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rank: Annotated[Count, _LOW_RANK] = 8
+    """Rank of the adapter."""
+    alpha: Annotated[Positive, _LOW_RANK] = 16.0
+    """Scale of the adapter, whose output is multiplied by alpha / rank."""
+    dropout: Annotated[Decay, _LOW_RANK] = 0.0
     """Dropout on the adapter's input."""
-    targets: Names | None = None
+    targets: Annotated[Names | None, _LOW_RANK] = None
     """Linear layers that get an adapter, by the end of their name (query,value) or all-linear."""
-    freeze_a: bool = False
+    freeze_a: Annotated[bool, _LOW_RANK] = False
     """Train only B of every pair, and leave A at its first values (FFA-LoRA)."""
-    rslora: bool = False
+    rslora: Annotated[bool, _LOW_RANK] = False
     """Multiply by alpha over the square root of the rank instead."""
-    modules_to_save: Names = ()
+    modules_to_save: Annotated[
+        Names, With(".kind", "lora", "dora", "head", because="every module is trained otherwise")
+    ] = ()
     """Modules that are trained whole besides the heads, by the end of their name."""
 
 
-class Direction(Section):
+class DirectionSettings(Section):
     """How vectors are sent one way: the largest coordinates are kept, then written by a codec."""
 
     codec: CodecName = "none"
@@ -84,9 +77,13 @@ class Direction(Section):
     """Share of the coordinates kept, those of largest magnitude."""
     density_decay: Density = 1.0
     """Factor of the density after every decay_every rounds."""
-    decay_every: Count = 1
+    decay_every: Annotated[Count, WithSet(".density_decay")] = 1
     """Rounds from one decay of the density to the next."""
-    keep_heads: bool = False
+    keep_heads: Annotated[
+        bool,
+        WithSet(".density", ".density_decay", because="everything is sent otherwise"),
+        With("adapter.kind", "lora", "dora", because="heads are trained beside an adapter alone"),
+    ] = False
     """Send what is trained besides the adapter whole; the density is then one of the adapter."""
 
     @property
@@ -99,23 +96,38 @@ class Direction(Section):
         return self.codec != "none" or self.is_sparse
 
 
-class Download(Direction):
+class DownloadSettings(DirectionSettings):
     """What the server sends to the clients: the global state."""
 
-    evaluate: bool = False
+    evaluate: Annotated[
+        bool,
+        Without("tiers", because="each tier is evaluated by itself"),
+        WithSet(
+            ".codec",
+            ".density",
+            ".density_decay",
+            because="clients receive the evaluated state otherwise",
+        ),
+    ] = False
     """Evaluate what the clients receive, too."""
 
 
-class Upload(Direction):
+class UploadSettings(DirectionSettings):
     """What the clients send to the server."""
 
-    values: UploadValues = "update"
+    values: Annotated[
+        UploadValues,
+        WithSet(".codec", because="state and update are the same when uploads are exact"),
+    ] = "update"
     """Send what training changed (update), or the parameters that it came to (state)."""
-    error_feedback: bool = False
+    error_feedback: Annotated[
+        bool,
+        WithSet(".codec", ".density", ".density_decay", because="exact uploads hold nothing back"),
+    ] = False
     """Add what the codec and the density held back to the client's next upload."""
 
 
-class TierDirection(Section):
+class TierDirectionSettings(Section):
     """What a tier sends or receives differently; None takes the setting of all clients."""
 
     codec: CodecName | None = None
@@ -124,14 +136,14 @@ class TierDirection(Section):
     """Share of the coordinates kept."""
 
 
-class Tier(Section):
+class TierSettings(Section):
     """A class of clients; None takes the setting of all clients."""
 
-    rank: Count | None = None
+    rank: Annotated[Count | None, With("adapter.kind", "lora", "dora")] = None
     """Rank that its clients hold of the adapter's."""
-    download: TierDirection = TierDirection()
+    download: TierDirectionSettings = TierDirectionSettings()
     """What the server sends to them."""
-    upload: TierDirection = TierDirection()
+    upload: TierDirectionSettings = TierDirectionSettings()
     """What they send to the server."""
     num_local_steps: Count | None = None
     """Optimiser steps of a client in a round."""
@@ -141,41 +153,70 @@ class Tier(Section):
     """The clients of this tier."""
 
 
-class Merge(Section):
+S = TypeVar("S", bound=Section)
+
+
+def with_options_of_merges(section: type[S]) -> type[S]:
+    """Add the settings of all merges, each with the merges that have the setting."""
+    fields: dict[str, Any] = {
+        name: (
+            Annotated[option.type, With(".method", *methods)],
+            Field(option.default, description=option.documentation),
+        )
+        for name, (option, methods) in merge_options().items()
+    }
+    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **fields)
+
+
+@with_options_of_merges
+class MergeSettings(Section):
     """How the clients' updates become one."""
 
-    divide_by: Divisor = "all"
-    """Divide every coordinate by all clients of the round, or by those that sent it."""
+    method: MergeName = "mean"
+    """Merge by name, or a function of your own as my_module:my_merge."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Collect the settings of the chosen merge."""
+        return options_of(self, "method")
 
 
-class Privacy(Section):
+_CLIPPED = WithSet(".clip", because="the clip bounds what the noise must hide")
+_NOISY = WithSet(".noise_multiplier", ".target_epsilon", because="epsilon is infinite otherwise")
+_ADAPTIVE = WithSet(".target_quantile", because="the clip is fixed otherwise")
+_GROUPED = With(".unit", "group")
+
+
+class PrivacySettings(Section):
     """Differential privacy of clients or their groups: clipped updates, and noise on their sum."""
 
     clip: Positive | None = None
     """Largest norm of an update; longer ones are scaled down to it. None: no privacy."""
-    noise_multiplier: NonNegative = 0.0
+    noise_multiplier: Annotated[
+        NonNegative, _CLIPPED, Without(".target_epsilon", because="the target chooses the noise")
+    ] = 0.0
     """Standard deviation of the noise on the sum of updates, as a multiple of clip."""
-    target_epsilon: Positive | None = None
+    target_epsilon: Annotated[Positive | None, _CLIPPED] = None
     """Epsilon after num_rounds, which the noise is chosen for in place of noise_multiplier."""
-    max_epsilon: Positive | None = None
+    max_epsilon: Annotated[Positive | None, _NOISY] = None
     """The run ends before a round would exceed this epsilon; None never ends it early."""
-    delta: Delta = 1e-5
+    delta: Annotated[Delta, _NOISY] = 1e-5
     """Delta of the reported epsilon; less than 1 / number of clients."""
-    accountant: AccountantName = "rdp"
+    accountant: Annotated[AccountantName, _NOISY] = "rdp"
     """Bound on epsilon: rdp, or pld, which is tighter and takes seconds."""
-    target_quantile: Quantile | None = None
+    target_quantile: Annotated[Quantile | None, _CLIPPED] = None
     """Share of the updates that the clip should leave alone, which it then follows from round to
     round; None keeps the clip."""
-    clip_learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
+    clip_learning_rate: Annotated[float, Field(gt=0, le=1), _ADAPTIVE] = 0.2
     """Step of an adaptive clip: it changes by at most about this factor's exponential a round."""
-    clip_noise: Positive | None = None
+    clip_noise: Annotated[Positive | None, _NOISY, _ADAPTIVE] = None
     """Standard deviation of the noise on the number of updates within an adaptive clip; None: a
     20th of the updates of a round, and at least the noise multiplier."""
-    unit: PrivacyUnit = "client"
+    unit: Annotated[PrivacyUnit, _CLIPPED] = "client"
     """What is protected: whole clients, or each of the groups inside every client."""
-    groups_per_client: Count = 1
-    """Groups that the examples of every client are dealt into, when the unit is a group."""
-    groups_per_round: Count = 1
+    groups_per_client: Annotated[Count, _GROUPED] = 1
+    """Groups that the examples of every client are dealt into."""
+    groups_per_round: Annotated[Count, _GROUPED] = 1
     """Groups that a client draws in a round, each of which trains from the received state."""
 
     @property
@@ -183,57 +224,45 @@ class Privacy(Section):
         return self.noise_multiplier > 0 or self.target_epsilon is not None
 
 
-class Schedule(Section):
+class ScheduleSettings(Section):
     """How the clients' learning rate changes over the rounds."""
 
     kind: ScheduleKind = "constant"
     """Shape of the change from learning_rate to final_learning_rate over num_rounds."""
-    final_learning_rate: NonNegative = 0.0
-    """Learning rate that linear and cosine end at."""
+    final_learning_rate: Annotated[NonNegative, With(".kind", "linear", "cosine")] = 0.0
+    """Learning rate that the schedule ends at."""
 
 
-class Server(Section):
+class ServerSettings(Section):
     """The step that turns the merged update into the next global state."""
 
     optimiser: ServerOptimiserName = "sgd"
     """Optimiser of the server; sgd with learning rate 1 is plain federated averaging."""
     learning_rate: Positive = 1.0
     """Learning rate of the server; adam, adamw, adagrad and yogi want one far below 1."""
-    momentum: Decay = 0.0
-    """Momentum of sgd."""
-    beta1: Decay = 0.9
-    """Decay of the mean update of adam, adamw and yogi."""
-    beta2: Decay = 0.999
-    """Decay of the mean square of adam, adamw and yogi."""
-    epsilon: Annotated[float, Field(ge=1e-16)] = 1e-8
+    momentum: Annotated[Decay, With(".optimiser", "sgd")] = 0.0
+    """Momentum of the updates."""
+    beta1: Annotated[Decay, With(".optimiser", "adam", "adamw", "yogi")] = 0.9
+    """Decay of the mean update."""
+    beta2: Annotated[Decay, With(".optimiser", "adam", "adamw", "yogi")] = 0.999
+    """Decay of the mean square."""
+    epsilon: Annotated[
+        float, Field(ge=1e-16), With(".optimiser", "adam", "adamw", "adagrad", "yogi")
+    ] = 1e-8
     """Added to the root of the squares (tau of FedOpt); the larger, the less the steps adapt."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay of adamw."""
+    weight_decay: Annotated[NonNegative, With(".optimiser", "adamw")] = 0.0
+    """Decoupled weight decay."""
 
     @property
     def options(self) -> dict[str, float]:
         """Collect the settings of the chosen optimiser besides its learning rate."""
-        return {
-            name: getattr(self, name)
-            for name, optimisers in SERVER_OPTIONS.items()
-            if self.optimiser in optimisers
-        }
+        return options_of(self, "optimiser")
 
 
-SERVER_OPTIONS: dict[str, tuple[ServerOptimiserName, ...]] = {
-    "momentum": ("sgd",),
-    "beta1": ("adam", "adamw", "yogi"),
-    "beta2": ("adam", "adamw", "yogi"),
-    "epsilon": ("adam", "adamw", "adagrad", "yogi"),
-    "weight_decay": ("adamw",),
-}
-"""Which optimisers of the server have which settings."""
-
-
-class Data(Section):
+class DataSettings(Section):
     """What is read of a task's data, and where it is kept."""
 
-    text: TextChoice | None = None
+    text: Annotated[TextChoice | None, With("task_name", "agnews")] = None
     """Columns of agnews that make the text; None takes the description."""
     max_train_examples: Count | None = None
     """Size of a random subset (by data_seed) of the training data; None takes everything."""
@@ -243,7 +272,7 @@ class Data(Section):
     """Folder of downloads and tokenised text; None: $SCALING_FL_CACHE or ~/.cache/scaling_fl."""
 
 
-class Tracking(Section):
+class TrackingSettings(Section):
     """Where the record of a run is kept."""
 
     runs_dir: LocalFolder = "runs"

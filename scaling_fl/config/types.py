@@ -16,12 +16,19 @@ CodecName = Literal["none", "fp16", "bf16", "int8", "nf4", "nf4_double"]
 UploadValues = Literal["update", "state"]
 SamplingKind = Literal["fixed", "poisson"]
 RankChoice = Literal["first", "largest"]
-Divisor = Literal["all", "senders"]
 PrivacyUnit = Literal["client", "group"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["fp32", "bf16"]
 TextChoice = Literal["description", "title", "both"]
 AccountantName = Literal["rdp", "pld"]
+
+
+class Choices:
+    """The names that text may be, for messages and documentation: an annotation."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
 
 # A URL that carries a user, a password or a signature: such a value must not reach a stored run.
 _USERINFO = re.compile(r"(?<=://)(?:[^/@\s]*|[^@\s]*:[^@\s]*)@")

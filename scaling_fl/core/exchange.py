@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -12,6 +13,9 @@ class Exchange(Protocol):
     size: int
     sites: list[int]
     """For every site of the federation, in node order, the rank of the worker that runs it."""
+
+    def zeros(self, size: int, device: torch.device) -> Tensor:
+        """Make an int64 vector of zeros on the device for which ``total`` is fast."""
 
     def total(self, tensor: Tensor) -> Tensor:
         """Add an int64 tensor across workers, in place; integers make the order irrelevant."""
@@ -34,6 +38,9 @@ class SingleExchange:
 
     def __init__(self, num_sites: int) -> None:
         self.sites = [0] * num_sites
+
+    def zeros(self, size: int, device: torch.device) -> Tensor:
+        return torch.zeros(size, dtype=torch.int64, device=device)
 
     def total(self, tensor: Tensor) -> Tensor:
         return tensor

@@ -1,19 +1,24 @@
-"""What the parts of a round tell each other; all of it is plain data that JSON can carry."""
+"""The reports of clients and rounds: plain data, as JSON can hold them."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientReport:
-    """What one client did in one round; ``failure`` says why its update was left out, if it was."""
+    """What one client did in one round.
+
+    ``metrics`` are means over its training, by the names that the task gives them. ``failure`` says
+    why the update was left out; None if the update counts.
+    """
 
     round: int
     client: int
     num_examples: int
-    loss: float
-    accuracy: float
-    update_norm: float
+    metrics: dict[str, float]
+    update_norm: float = 0.0
+    """Of the update as it arrived; the server fills it in."""
     download_bytes: int
     upload_bytes: int
     seconds: float
@@ -21,7 +26,20 @@ class ClientReport:
     failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return one flat record, in which the metrics stand beside the fields."""
+        record: dict[str, Any] = asdict(self)
+        del record["metrics"]
+        if taken := record.keys() & self.metrics.keys():
+            raise ValueError(f"a task's metrics must not be named {', '.join(sorted(taken))}")
+        return record | self.metrics
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "ClientReport":
+        """Read a flat record; every name that is not a field is a metric."""
+        names = {each.name for each in fields(cls)}
+        metrics = {name: value for name, value in record.items() if name not in names}
+        own = {name: value for name, value in record.items() if name in names}
+        return cls(**own, metrics=metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,62 @@
-"""What the federation knows between two rounds."""
+"""What the federation knows between two rounds: a value, which a round replaces by the next."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+Tensors = Mapping[str, Tensor]
+"""Tensors by name."""
 
-@dataclass
+
+@dataclass(frozen=True)
+class Memory:
+    """What one round leaves for the next beside the global vector, the same on all workers.
+
+    The server remembers the state that froze the download mask and an adaptive clip; a client
+    remembers what error feedback held back of its last update.
+    """
+
+    server: Tensors = field(default_factory=dict)
+    clients: Mapping[int, Tensors] = field(default_factory=dict)
+    """By client."""
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Name every tensor as checkpoints do; those of a client end in its number."""
+        of_clients = {
+            f"{name}.{client}": tensor
+            for client, tensors in self.clients.items()
+            for name, tensor in tensors.items()
+        }
+        return {**self.server, **of_clients}
+
+    @classmethod
+    def from_tensors(cls, tensors: Tensors) -> "Memory":
+        """Undo ``to_tensors``."""
+        server: dict[str, Tensor] = {}
+        clients: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            head, _, tail = name.rpartition(".")
+            if tail.isdecimal():
+                clients.setdefault(int(tail), {})[head] = tensor
+            else:
+                server[name] = tensor
+        return cls(server, clients)
+
+
+@dataclass(frozen=True)
 class GlobalState:
-    """The vector that all clients start a round from, and the server optimiser's state.
+    """The vector that all clients start a round from, and what the server keeps beside it.
 
-    ``memory`` is what else one round leaves for the next, the same on all workers: an adaptive
-    clip, the state that froze the download mask, the clients' residuals of error feedback.
+    Nobody writes to its tensors once a round has begun: a server step returns the next state.
     ``digest`` chains every round so far: two runs with the same digest went through bitwise the
     same states with the same cohorts and the same configuration.
     """
 
     vector: Tensor
-    optimiser: dict[str, Tensor] = field(default_factory=dict)
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    optimiser: Tensors = field(default_factory=dict)
+    """The state of the server's optimiser."""
+    memory: Memory = field(default_factory=Memory)
     round: int = 0
     total_bytes: int = 0
     digest: str = ""

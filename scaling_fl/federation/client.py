@@ -1,24 +1,25 @@
-"""One client's turn in a round: download, local training, update."""
+"""One client's turn in a round: what it received -> local training -> its reply."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from scaling_fl.core.exact_sum import LIMIT, is_summable
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive, numpy_generator
-from scaling_fl.federation.link import Download, Link, Update
-from scaling_fl.learning.text.batches import Batch, collate, epoch_batches
-from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.core.state import GlobalState, Tensors
+from scaling_fl.federation.arrivals import Reply
+from scaling_fl.federation.client_end import ClientEnd, Received
+from scaling_fl.federation.delivery import Delivery
+from scaling_fl.federation.groups import Groups
+from scaling_fl.federation.link import Link
+from scaling_fl.learning.task import Batch, Examples
+from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
-from scaling_fl.methods.sampling import poisson_groups, sample_groups
 
 ClientProgress = Callable[[int, int, int, int, float], None]
 """(round, client, steps done, steps in all, loss)"""
@@ -47,40 +48,22 @@ class Tier:
     link: Link
 
 
-@dataclass(frozen=True, kw_only=True)
-class Groups:
-    """The units inside every client that privacy protects one by one, and their part in a round.
-
-    ``examples[client]`` lists the groups of a client. In a round it draws ``per_round`` of them,
-    or with ``poisson`` each by itself so that so many are expected, trains on each from what it
-    received, and sends the sum of their updates, each bounded by ``bound(update, clip)``, which
-    says whether it left the update alone.
-    """
-
-    examples: Sequence[Sequence[NDArray[np.int64]]]
-    per_round: int
-    poisson: bool
-    seed: int
-    bound: Callable[[Tensor, float], bool]
-
-
 class Clients:
     """All clients that this worker may be asked to run; none of them has any state."""
 
     def __init__(
         self,
         trainer: LocalTrainer,
-        examples: TokenisedExamples,
+        examples: Examples,
         parts: Sequence[NDArray[np.int64]],
         *,
         tiers: Sequence[Tier],
         tier_of: Sequence[int],
-        pad_token_id: int,
         seed: int,
         groups: Groups | None = None,
     ) -> None:
         self._trainer, self._examples, self._parts = trainer, examples, parts
-        self._pad_token_id, self._seed, self._groups = pad_token_id, seed, groups
+        self._seed, self._groups = seed, groups
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
@@ -94,60 +77,87 @@ class Clients:
         steps = [work.total_steps(len(group)) for group in self._groups.examples[client]]
         return round(sum(steps) * self._groups.per_round / len(steps))
 
-    def download(
-        self, state: Tensor, round_number: int, tier: int = 0, *, mask_by: Tensor | None = None
-    ) -> Download:
-        """Send the global vector down to a tier, whose clients all receive the same."""
-        return self.tiers[tier].link.download(state, round_number, mask_by=mask_by)
+    def train_each(
+        self,
+        chosen: Sequence[int],
+        delivery: Delivery,
+        state: GlobalState,
+        *,
+        learning_rate: float,
+        clip: float,
+        progress: ClientProgress | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[Reply]:
+        """Train some clients, one after the other, in the round after ``state``; see ``train``."""
+        for client in chosen:
+            yield self.train(
+                delivery.received(self.tier_of[client]),
+                client,
+                round_number=state.round + 1,
+                learning_rate=learning_rate,
+                memory=state.memory.clients.get(client),
+                clip=clip,
+                progress=progress,
+                check=check,
+            )
 
     def train(
         self,
-        start: Download,
+        received: Received,
         client: int,
         *,
         round_number: int,
         learning_rate: float,
-        residual: Tensor | None = None,
+        memory: Tensors | None = None,
         clip: float = math.inf,
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
-    ) -> tuple[Update, ClientReport]:
-        """Train one client from what it received; returns its update as it arrives, and a report.
+    ) -> Reply:
+        """Train one client from what it received.
 
-        The update's vector is the trainer's own buffer: use it before the next client trains.
-        ``residual`` is what error feedback left of the client's last update, ``clip`` bounds its
-        groups' updates, if there are groups. ``check`` is called before every step and may raise
-        to abandon the round.
+        The reply may hold the trainer's own buffer: use it before the next client trains.
+        ``memory`` is what the client remembers of its last turn, ``clip`` bounds the updates of
+        its groups, if there are groups. ``check`` is called before every step and may raise to
+        abandon the round.
         """
         began = time.perf_counter()
         turn = _Turn(round_number, client, learning_rate, progress, check)
         tier = self.tier_of[client]
-        link, vector = self.tiers[tier].link, self._trainer.vector
+        end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
+        num_units, num_within = 1, 0
         if self._groups is None:
-            result = self._learn(start, turn, self._parts[client])
-            update = link.upload(vector, start, round_number, residual)
+            result = self._learn(received, turn, self._parts[client])
+            payload, kept = end.send_trained(vector, received, round_number, memory or {})
         else:
-            result, num_parts, num_within = self._learn_by_group(start, turn, clip)
-            update = link.upload_update(vector, start, round_number)
-            update = replace(update, num_parts=num_parts, num_within=num_within)
-        norm = float(torch.linalg.vector_norm(update.vector))
+            result, num_units, num_within = self._groups.train(
+                client,
+                round_number,
+                received=received.vector,
+                trained=vector,
+                clip=clip,
+                learn=lambda examples, group: self._learn(received, turn, examples, group),
+            )
+            payload, kept = end.send(vector, received, round_number, memory or {})
         report = ClientReport(
             round=round_number,
             client=client,
             tier=tier,
-            num_examples=result.num_seen if self._groups else self.num_examples(client),
-            loss=result.loss,
-            accuracy=result.accuracy,
-            update_norm=norm,
-            download_bytes=start.num_bytes,
-            upload_bytes=update.num_bytes,
+            num_examples=self.num_examples(client) if self._groups is None else result.num_seen,
+            metrics=result.metrics,
+            download_bytes=received.num_bytes,
+            upload_bytes=payload.num_bytes,
             seconds=time.perf_counter() - began,
-            failure=_failure(result, update.vector, norm),
         )
-        return update, report
+        return Reply(
+            report=report,
+            payload=payload,
+            memory=kept,
+            num_units=num_units,
+            num_within_clip=num_within,
+        )
 
     def _learn(
-        self, start: Download, turn: "_Turn", examples: NDArray[np.int64], *group: int
+        self, received: Received, turn: "_Turn", examples: NDArray[np.int64], *group: int
     ) -> TrainingResult:
         """Train on some examples; the trainer's vector then holds the result."""
         number, client = turn.round_number, turn.client
@@ -158,54 +168,20 @@ class Clients:
                 turn.progress(number, client, step, num_steps, loss)
 
         result = self._trainer.train(
-            start.received,
+            received.vector,
             self._batches(turn, examples, *group),
             learning_rate=turn.learning_rate,
             seed=derive(self._seed, "dropout", number, client, *group),
-            trainable=start.own,
+            trainable=received.trainable,
             progress=progress if turn.progress else None,
         )
         progress(num_steps, result.loss)
         return result
 
-    def _learn_by_group(
-        self, start: Download, turn: "_Turn", clip: float
-    ) -> tuple[TrainingResult, int, int]:
-        """Train on a draw of the client's groups; the trainer's vector then holds the updates' sum.
-
-        Each group starts from what the client received. Their sum is rounded once, to fp32, which
-        the bound leaves room for, so that one group moves it by no more than ``clip``. For the same
-        reason a group that diverges is left out alone, unless all of them do.
-        """
-        assert self._groups
-        groups = self._groups.examples[turn.client]
-        draw = poisson_groups if self._groups.poisson else sample_groups
-        drawn = draw(
-            len(groups),
-            self._groups.per_round,
-            seed=self._groups.seed,
-            round_number=turn.round_number,
-            client=turn.client,
-        )
-        bound = clip * (1.0 - len(groups) * 2.0**-22)
-        total = torch.zeros_like(start.received, dtype=torch.float64)
-        results, num_within = [], 0
-        for group in drawn:
-            result = self._learn(start, turn, groups[group], group)
-            update = self._trainer.vector.sub_(start.received)
-            if math.isfinite(result.loss) and torch.isfinite(update).all():
-                results.append(result)
-                num_within += self._groups.bound(update, bound)
-                total += update
-        self._trainer.vector.copy_(total)
-        if drawn and not results:
-            self._trainer.vector.fill_(math.nan)
-        return TrainingResult.over(results), len(drawn), num_within
-
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):
             turn.check()
-            yield collate(self._examples, indices, pad_token_id=self._pad_token_id)
+            yield self._examples.batch(indices)
 
     def _order(
         self, client: int, round_number: int, examples: NDArray[np.int64], *group: int
@@ -235,12 +211,3 @@ class _Turn(NamedTuple):
     learning_rate: float
     progress: ClientProgress | None
     check: Callable[[], None]
-
-
-def _failure(result: TrainingResult, update: Tensor, norm: float) -> str | None:
-    if not math.isfinite(result.loss):
-        return f"its loss is {result.loss}"
-    # No coordinate is larger than the norm, so a small norm saves a pass over the vector.
-    if not norm < LIMIT / 2 and not is_summable(update):
-        return f"its update is not finite or has a coordinate beyond {LIMIT:g}"
-    return None

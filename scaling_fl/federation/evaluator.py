@@ -1,11 +1,11 @@
 """Evaluation of the global state, sharded over the workers."""
 
+import torch
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.learning.tasks.classification.scoring import count, metrics
-from scaling_fl.learning.text.batches import collate, evaluation_batches
-from scaling_fl.learning.text.tokenised import TokenisedExamples
+from scaling_fl.learning.task import Examples, Task
+from scaling_fl.learning.training.batches import evaluation_batches
 from scaling_fl.learning.training.local import LocalTrainer
 
 
@@ -15,25 +15,27 @@ class Evaluator:
     def __init__(
         self,
         trainer: LocalTrainer,
-        examples: TokenisedExamples,
-        label_names: list[str],
+        examples: Examples,
+        task: Task,
         *,
         batch_size: int,
-        pad_token_id: int,
-        per_class: bool,
+        detailed: bool,
     ) -> None:
-        self._trainer, self._examples, self._label_names = trainer, examples, label_names
+        self._trainer, self._examples, self._task = trainer, examples, task
         self._batches = evaluation_batches(examples.lengths, batch_size)
-        self._pad_token_id, self._per_class = pad_token_id, per_class
+        self._detailed = detailed
 
     def __call__(self, vector: Tensor, exchange: Exchange) -> dict[str, float]:
-        """Return the validation metrics of a global vector; the same on every worker."""
+        """Return the validation metrics of a global vector; the same on every worker.
+
+        Each worker counts on its own batches; the counts are integers, so their sum is exact.
+        """
         self._trainer.vector.copy_(vector)
-        mine = self._batches[exchange.rank :: exchange.size]
-        counts = count(
-            self._trainer.model,
-            (collate(self._examples, i, pad_token_id=self._pad_token_id) for i in mine),
-            num_labels=len(self._label_names),
-            device=vector.device,
-        )
-        return metrics(exchange.total(counts), self._label_names, per_class=self._per_class)
+        model, device = self._trainer.model, vector.device
+        counts = torch.zeros(self._task.num_counts, dtype=torch.int64, device=device)
+        model.eval()
+        with torch.inference_mode():
+            for indices in self._batches[exchange.rank :: exchange.size]:
+                counts += self._task.count(model, self._examples.batch(indices).to(device))
+        found = self._task.metrics(exchange.total(counts), detailed=self._detailed)
+        return {f"validation.{name}": value for name, value in found.items()}

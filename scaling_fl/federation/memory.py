@@ -1,76 +1,45 @@
-"""The clients' turns of one round, and what they leave for a later one."""
+"""What clients remember from one of their rounds to the next, the same on all workers.
 
-from typing import Any
+Every worker holds the memory of every client, because any worker may run any client's next turn.
+"""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.core.records import ClientReport
-from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients
-from scaling_fl.federation.link import Download, Update
-
-MASK = "download.mask"
-"""Where the state remembers the vector that froze the download mask."""
+from scaling_fl.core.state import Tensors
 
 
-class Turns:
-    """One round of the clients that this worker runs.
+def memories_of_all(
+    mine: Mapping[int, Tensors],
+    shapes: Mapping[int, Mapping[str, list[int]]],
+    exchange: Exchange,
+    device: torch.device,
+) -> dict[int, dict[str, Tensor]]:
+    """Give every worker what the clients of all workers remember.
 
-    What a round leaves becomes part of the global state only by ``hand_on``, so that a round that
-    is abandoned leaves nothing.
+    ``mine`` is what the clients of this worker remember (fp32), ``shapes`` the shapes of what the
+    clients of all workers do; every worker must give the same shapes.
     """
-
-    def __init__(self, clients: Clients, state: GlobalState, round_number: int) -> None:
-        self._clients, self._state, self._round = clients, state, round_number
-        self._starts: dict[int, Download] = {}
-        self._residuals: dict[int, Tensor] = {}
-
-    def start(self, tier: int) -> Download:
-        """Send the state to a tier, once."""
-        if tier not in self._starts:
-            mask_by = self._state.memory.get(MASK)
-            self._starts[tier] = self._clients.download(
-                self._state.vector, self._round, tier, mask_by=mask_by
-            )
-        return self._starts[tier]
-
-    def train(self, client: int, **options: Any) -> tuple[Update, ClientReport]:
-        """Have a client train on what its tier received; see ``Clients.train``."""
-        update, report = self._clients.train(
-            self.start(self._clients.tier_of[client]),
-            client,
-            round_number=self._round,
-            residual=self._state.memory.get(_residual(client)),
-            **options,
-        )
-        if update.residual is not None:
-            self._residuals[client] = update.residual
-        return update, report
-
-    def hand_on(self, done: list[int], exchange: Exchange) -> None:
-        """Make what the round leaves part of the state, the same on all workers.
-
-        ``done`` are the clients, of all workers, whose updates were used.
-        """
-        if self._round == 1 and any(tier.link.server_freeze for tier in self._clients.tiers):
-            self._state.memory[MASK] = self._state.vector.clone()
-        for client in done:
-            if self._clients.tiers[self._clients.tier_of[client]].link.error_feedback:
-                self._state.memory[_residual(client)] = self._shared(client, exchange)
-
-    def _shared(self, client: int, exchange: Exchange) -> Tensor:
-        """Give every worker a client's residual: its bits, as an integer sum with nothing else."""
-        residual = self._residuals.get(client)
-        if exchange.size == 1:
-            assert residual is not None
-            return residual
-        bits = torch.zeros_like(self._state.vector, dtype=torch.int64)
-        if residual is not None:
-            bits.copy_(residual.view(torch.int32))
-        return exchange.total(bits).to(torch.int32).view(torch.float32)
+    return {
+        client: {
+            name: _from_its_worker(mine.get(client, {}).get(name), shape, exchange, device)
+            for name, shape in sorted(tensors.items())
+        }
+        for client, tensors in sorted(shapes.items())
+        if tensors
+    }
 
 
-def _residual(client: int) -> str:
-    return f"upload.residual.{client}"
+def _from_its_worker(
+    tensor: Tensor | None, shape: list[int], exchange: Exchange, device: torch.device
+) -> Tensor:
+    """Send one tensor: its bits, as an integer sum with nothing else."""
+    if exchange.size == 1 and tensor is not None:
+        return tensor
+    bits = torch.zeros(shape, dtype=torch.int64, device=device)
+    if tensor is not None:
+        bits.copy_(tensor.view(torch.int32))
+    return exchange.total(bits).to(torch.int32).view(torch.float32)

@@ -1,12 +1,16 @@
 """Differential privacy of a round: clip what arrives, add noise to the sum, adapt the clip."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.merge_round import Total
+from scaling_fl.methods.merging.merge import Term
 from scaling_fl.methods.privacy.mechanism import (
     LARGEST_STD,
     AdaptiveClip,
@@ -63,7 +67,7 @@ class Privacy:
 
     def clip_of(self, state: GlobalState) -> float:
         """Return the clip of the next round."""
-        return float(state.memory[CLIP]) if CLIP in state.memory else self.clip
+        return float(state.memory.server.get(CLIP, self.clip))
 
     def bound(self, update: Tensor, clip: float) -> bool:
         """Scale an update in place to a norm of at most ``clip``; say whether it was before."""
@@ -74,20 +78,58 @@ class Privacy:
         std = self.noise_multiplier * clip * self.share
         add_noise_(units, std, seed=self.seed, round_number=round_number)
 
-    def adapt(self, state: GlobalState, *, num_within: int, num_summed: int) -> None:
-        """Step the clip of a state whose round is done, by how many updates were within it."""
-        if self.quantile is None:
-            return
+    def next_clip(self, clip: float, round_number: int, num_within: int, num_summed: int) -> float:
+        """Return the clip after a round, by how many updates were within it."""
+        assert self.quantile
         fraction = noisy_fraction_within(
             num_within,
             num_summed,
             num_expected=self.num_units,
             std=self.quantile.std,
             seed=self.seed,
-            round_number=state.round + 1,
+            round_number=round_number,
         )
-        now = AdaptiveClip(self.clip_of(state), self.quantile.target, self.quantile.learning_rate)
+        now = AdaptiveClip(clip, self.quantile.target, self.quantile.learning_rate)
         clip = min(max(now.after(fraction).clip, _LEAST_CLIP), self.largest_clip)
         if self.is_noisy:  # more noise than that no sum can hold, rounding included
             clip = min(clip, LARGEST_STD * (1.0 - 1e-9) / (self.noise_multiplier * self.share))
-        state.memory[CLIP] = torch.tensor(clip, dtype=torch.float64, device=state.vector.device)
+        return clip
+
+    def guard(self, state: GlobalState) -> "Guard":
+        """Return what protects the round after ``state``."""
+        return Guard(self, state)
+
+
+class Guard:
+    """Protects one round: bounds every update before a sum, and adds noise to the sum."""
+
+    def __init__(self, privacy: Privacy, state: GlobalState) -> None:
+        self._privacy, self._device = privacy, state.vector.device
+        self._clip, self._round = privacy.clip_of(state), state.round + 1
+        self.is_noisy = privacy.is_noisy
+        self.num_within_clip = 0
+        """How many updates of this worker's clients were short enough."""
+
+    def protect(self, total: Total) -> Total:
+        """Wrap the way in which terms are summed; the terms are scaled in place."""
+
+        def protected(terms: Iterable[Term]) -> ExactSum:
+            # Groups were bounded by their client, one by one, before it added them up.
+            sums = total(terms if self._privacy.by_group else self._bounded(terms))
+            if self.is_noisy:
+                self._privacy.add_noise(sums.units, clip=self._clip, round_number=self._round)
+            return sums
+
+        return protected
+
+    def _bounded(self, terms: Iterable[Term]) -> Iterator[Term]:
+        for vector, share in terms:
+            self.num_within_clip += self._privacy.bound(vector, self._clip)
+            yield vector, share
+
+    def remember(self, num_within: int, num_summed: int) -> dict[str, Tensor]:
+        """Return what the server remembers of the round, by the counts of all workers."""
+        if self._privacy.quantile is None:
+            return {}
+        clip = self._privacy.next_clip(self._clip, self._round, num_within, num_summed)
+        return {CLIP: torch.tensor(clip, dtype=torch.float64, device=self._device)}

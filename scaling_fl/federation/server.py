@@ -2,58 +2,65 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
-from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.link import Update
-from scaling_fl.federation.privacy import Privacy
-from scaling_fl.methods.merging.means import mean, mean_of_senders
+from scaling_fl.core.state import GlobalState, Memory, Tensors
+from scaling_fl.federation.arrivals import Arrivals, Decode, Reply
+from scaling_fl.federation.delivery import MASK, Delivery
+from scaling_fl.federation.link import Link
+from scaling_fl.federation.memory import memories_of_all
+from scaling_fl.federation.merge_round import Cohort, ExactSums, MergeRound
+from scaling_fl.federation.privacy import Guard, Privacy
+from scaling_fl.federation.server_end import ServerEnd
+from scaling_fl.methods.merging.merge import Merge
 from scaling_fl.methods.server_optimisers import ServerOptimiser
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What came of one server step."""
+    """What came of one server step beside the next state."""
 
     clients: list[ClientReport]
     update_norm: float
-    drift: float | None
-    """None when what was summed is not what the clients report the norms of."""
+    metrics: dict[str, float]
+    """What the merge reports of itself."""
     exchange_seconds: float
+    """Time for sums and the server's own step, without training and waiting for others."""
 
 
 class Server:
-    """Merges the updates of a round and steps the global state.
+    """Merges the updates of a round and takes the global state to the next one.
 
     ``scratch`` is a buffer of the vector's size that is free once all clients have trained; the
-    trainer's own serves, so that the merged update takes no memory of its own. ``by_sender``
-    divides every coordinate by the clients that sent it, in place of all clients.
+    trainer's own serves, so that the merged update takes no memory of its own.
     """
 
     def __init__(
         self,
         exchange: Exchange,
+        merge: Merge,
         optimiser: ServerOptimiser,
         scratch: Tensor,
         *,
+        links: Sequence[Link],
         min_clients: int,
         privacy: Privacy | None = None,
-        by_sender: bool = False,
     ) -> None:
-        self._exchange, self._optimiser = exchange, optimiser
-        self._scratch, self._min_clients, self._privacy = scratch, min_clients, privacy
-        self._sums = ExactSum(scratch.numel(), scratch.device)
-        self._senders = ExactSum(scratch.numel(), scratch.device) if by_sender else None
-        self._num_parts = self._num_within = 0
+        self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
+        self._scratch, self._links = scratch, links
+        self._min_clients, self._privacy = min_clients, privacy
+        self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
+
+    def deliver(self, state: GlobalState) -> Delivery:
+        """Send the state to the clients of the next round."""
+        return Delivery(self._links, state, state.round + 1)
 
     def clip(self, state: GlobalState) -> float:
         """Return what bounds the norms of the next round's updates."""
@@ -62,118 +69,115 @@ class Server:
     def step(
         self,
         state: GlobalState,
+        delivery: Delivery,
         shares: Mapping[int, float],
-        updates: Iterable[tuple[Update, ClientReport]],
-    ) -> Step:
-        """Add up this worker's updates as they come, merge all workers' sums, step in place.
+        replies: Iterable[Reply],
+    ) -> tuple[GlobalState, Step]:
+        """Merge the updates of all workers' clients and return the next state.
 
-        A round that nobody was sampled for leaves the vector alone, but for the noise that hides
-        that nobody was.
+        ``replies`` are those of this worker's clients, which may train while it is read;
+        ``shares`` are the weights of all clients of the round. A round that nobody was sampled
+        for leaves the vector alone, but for the noise that hides that nobody was.
 
         Raises:
-            UserError: naming who was left out and why.
+            UserError: too few clients sent a usable update; it says who was left out and why.
         """
-        clip = self.clip(state)
-        reports, seconds = self._accumulate(shares, updates, clip)
-        # Gathering waits for the slowest worker; the exchange proper is timed from here on.
-        clients = self._gather(reports)
         began = time.perf_counter()
-        included = self._included_share(shares, clients)
-        norm, drift = 0.0, None
-        if clients or (self._privacy and self._privacy.is_noisy):
-            update = self._merge(state, included, clip)
+        arrivals = Arrivals(replies, shares, self._decoder(state, delivery), self._scratch)
+        guard = self._privacy.guard(state) if self._privacy else None
+        round = MergeRound(
+            self._exchange,
+            self._sums,
+            self._scratch,
+            lambda: self._gather_cohort(shares, arrivals),
+            guard.protect if guard else lambda total: total,
+        )
+        vector, optimiser, norm = state.vector, state.optimiser, 0.0
+        if shares or (guard and guard.is_noisy):
+            update = self._merge(arrivals, round)
             norm = float(torch.linalg.vector_norm(update))
-            self._optimiser.apply(state.vector, update, state.optimiser)
-        if self._privacy:
-            self._adapt_clip(state)
-        elif clients and self._senders is None:
-            drift = _drift(clients, shares, included, norm)
-        return Step(
-            clients=clients,
+            vector, optimiser = self._optimiser.step(vector, update, optimiser)
+        reports = round.cohort.reports
+        after = GlobalState(
+            vector,
+            optimiser,
+            self._memory_after(state, vector, arrivals, round.cohort, guard),
+            round=state.round + 1,
+            total_bytes=state.total_bytes + sum(r.download_bytes + r.upload_bytes for r in reports),
+            digest=state.digest,
+        )
+        elsewhere = arrivals.seconds + round.waiting_seconds
+        return after, Step(
+            clients=reports,
             update_norm=norm,
-            drift=drift,
-            exchange_seconds=seconds + time.perf_counter() - began,
+            metrics={} if guard else round.metrics,  # they would tell of single clients
+            exchange_seconds=time.perf_counter() - began - elsewhere,
         )
 
-    def _accumulate(
-        self,
-        shares: Mapping[int, float],
-        updates: Iterable[tuple[Update, ClientReport]],
-        clip: float,
-    ) -> tuple[list[ClientReport], float]:
-        self._sums.clear()
-        if self._senders:
-            self._senders.clear()
-        self._num_parts = self._num_within = 0
-        reports, seconds = [], 0.0
-        for update, report in updates:
-            began = time.perf_counter()
-            # Who is left out counts as not within the clip: no count depends on who it is.
-            self._num_parts += update.num_parts
-            if report.failure is None:
-                self._add(update, shares[report.client], clip)
-            reports.append(report)
-            seconds += time.perf_counter() - began
-        return reports, seconds
+    def _decoder(self, state: GlobalState, delivery: Delivery) -> Decode:
+        def decode(reply: Reply, out: Tensor) -> tuple[Tensor, Tensor | None]:
+            tier = reply.report.tier
+            end = ServerEnd(self._links[tier])
+            return end.update(reply.payload, delivery.sent(tier), state.vector, out)
 
-    def _add(self, update: Update, share: float, clip: float) -> None:
-        if self._privacy and self._privacy.by_group:
-            self._num_within += update.num_within
-        elif self._privacy:
-            self._num_within += self._privacy.bound(update.vector, clip)
-        self._sums.add(update.vector, share)
-        if self._senders:
-            self._senders.add_share(share, update.sent)
+        return decode
 
-    def _merge(self, state: GlobalState, included: float, clip: float) -> Tensor:
-        total = self._exchange.total
-        if self._senders:
-            return mean_of_senders(self._sums, self._senders, total, out=self._scratch)
-        if not (self._privacy and self._privacy.is_noisy):
-            return mean(self._sums, total, included_share=included, out=self._scratch)
-        add_noise = partial(self._privacy.add_noise, clip=clip, round_number=state.round + 1)
-        return mean(
-            self._sums, total, included_share=included, out=self._scratch, add_noise=add_noise
+    def _gather_cohort(self, shares: Mapping[int, float], arrivals: Arrivals) -> Cohort:
+        """Gather the reports of all workers, which waits for the slowest, and count who is left."""
+        mine = [
+            {"report": report.to_json(), "memory": _shapes(arrivals.memories.get(report.client))}
+            for report in arrivals.reports
+        ]
+        rows = self._exchange.gather(mine)
+        reports = [ClientReport.from_json(row["report"]) for row in rows]
+        reports.sort(key=lambda report: report.client)
+        return Cohort(
+            reports,
+            shares,
+            self._divisor(shares, reports),
+            {row["report"]["client"]: row["memory"] for row in rows},
         )
 
-    def _adapt_clip(self, state: GlobalState) -> None:
-        assert self._privacy
-        counts = torch.tensor([self._num_within, self._num_parts], device=self._scratch.device)
-        num_within, num_parts = self._exchange.total(counts).tolist()
-        self._privacy.adapt(state, num_within=num_within, num_summed=num_parts)
-
-    def _gather(self, reports: list[ClientReport]) -> list[ClientReport]:
-        rows = self._exchange.gather([report.to_json() for report in reports])
-        return sorted((ClientReport(**row) for row in rows), key=lambda report: report.client)
-
-    def _included_share(self, shares: Mapping[int, float], clients: list[ClientReport]) -> float:
-        usable = [report for report in clients if report.failure is None]
+    def _divisor(self, shares: Mapping[int, float], reports: list[ClientReport]) -> float:
+        usable = [report for report in reports if report.failure is None]
         if self._privacy and self._privacy.is_noisy:
             return 1.0  # neither a divisor nor an end must tell who was left out
         # Poisson sampling may draw fewer clients than that, which is no failure.
-        if len(usable) < min(self._min_clients, len(clients)):
+        if len(usable) < min(self._min_clients, len(reports)):
             reasons = "; ".join(
-                f"client {r.client}: {r.failure}" for r in clients if r.failure is not None
+                f"client {r.client}: {r.failure}" for r in reports if r.failure is not None
             )
             raise UserError(
                 f"min_clients={self._min_clients} clients must send a usable update, got "
-                f"{len(usable)} of {len(clients)} in round {clients[0].round} ({reasons}); lower "
+                f"{len(usable)} of {len(reports)} in round {reports[0].round} ({reasons}); lower "
                 "learning_rate, set max_grad_norm, or lower min_clients."
             )
-        if len(usable) == len(clients):
+        if len(usable) == len(reports):
             return 1.0
         # With privacy, the shares of a cohort need not add up to 1.
-        sent, asked = (math.fsum(shares[r.client] for r in some) for some in (usable, clients))
-        return sent / asked
+        left, asked = (math.fsum(shares[r.client] for r in some) for some in (usable, reports))
+        return left / asked
+
+    def _memory_after(
+        self,
+        state: GlobalState,
+        vector: Tensor,
+        arrivals: Arrivals,
+        cohort: Cohort,
+        guard: Guard | None,
+    ) -> Memory:
+        of_server = dict(state.memory.server)
+        if state.round == 0 and any(link.server_freeze for link in self._links):
+            of_server[MASK] = vector
+        if guard:
+            within = guard.num_within_clip + arrivals.num_within_clip
+            counts = torch.tensor([within, arrivals.num_units], device=vector.device)
+            of_server |= guard.remember(*self._exchange.total(counts).tolist())
+        of_clients = memories_of_all(
+            arrivals.memories, cohort.memories, self._exchange, vector.device
+        )
+        return Memory(of_server, {**state.memory.clients, **of_clients})
 
 
-def _drift(
-    clients: list[ClientReport], shares: Mapping[int, float], included: float, norm: float
-) -> float:
-    """Root of the weighted mean squared distance of the updates to their mean.
-
-    Sum of p_k |u_k - m|^2 = sum of p_k |u_k|^2 - |m|^2, so that no update is kept.
-    """
-    usable = (report for report in clients if report.failure is None)
-    squares = math.fsum(shares[r.client] / included * r.update_norm**2 for r in usable)
-    return math.sqrt(max(squares - norm**2, 0.0))
+def _shapes(tensors: Tensors | None) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in (tensors or {}).items()}

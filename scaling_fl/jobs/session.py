@@ -159,6 +159,8 @@ class Session:
             self._mirror.poke()
 
     def _draw(self, partition: Mapping[str, Any]) -> None:
+        if "histograms" not in partition:
+            return  # the figure is of labels, which not every task has
         assert self._folder
         path = self._folder.path / "partition.png"
         draw(path, partition["label_names"], partition["histograms"], partition["entropies"])

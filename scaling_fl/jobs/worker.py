@@ -127,9 +127,9 @@ class Worker:
     def _watch(self, federation: Federation, *, speaks_for_machine: bool) -> Watch:
         """Make what the loop calls; the first worker of a machine reports the rounds."""
 
-        def record(state: GlobalState, report: RoundReport) -> None:
+        def record(state: GlobalState, report: RoundReport) -> GlobalState:
             if federation.recorder:
-                federation.recorder.record(state, report)
+                state = federation.recorder.record(state, report)
             if speaks_for_machine:
                 self._channel.emit(
                     "round",
@@ -139,6 +139,7 @@ class Worker:
                     num_clients=len(report.clients),
                     failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
                 )
+            return state
 
         def progress(number: int, client: int, step: int, num_steps: int, loss: float) -> None:
             fields = {"round": number, "client": client, "step": step, "num_steps": num_steps}

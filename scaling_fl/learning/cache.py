@@ -1,4 +1,4 @@
-"""The folder of things that are made once: by one process each, whole or not at all."""
+"""A cache of folders: one process makes each folder, and the folder appears whole or not at all."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ CACHE_VARIABLE = "SCALING_FL_CACHE"
 
 
 class FetchError(UserError):
-    """Something that is not on this machine could not be fetched."""
+    """A file that is not on this machine could not be fetched."""
 
 
 def cache_folder(cache_dir: Path | str | None = None) -> Path:
@@ -26,8 +26,8 @@ def cached_folder(
 ) -> Path:
     """Return ``folder``, first building it when it is missing or no longer whole.
 
-    ``build`` fills a staging folder that is then renamed, so a build that dies leaves nothing that
-    could be taken for the result. Processes that need the same folder wait for the one that builds.
+    ``build`` fills a staging folder, which is then renamed: a build that dies leaves nothing that
+    looks like the result. Processes that need the same folder wait for the one that builds it.
 
     Raises:
         UserError: when the cache cannot be written.
@@ -51,7 +51,7 @@ def cached_folder(
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:
     prefix = f".{folder.name}."
-    # Whoever made these is dead: the lock is ours.
+    # The processes that made these folders are dead, because we hold the lock.
     for leftover in folder.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))

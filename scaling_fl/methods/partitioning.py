@@ -99,21 +99,6 @@ def partition(
     return [np.sort(part).astype(np.int64, copy=False) for part in parts]
 
 
-def label_histograms(labels: Indices, parts: list[Indices], num_labels: int) -> Indices:
-    """Count the labels of every client: (clients, labels)."""
-    counts = [np.bincount(labels[part], minlength=num_labels) for part in parts]
-    return np.stack(counts).astype(np.int64, copy=False)
-
-
-def entropy_bits(histogram: Indices) -> float:
-    """Compute the entropy of a label histogram in bits; 0 for one label or no examples."""
-    present = histogram[histogram > 0].astype(np.float64)
-    if len(present) < 2:
-        return 0.0
-    shares = present / present.sum()
-    return float(-(shares * np.log2(shares)).sum())
-
-
 def _check_feasible(num_examples: int, num_clients: int, alpha: float, min_examples: int) -> None:
     if num_clients < 1:
         raise ValueError(f"num_clients must be at least 1, got {num_clients}; name a client.")

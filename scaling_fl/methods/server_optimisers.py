@@ -4,26 +4,27 @@ The negative of the merged update stands for the gradient, in a round without an
 Source: arXiv 2003.00295 (FedOpt), algorithm 1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+State = Mapping[str, Tensor]
 
 _CHUNK = 1 << 18  # values whose temporaries stay in a core's cache
 
 
 class ServerOptimiser(NamedTuple):
-    """``init(vector) -> state`` and ``apply(vector, update, state)``, which steps in place.
+    """``init(vector) -> state`` and ``step(vector, update, state) -> (vector, state)``.
 
     The vectors are fp32 of one length; so are the tensors of the state, but for the int64 number
-    of steps. Two runs that step from equal states stay bitwise equal.
+    of steps. A step writes to nothing that it is given. Two runs that step from equal states stay
+    bitwise equal.
     """
 
     init: Callable[[Tensor], State]
-    apply: Callable[[Tensor, Tensor, State], None]
+    step: Callable[[Tensor, Tensor, State], tuple[Tensor, State]]
 
 
 def sgd(learning_rate: float, *, momentum: float = 0.0) -> ServerOptimiser:
@@ -42,7 +43,7 @@ def sgd(learning_rate: float, *, momentum: float = 0.0) -> ServerOptimiser:
             update = state["momentum"].mul_(momentum).add_(update)
         vector.add_(update, alpha=learning_rate)
 
-    return ServerOptimiser(init, apply)
+    return ServerOptimiser(init, _on_copies(apply))
 
 
 def adam(
@@ -73,7 +74,7 @@ def adam(
             square.mul_(beta2).addcmul_(u, u, value=1 - beta2)
             x.addcdiv_(mean, square.sqrt().div_(root).add_(epsilon), value=rate)
 
-    return ServerOptimiser(init, apply)
+    return ServerOptimiser(init, _on_copies(apply))
 
 
 def adagrad(learning_rate: float, *, epsilon: float) -> ServerOptimiser:
@@ -92,7 +93,7 @@ def adagrad(learning_rate: float, *, epsilon: float) -> ServerOptimiser:
             total.addcmul_(u, u)
             x.addcdiv_(u, total.sqrt().add_(epsilon), value=learning_rate)
 
-    return ServerOptimiser(init, apply)
+    return ServerOptimiser(init, _on_copies(apply))
 
 
 def yogi(learning_rate: float, *, beta1: float, beta2: float, epsilon: float) -> ServerOptimiser:
@@ -116,7 +117,20 @@ def yogi(learning_rate: float, *, beta1: float, beta2: float, epsilon: float) ->
             square.addcmul_((square - new).sign_(), new, value=beta2 - 1)
             x.addcdiv_(mean, square.sqrt().add_(epsilon), value=learning_rate)
 
-    return ServerOptimiser(init, apply)
+    return ServerOptimiser(init, _on_copies(apply))
+
+
+def _on_copies(
+    apply: Callable[[Tensor, Tensor, State], None],
+) -> Callable[[Tensor, Tensor, State], tuple[Tensor, State]]:
+    """Turn a step in place, whose temporaries are short, into one that returns new tensors."""
+
+    def step(vector: Tensor, update: Tensor, state: State) -> tuple[Tensor, State]:
+        vector, state = vector.clone(), {name: value.clone() for name, value in state.items()}
+        apply(vector, update, state)
+        return vector, state
+
+    return step
 
 
 def _chunks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -54,7 +54,7 @@ def test_all_configuration_errors_come_at_once_and_leave_nothing(shell: Shell) -
         "num_rounds must be at least 1, got 0;",
         "optimizer must be a known setting, got 'adam'; use optimiser",
         "learning_rate must be a number, got 'fast';",
-        "momentum must be 0 unless optimiser is sgd, got 0.9 with optimiser=adamw;",
+        "momentum must be left alone unless optimiser is sgd, got 0.9 with optimiser=adamw;",
         "train_path must be given for agnews, got None;",
         "test_path must name an existing file, got 'missing.csv';",
         "site_ids must be a list, got 0;",

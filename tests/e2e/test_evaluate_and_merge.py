@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from scaling_fl.build.model import load_model
-from scaling_fl.build.restored import open_saved, restore, settings_of
+from scaling_fl.build.restored import Saved, open_saved, restore, settings_of
+from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.evaluate import Request, evaluate, main
 from scaling_fl.learning.models.loading import load_tokenizer
+from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.storage import open_storage
 from tests.e2e.commands import ROOT, Command, Job, Shell, arguments, federation
@@ -83,9 +85,12 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 def federated_logits(place: Path) -> torch.Tensor:
     """Answer with the model as a worker of the run holds it, its adapter not merged."""
     saved = open_saved(str(place), pytest.fail)
-    tokenizer = load_tokenizer("tiny", Path("unused"))
-    trainer = restore(saved, settings_of(saved, {}), tokenizer, torch.device("cpu"))
-    return logits(trainer.model)
+    return logits(restored(saved).model)
+
+
+def restored(saved: Saved) -> LocalTrainer:
+    config = settings_of(saved, {})
+    return restore(saved, config, make_task(config), torch.device("cpu"))
 
 
 @pytest.mark.slow
@@ -176,9 +181,7 @@ def test_the_mean_of_quantised_checkpoints_is_an_adapter_that_peft_loads(
     origin = json.loads((shell.folder / "out" / "merged_from.json").read_text())
     assert [row["weight"] for row in origin["checkpoints"]] == [2.0, 1.0]
     assert (origin["quantize"], origin["payload_bytes"]) == ("nf4", num_bytes)
-    trainer = restore(
-        first, settings_of(first, {}), load_tokenizer("tiny", Path("unused")), torch.device("cpu")
-    )
+    trainer = restored(first)
     trainer.vector.copy_(mean)
     loaded = peft.PeftModel.from_pretrained(fresh_base(first), str(shell.folder / "out"))
     assert torch.equal(logits(loaded), logits(trainer.model))
@@ -187,7 +190,7 @@ def test_the_mean_of_quantised_checkpoints_is_an_adapter_that_peft_loads(
 def fresh_base(saved: Any) -> torch.nn.Module:
     """Make the tiny base model, which no hub has, without an adapter."""
     config = settings_of(saved, {"adapter": {"kind": "none"}})
-    return load_model(config, 3, load_tokenizer("tiny", Path("unused")))
+    return load_model(config, make_task(config))
 
 
 @pytest.mark.parametrize("script", [EVALUATE, MERGE])

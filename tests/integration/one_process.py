@@ -43,11 +43,12 @@ class QuickRun(Run):
             stage=_mute,
         )
 
-        def record(state: GlobalState, report: RoundReport) -> None:
+        def record(state: GlobalState, report: RoundReport) -> GlobalState:
             if federation.recorder:
-                federation.recorder.record(state, report)
+                state = federation.recorder.record(state, report)
                 if report.round == self._stop_after:
                     self._stopped.set()
+            return state
 
         run_rounds(
             federation.state,

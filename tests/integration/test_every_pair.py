@@ -116,7 +116,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
             ]
         },
     },
-    "merge": {".": {}, "senders": {"merge.divide_by": "senders"}},
+    "merge": {".": {}, "senders": {"merge.method": "mean_of_senders"}},
     "server": {
         ".": {"server.learning_rate": 0.7},
         "momentum": {"server.momentum": 0.9},

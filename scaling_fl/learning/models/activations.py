@@ -1,14 +1,15 @@
 """How much memory a training step's activations take."""
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from scaling_fl.learning.task import Batch, LossFunction
 
-def activation_bytes(model: nn.Module, *, batch_size: int, length: int) -> int:
+
+def activation_bytes(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
     """Count the bytes that a forward pass keeps for the backward pass, parameters aside.
 
-    Runs one such pass, in fp32 on ``batch_size`` texts that fill ``length`` tokens.
+    Runs one such pass in fp32.
     """
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
@@ -20,9 +21,6 @@ def activation_bytes(model: nn.Module, *, batch_size: int, length: int) -> int:
         return tensor
 
     model.train()
-    tokens = torch.zeros(batch_size, length, dtype=torch.int64)
-    mask = torch.ones_like(tokens)
-    mask[0, -1] = 0  # without any padding, attention would leave its mask out
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(input_ids=tokens, attention_mask=mask)
+        loss(model, batch)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

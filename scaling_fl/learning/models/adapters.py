@@ -35,9 +35,9 @@ ALL_LINEAR = "all-linear"
 class Adapter:
     """What is trained: ``lora`` (arXiv 2106.09685), ``dora`` (2402.09353) or only the ``head``.
 
-    ``targets`` and ``modules_to_save`` are names of modules or ends of their dotted names; the
-    heads are always saved. ``freeze_a`` trains only B (FFA-LoRA, 2403.12313); ``rslora`` scales
-    by alpha over the root of the rank (2312.03732).
+    ``targets`` and ``modules_to_save`` are names of modules or ends of their dotted names.
+    ``freeze_a`` trains only B (FFA-LoRA, 2403.12313); ``rslora`` scales by alpha over the root of
+    the rank (2312.03732).
     """
 
     kind: str
@@ -50,22 +50,27 @@ class Adapter:
     modules_to_save: tuple[str, ...]
 
 
-def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
-    """Freeze a classifier but for its adapter, its heads and ``modules_to_save``.
+def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> nn.Module:
+    """Freeze a model but for its adapter, its ``heads`` and ``modules_to_save``, trained whole.
 
-    The adapter's first values depend on ``seed`` alone.
+    ``heads`` are names of modules. The adapter's first values depend on ``seed`` alone.
 
     Raises:
         UserError: a name fits no module of the model, or the model's type has no default targets.
     """
     named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
-    saved = _outermost([*_heads(model), *named])
+    saved = _outermost([*heads, *named])
     if adapter.kind == "head":
+        if not saved:
+            raise UserError(
+                "adapter.modules_to_save must name what adapter.kind=head trains, because the task "
+                "has no head, got none; name modules, or set adapter.kind=lora."
+            )
         model.requires_grad_(False)
         for name in saved:
             model.get_submodule(name).requires_grad_(True)
         return model  # type: ignore[no-any-return]
-    # Takes seconds to import, which runs without an adapter are spared.
+    # The import takes seconds, so runs without an adapter do without it.
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = _targets(model, adapter.targets)
@@ -95,7 +100,7 @@ def adapt(model: Any, adapter: Adapter, *, seed: int) -> nn.Module:
 
 
 def frozen_digest(model: nn.Module) -> str:
-    """Hash the weights that are not trained, which a checkpoint relies on and does not hold."""
+    """Hash the weights that are not trained: a checkpoint needs them and does not hold them."""
     digest = xxhash.xxh3_128()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -108,17 +113,8 @@ def _bytes(parameter: Tensor) -> memoryview:
     return parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _heads(model: Any) -> list[str]:
-    """Name what stands beside the encoder and has weights: the layers made for the task."""
-    return [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and next(child.parameters(), None) is not None
-    ]
-
-
 def _outermost(names: Sequence[str]) -> list[str]:
-    """Leave out what is inside another module of the list, which would be wrapped twice."""
+    """Leave out modules inside other modules of the list, which PEFT would wrap twice."""
     kept: list[str] = []
     for name in sorted(set(names), key=names.index):
         if not any(name.startswith(f"{other}.") for other in names):

@@ -16,15 +16,16 @@ _PREFIX = "base_model.model."
 
 
 def merge_adapter(model: nn.Module) -> nn.Module:
-    """Fold a model's adapter into the weights it adapts, in place; without one this does nothing.
+    """Add a model's adapter to the weights that it adapts, in place.
 
-    The result has the modules of the model that was adapted, heads and saved modules as trained,
-    and the same outputs to fp32 rounding. LoRA: W + scale * BA; DoRA: its columns rescaled, too
-    (arXiv 2106.09685, section 4.1; arXiv 2402.09353, equation 5).
+    A model without an adapter stays as it is. The result has the modules of the base model, with
+    heads and saved modules as trained, and the same outputs up to fp32 rounding. LoRA gives
+    W + scale * BA (arXiv 2106.09685, section 4.1), DoRA rescales the columns of that as well
+    (arXiv 2402.09353, equation 5).
     """
     if not hasattr(model, "peft_config"):
         return model
-    # Takes seconds to import, which models without an adapter are spared.
+    # The import takes seconds, so models without an adapter do without it.
     from peft.tuners.lora import LoraLayer
     from peft.utils.other import ModulesToSaveWrapper
 
@@ -42,37 +43,37 @@ def merge_adapter(model: nn.Module) -> nn.Module:
 def save_classifier(
     model: Any, folder: Path, *, label_names: Sequence[str], tokenizer: Any
 ) -> None:
-    """Write a classifier without an adapter for ``from_pretrained``, its labels named.
+    """Write a classifier without an adapter, with names for its labels, for ``from_pretrained``.
 
     The folder then holds config.json, the weights as safetensors, and the tokenizer's files.
     """
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     for parameter in model.parameters():
-        # Views of one vector would be taken for weights that are tied to each other.
+        # transformers would take views of one vector for weights that are tied to each other.
         parameter.data = parameter.detach().cpu().clone()
     disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def save_adapter(model: Any, folder: Path, *, base_model: str) -> None:
+def save_adapter(model: Any, folder: Path, *, base_model: str, peft_type: str) -> None:
     """Write a LoRA or DoRA adapter and what is saved whole with it, for ``PeftModel``.
 
-    ``base_model`` is where others find the model that was adapted. The folder then holds
-    adapter_config.json and adapter_model.safetensors.
+    ``base_model`` is where others find the model that was adapted, ``peft_type`` is PEFT's type of
+    its task. The folder then holds adapter_config.json and adapter_model.safetensors.
     """
     from peft import get_peft_model_state_dict
 
     config = copy.copy(model.peft_config[ADAPTER])
     config.target_modules = sorted(config.target_modules)  # a set, whose order differs by process
     config.base_model_name_or_path = base_model
-    config.task_type = "SEQ_CLS"
+    config.task_type = peft_type
     config.inference_mode = True
     config.save_pretrained(folder)
     weights: dict[str, Tensor] = get_peft_model_state_dict(
         model, adapter_name=ADAPTER, save_embedding_layers=False
     )
     plain = {f"{_PREFIX}{name}": value.cpu().clone() for name, value in weights.items()}
-    # The format as metadata is what transformers and PEFT expect of every file.
+    # transformers and PEFT expect this format to stand in the metadata of every file.
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})

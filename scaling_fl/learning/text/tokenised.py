@@ -1,4 +1,4 @@
-"""Text is tokenised once: one process does it, all read the same memory-mapped arrays."""
+"""Texts are tokenised once, by one process; all processes map the same arrays into memory."""
 
 import hashlib
 import json
@@ -11,61 +11,92 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 import xxhash
 from numpy.typing import NDArray
 
 from scaling_fl.learning.cache import cache_folder, cached_folder
+from scaling_fl.learning.task import Batch, Indices
 from scaling_fl.learning.text.labelled import DataError, Labelled
 
 _FORMAT_VERSION = 1
 _TEXTS_PER_CALL = 1000
+_WIDTH_MULTIPLE = 8
 _MANIFEST = "manifest.json"
 
 
 class FastTokenizer(Protocol):
-    """What is used of transformers' fast tokenizers."""
+    """What we use of the fast tokenizers of transformers."""
 
     is_fast: bool
     backend_tokenizer: Any
     truncation_side: str
+    pad_token_id: int
 
     def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenisedExamples:
     """Examples as flat arrays: ``token_ids[offsets[i]:offsets[i + 1]]`` is example i.
 
     ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
-    the cache. ``max_seq_len`` bounds every example; ``key`` identifies the content.
+    the cache. No example is longer than ``max_seq_len``; ``key`` identifies the content.
     """
 
     token_ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    max_seq_len: int | None = None
+    offsets: Indices
+    labels: Indices
+    max_seq_len: int
+    pad_token_id: int
     key: str = ""
 
     @cached_property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Indices:
         return np.diff(self.offsets)
+
+    @property
+    def strata(self) -> Indices:
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self, indices: Indices) -> Batch:
+        """Pad examples on the right to the longest of them, rounded up to a multiple of 8.
+
+        The tensors are ``input_ids`` and ``attention_mask`` (examples, width) and ``labels``
+        (examples), all int64. The width never exceeds ``max_seq_len``, which may be all that the
+        model has positions for.
+        """
+        begins = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - begins
+        longest = int(lengths.max())
+        width = -(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        positions = np.arange(max(longest, min(width, self.max_seq_len)))
+        mask = positions < lengths[:, None]
+        input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[mask] = self.token_ids[(begins[:, None] + positions)[mask]]
+        tensors = {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            "labels": torch.from_numpy(self.labels[indices]),
+        }
+        return Batch(tensors, indices)
 
 
 def tokenise(
     load: Callable[[], Labelled],
     *,
-    key_parts: Mapping[str, str],
+    depends_on: Mapping[str, str],
     tokenizer: FastTokenizer,
     max_seq_len: int,
     cache_dir: Path | None = None,
 ) -> TokenisedExamples:
-    """Return the tokenised examples, calling ``load`` only when the cache does not have them.
+    """Return the tokenised examples; ``load`` is called only if the cache does not hold them.
 
-    ``key_parts`` must tell apart everything that ``load`` depends on: the source's digest, the
-    task, the choice of text, the subset.
+    ``depends_on`` names all that the result of ``load`` depends on: the task, the digest of the
+    source, the choice of text, the subset. A change of one value makes a new entry in the cache.
 
     Raises:
         ValueError: when the tokenizer is not a fast one.
@@ -75,7 +106,7 @@ def tokenise(
             f"the model's tokenizer must be a fast one, got {type(tokenizer).__name__}; "
             "use a model that has a tokenizer.json."
         )
-    key = _key(key_parts, tokenizer, max_seq_len)
+    key = _key(depends_on, tokenizer, max_seq_len)
 
     def build(staging: Path) -> None:
         _write(staging, load(), tokenizer, max_seq_len)
@@ -87,18 +118,19 @@ def tokenise(
         offsets=_column(folder, "offsets"),
         labels=_column(folder, "labels"),
         max_seq_len=max_seq_len,
+        pad_token_id=tokenizer.pad_token_id,
         key=key,
     )
 
 
-def _key(key_parts: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
+def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
     import tokenizers
 
-    # Every call changes the truncation and padding in there, and we choose both ourselves.
+    # Each call changes the tokenizer's truncation and padding; both are our own choice.
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
     serialised.update(truncation=None, padding=None)
     content = {
-        "parts": dict(key_parts),
+        "parts": dict(depends_on),
         "tokenizer": serialised,
         "truncation_side": tokenizer.truncation_side,
         "tokenizers": tokenizers.__version__,
@@ -113,9 +145,9 @@ def _encode(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     pieces = [np.empty(0, dtype=np.int32)]
     lengths: list[int] = []
-    for start in range(0, len(texts), _TEXTS_PER_CALL):
+    for first in range(0, len(texts), _TEXTS_PER_CALL):
         encoded = tokenizer(
-            texts[start : start + _TEXTS_PER_CALL],
+            texts[first : first + _TEXTS_PER_CALL],
             truncation=True,
             max_length=max_seq_len,
             padding=False,
@@ -142,7 +174,7 @@ def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_
 
 
 def _save(folder: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Save arrays as a data set of one row, whose cells then lie in the file without a gap."""
+    """Save arrays as a data set of one row, so that each array lies in the file without a gap."""
     import datasets
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars
 
@@ -161,7 +193,7 @@ def _one_cell(array: NDArray[Any]) -> Any:
 
 
 def _column(folder: Path, name: str) -> NDArray[Any]:
-    """View one column without a copy; pyarrow alone can, and importing datasets takes seconds."""
+    """View one column without a copy, by pyarrow alone: importing datasets takes seconds."""
     source = pa.memory_map(str(_data_file(folder)))
     chunk = pa.ipc.open_stream(source).read_all().column(name).chunk(0)
     array: NDArray[Any] = chunk.flatten().to_numpy(zero_copy_only=True)
@@ -174,7 +206,7 @@ def _data_file(folder: Path) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Check size and checksum, so that neither a cut nor a damaged file is ever trained on."""
+    """Check size and checksum, so that nobody trains on a cut or damaged file."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         file = _data_file(folder)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from scaling_fl.core.vector import Layout, flatten_parameters
-from scaling_fl.learning.text.batches import Batch
+from scaling_fl.learning.task import Batch, BatchLoss, LossFunction
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -24,36 +23,75 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """Means over the examples that the steps saw, as they were seen (the model was changing)."""
+    """What was measured during a training, at each step before the model changed.
 
-    loss: float
-    accuracy: float
+    ``metrics`` are means over all steps: the ``loss`` (0 if there was no step) and whatever the
+    task measures beside the loss.
+    """
+
+    metrics: dict[str, float]
     num_steps: int
     num_seen: int
     """Examples that the steps saw, repeats included."""
 
+    @property
+    def loss(self) -> float:
+        return self.metrics["loss"]
+
     @classmethod
     def over(cls, results: "Sequence[TrainingResult]") -> "TrainingResult":
-        """Put several trainings together."""
+        """Put several trainings together; every example has the same weight."""
         seen = sum(r.num_seen for r in results)
+        totals = {"loss": 0.0} | {
+            name: math.fsum(r.metrics.get(name, 0.0) * r.num_seen for r in results)
+            for name in dict.fromkeys(name for r in results for name in r.metrics)
+        }
         return cls(
-            loss=math.fsum(r.loss * r.num_seen for r in results) / max(seen, 1),
-            accuracy=math.fsum(r.accuracy * r.num_seen for r in results) / max(seen, 1),
+            metrics={name: total / max(seen, 1) for name, total in totals.items()},
             num_steps=sum(r.num_steps for r in results),
             num_seen=seen,
         )
 
 
-class LocalTrainer:
-    """One resident model and one optimiser, lent to one client after another.
+class _Sums:
+    """The sums of all steps of one training, kept on the model's device."""
 
-    The model's trainable parameters are views of ``vector``, so that a client starts by one copy
-    and its update is one subtraction. Nothing of a client outlives its turn.
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._others: dict[str, Tensor] = {}
+        self._weight: int | Tensor = 0
+        self.num_steps = self.num_seen = 0
+
+    def add(self, found: BatchLoss, num_examples: int) -> None:
+        self._loss += found.mean.double() * found.weight
+        for name, value in found.sums.items():
+            self._others[name] = self._others.get(name, 0) + value
+        self._weight = self._weight + found.weight
+        self.num_steps += 1
+        self.num_seen += num_examples
+
+    def result(self) -> TrainingResult:
+        divisor = max(float(self._weight), 1.0)
+        totals = {"loss": self._loss} | self._others
+        return TrainingResult(
+            metrics={name: float(total) / divisor for name, total in totals.items()},
+            num_steps=self.num_steps,
+            num_seen=self.num_seen,
+        )
+
+
+class LocalTrainer:
+    """One model and one optimiser for all clients of a worker, which train one after another.
+
+    The model's trainable parameters are views of ``vector``: a client begins with one copy into
+    ``vector``, and its update is one subtraction. A client leaves nothing behind for the next one.
+    The trainer does not know what a batch holds; ``loss`` knows.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        loss: LossFunction,
         *,
         optimiser: str,
         momentum: float = 0.0,
@@ -62,7 +100,7 @@ class LocalTrainer:
         prox_mu: float = 0.0,
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
-        self.model = model
+        self.model, self._loss = model, loss
         self.layout: Layout
         self.layout, self.vector = flatten_parameters(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -76,7 +114,7 @@ class LocalTrainer:
 
     def train(
         self,
-        start: Tensor,
+        received: Tensor,
         batches: Iterable[Batch],
         *,
         learning_rate: float,
@@ -84,44 +122,34 @@ class LocalTrainer:
         trainable: Tensor | None = None,
         progress: Progress | None = None,
     ) -> TrainingResult:
-        """Train from ``start`` (fp32, the layout's size); ``vector`` then holds the result.
+        """Train from ``received`` (fp32, the layout's size); ``vector`` then holds the result.
 
         ``seed`` decides the dropout masks. ``trainable`` lists the coordinates that may change
-        (None: all); ``start`` is zero elsewhere, so that weight decay leaves the rest alone, too.
+        (None: all). ``received`` is zero at the other coordinates, so that weight decay does not
+        change them either.
         """
-        self._begin(start, learning_rate, seed)
-        anchors = list(self.layout.views(start).values()) if self._prox_mu else []
+        self._begin(received, learning_rate, seed)
+        anchors = list(self.layout.views(received).values()) if self._prox_mu else []
         masks: list[Tensor] = []
         if trainable is not None:
-            mask = torch.zeros_like(start)
+            mask = torch.zeros_like(received)
             mask[trainable] = 1.0
             masks = list(self.layout.views(mask).values())
         device = self.vector.device
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        num_correct = torch.zeros((), dtype=torch.int64, device=device)
-        num_seen = num_steps = 0
+        sums = _Sums(device)
         next_report = 0.0
         for batch in batches:
-            loss, correct = self._step(batch.to(device), anchors, masks)
-            loss_sum += loss.double() * len(batch)
-            num_correct += correct
-            num_seen += len(batch)
-            num_steps += 1
+            found = self._step(batch.to(device), anchors, masks)
+            sums.add(found, len(batch))
             if progress and time.monotonic() > next_report:
-                progress(num_steps, float(loss))
+                progress(sums.num_steps, float(found.mean))
                 next_report = time.monotonic() + 0.2
-        divisor = max(num_seen, 1)
-        return TrainingResult(
-            loss=float(loss_sum) / divisor,
-            accuracy=float(num_correct) / divisor,
-            num_steps=num_steps,
-            num_seen=num_seen,
-        )
+        return sums.result()
 
-    def _begin(self, start: Tensor, learning_rate: float, seed: int) -> None:
-        """Make the model the global one and the optimiser a fresh one, without new memory."""
+    def _begin(self, received: Tensor, learning_rate: float, seed: int) -> None:
+        """Give the model the received weights and forget the optimiser's state, in place."""
         torch.manual_seed(seed)
-        self.vector.copy_(start)
+        self.vector.copy_(received)
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         for state in self._optimiser.state.values():
@@ -130,21 +158,16 @@ class LocalTrainer:
                     value.zero_()
         self.model.train()
 
-    def _step(
-        self, batch: Batch, anchors: list[Tensor], masks: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Do one optimiser step; returns the batch's mean loss and its number of right answers."""
+    def _step(self, batch: Batch, anchors: list[Tensor], masks: list[Tensor]) -> BatchLoss:
+        """Do one optimiser step; returns the loss of the batch before the step."""
         with torch.autocast(
             self.vector.device.type,
             dtype=self._autocast_dtype,
             enabled=self._autocast_dtype is not None,
         ):
-            logits = self.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask
-            ).logits
-        loss = cross_entropy(logits.float(), batch.labels)
+            found = self._loss(self.model, batch)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        found.mean.backward()
         for parameter, anchor in zip(self._parameters, anchors, strict=False):
             # The gradient of mu/2 * |w - w_global|^2. Source: arXiv 1812.06127, equation 2.
             if parameter.grad is not None:
@@ -155,4 +178,4 @@ class LocalTrainer:
         if self._max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)
         self._optimiser.step()
-        return loss.detach(), (logits.detach().argmax(-1) == batch.labels).sum()
+        return found._replace(mean=found.mean.detach())

@@ -6,7 +6,7 @@ pair, and everything that is not of a pair (heads, DoRA's magnitudes). Source: a
 (HetLoRA), section 3, whose clients hold the first r.
 """
 
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,15 +17,22 @@ from scaling_fl.core.vector import Layout
 _A, _B = ".lora_A.", ".lora_B."
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some coordinates of a vector: ascending int64 indices, or None for all of them.
+class Holding(Protocol):
+    """Which coordinates of the vector a client holds; their number is the same in every round."""
 
-    ``num_bytes`` is what it takes to tell a client which they are.
-    """
+    @property
+    def size(self) -> int:
+        """How many coordinates a client holds."""
 
-    indices: Tensor | None = None
-    num_bytes: int = 0
+    @property
+    def num_bytes(self) -> int:
+        """The length of what ``choose`` returns."""
+
+    def choose(self, vector: Tensor) -> bytes:
+        """Choose for a global vector (fp32); return what tells a client which they are."""
+
+    def coordinates(self, choice: bytes) -> Tensor:
+        """Return the coordinates (ascending int64, on the CPU) that a choice means."""
 
 
 class RankPart:
@@ -54,14 +61,29 @@ class RankPart:
         self._first = self._indices(first)
         self.size = len(self._first)
 
-    def of(self, vector: Tensor) -> Part:
-        """Choose the coordinates for a global vector (fp32, the layout's size)."""
+    def choose(self, vector: Tensor) -> bytes:
+        """Choose the components for a global vector (fp32, the layout's size): a bit for each."""
         if not self._largest:
-            return Part(self._first.to(vector.device))
-        told = np.packbits(self._largest_components(vector).numpy()).tobytes()
-        bits = np.unpackbits(np.frombuffer(told, np.uint8))[: len(self._pairs) * self._full_rank]
-        heard = torch.from_numpy(bits.astype(bool)).view(len(self._pairs), self._full_rank)
-        return Part(self._indices(heard).to(vector.device), len(told))
+            return b""
+        return np.packbits(self._largest_components(vector).numpy()).tobytes()
+
+    def coordinates(self, choice: bytes) -> Tensor:
+        """Return the coordinates of the chosen components and of all that is of no pair.
+
+        Raises:
+            ValueError: the choice is not of ``num_bytes`` bytes, or not of ``rank`` components a
+                pair.
+        """
+        if len(choice) != self.num_bytes:
+            raise ValueError(f"a choice has {self.num_bytes} bytes, got {len(choice)}.")
+        if not self._largest:
+            return self._first
+        count = len(self._pairs) * self._full_rank
+        bits = np.unpackbits(np.frombuffer(choice, np.uint8))[:count].astype(bool)
+        components = torch.from_numpy(bits).view(len(self._pairs), self._full_rank)
+        if not (components.sum(1) == self._rank).all():
+            raise ValueError(f"a choice has {self._rank} components of every pair.")
+        return self._indices(components)
 
     def _largest_components(self, vector: Tensor) -> Tensor:
         """Mark the largest components of every pair: bool, pairs x rank."""

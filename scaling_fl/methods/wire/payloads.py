@@ -119,6 +119,20 @@ def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
     return vector
 
 
+def decode_indices(payload: bytes, *, size: int) -> Tensor | None:
+    """Decode which coordinates a payload carries: ascending int64, or None for all of them.
+
+    Raises:
+        PayloadError: the payload is not what ``encode`` makes for a vector of ``size``.
+    """
+    _, count = _read_header(payload, size)
+    layout = _layout(size, count)
+    if layout.kind == _DENSE:
+        return None
+    raw = np.frombuffer(payload, np.uint8, offset=HEADER_BYTES)
+    return torch.from_numpy(_decode_indices(raw[: layout.num_bytes], size, count, layout))
+
+
 def _read_header(payload: bytes, size: int) -> tuple[str, int]:
     """Check all that can be checked without decoding; return the codec and the count."""
     if len(payload) < HEADER_BYTES:

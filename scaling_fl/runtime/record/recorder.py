@@ -4,15 +4,20 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from scaling_fl.core.records import RoundReport
-from scaling_fl.core.state import GlobalState
+from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.core.vector import Layout
-from scaling_fl.runtime.record.checkpoints import CheckpointError, Checkpoints, chain_digest
+from scaling_fl.runtime.record.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    chain_digest,
+)
 from scaling_fl.runtime.record.journal import Journal
 
 
@@ -55,7 +60,8 @@ class Recorder:
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
         # Checkpoints may be published, and a private sample must stay unknown.
         self._tells_cohort = tells_cohort
-        self._recorded = self._saved = 0
+        self._recorded: GlobalState | None = None
+        self._saved_round = 0
         self._retry_at: float | None = None
         """When to make up for a save that failed, on the monotonic clock."""
         self._previous_digest = ""
@@ -63,36 +69,42 @@ class Recorder:
         self.num_threads: int | None = None
         """Threads per worker; kept in checkpoints because the bits depend on it."""
 
-    def restore(self, state: GlobalState) -> int | None:
-        """Load the latest whole checkpoint into ``state``, if there is one; journal the resume.
+    def restore(self, state: GlobalState) -> tuple[GlobalState, int | None]:
+        """Return the state of the latest whole checkpoint, or ``state`` where there is none.
 
-        Returns the number of threads per worker of the rounds before.
+        Also returns the number of threads per worker of the rounds before; journals the resume.
 
         Raises:
             CheckpointMismatch: it is of another model, task or layout.
         """
         found = self._checkpoints.load_latest(self._identity.layout, self._identity.must_match)
+        num_threads = None
         if found is not None:
-            state.vector.copy_(found.vector)
-            optimiser: dict[str, Tensor] = {}
-            for name, value in found.optimiser.items():
-                kind, _, key = name.partition(".")
-                parts = state.memory if kind == "memory" else optimiser
-                parts[key] = value.to(state.vector.device)
-            self._restore_optimiser(state.optimiser, optimiser)
-            state.round, state.digest = found.round, found.digest
-            state.total_bytes = found.manifest["progress"]["total_bytes"]
+            state = self._restored(state, found)
+            num_threads = found.manifest["progress"]["num_threads"]
             self._name_changes(found.manifest["progress"]["computation"])
-        self._recorded = self._saved = state.round
+        self._recorded, self._saved_round = state, state.round
         self._journal.append("resume", round=state.round)
-        return int(found.manifest["progress"]["num_threads"]) if found else None
+        return state, num_threads
 
-    def _restore_optimiser(self, state: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-        if state.keys() != found.keys():
+    def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
+        device = state.vector.device
+        kinds: dict[str, dict[str, Tensor]] = {"optimiser": {}, "memory": {}}
+        for name, value in found.optimiser.items():
+            kind, _, key = name.partition(".")
+            kinds[kind][key] = value.to(device)
+        optimiser: Tensors = kinds["optimiser"]
+        if state.optimiser.keys() != optimiser.keys():
             self._note("the server's optimiser is another one from here on, and starts anew")
-            return
-        for name, value in found.items():
-            state[name].copy_(value)
+            optimiser = state.optimiser
+        return GlobalState(
+            found.vector.to(device),
+            optimiser,
+            Memory.from_tensors(kinds["memory"]),
+            round=found.round,
+            total_bytes=found.manifest["progress"]["total_bytes"],
+            digest=found.digest,
+        )
 
     def _name_changes(self, before: dict[str, Any]) -> None:
         now = self._identity.computation
@@ -103,8 +115,8 @@ class Recorder:
                     f"{before.get(key)}"
                 )
 
-    def record(self, state: GlobalState, report: RoundReport) -> str:
-        """Journal a finished round, save it when it is due, and return its digest.
+    def record(self, state: GlobalState, report: RoundReport) -> GlobalState:
+        """Journal a finished round, save it when it is due, and return its state with its digest.
 
         Raises:
             CheckpointError: the last round could not be saved; an earlier failure is only noted,
@@ -112,13 +124,14 @@ class Recorder:
         """
         self._cohort = [c.client for c in report.clients] if self._tells_cohort else []
         self._previous_digest = state.digest
-        state.digest = chain_digest(
+        digest = chain_digest(
             state.digest,
             round=state.round,
             cohort=self._cohort,
             config_digest=self._identity.config_digest,
             vector=_on_cpu(state.vector),
         )
+        state = replace(state, digest=digest)
         rows = [client.to_json() for client in report.clients]
         self._journal.append(
             "round",
@@ -128,7 +141,7 @@ class Recorder:
             failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
             digest=state.digest,
         )
-        self._recorded = state.round
+        self._recorded = state
         last = state.round == self._num_rounds
         if last or self._is_due(state.round):
             began = time.monotonic()
@@ -138,7 +151,7 @@ class Recorder:
                 if last:
                     raise
                 self._postpone(error, time.monotonic() - began)
-        return state.digest
+        return state
 
     def _is_due(self, round_number: int) -> bool:
         if self._retry_at is not None:
@@ -152,13 +165,14 @@ class Recorder:
             f"{str(error).rstrip('.')}; the run goes on, and a later round is saved instead."
         )
 
-    def save_unsaved(self, state: GlobalState) -> None:
+    def save_unsaved(self) -> None:
         """Save the last recorded round of a run that ends early, if it is not saved.
 
         Failing to is only noted: the run has its own reason to end. The last round of a run is
         left alone, because recording it has saved it or failed to.
         """
-        if self._recorded == state.round > self._saved and state.round < self._num_rounds:
+        state = self._recorded
+        if state and self._saved_round < state.round < self._num_rounds:
             try:
                 self._save(state)
             except CheckpointError as error:
@@ -182,13 +196,13 @@ class Recorder:
             },
             journal=self._journal.path,
         )
-        self._saved, self._retry_at = state.round, None
+        self._saved_round, self._retry_at = state.round, None
         self._journal.append("checkpoint", round=state.round, path=path, digest=state.digest)
 
 
 def _server_tensors(state: GlobalState) -> dict[str, Tensor]:
     """Name all that the server knows beside the vector, as ``optimiser.safetensors`` has it."""
-    kinds = {"optimiser": state.optimiser, "memory": state.memory}
+    kinds = {"optimiser": state.optimiser, "memory": state.memory.to_tensors()}
     return {
         f"{kind}.{name}": _on_cpu(value)
         for kind, tensors in kinds.items()

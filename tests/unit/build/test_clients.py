@@ -1,6 +1,5 @@
 """The clients' side of the composition: settings become tiers, links, groups and cohorts."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,11 @@ from scaling_fl.build.data import Data
 from scaling_fl.config import Config, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.federation.client import Clients
-from scaling_fl.federation.link import Direction, Link
+from scaling_fl.federation.link import Link
 from scaling_fl.methods.sampling import poisson_cohort, sample_cohort
+from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates
-from tests.unit.federation.federations import even_parts, make_examples, make_trainer
+from tests.unit.federation.federations import TASK, even_parts, make_examples, make_trainer
 
 LORA = {"adapter": {"kind": "lora", "rank": 4}}
 GROUPS = {"clip": 1.0, "unit": "group", "groups_per_client": 4, "groups_per_round": 2}
@@ -39,11 +39,10 @@ def trainer() -> Any:
 
 def clients_of(config: Config, trainer: Any, num_clients: int = 6) -> Clients:
     data = Data(
+        task=TASK,
         train=make_examples(48),
         test=make_examples(3),
-        label_names=["a", "b", "c"],
         parts=even_parts(num_clients),
-        tokenizer=SimpleNamespace(pad_token_id=0),
     )
     budget = make_budget(config, num_clients, lambda note: None)
     return make_clients(config, trainer, data, budget, budget.privacy({}) if budget else None)
@@ -53,7 +52,7 @@ def test_without_tiers_there_is_one_for_all(trainer: Any) -> None:
     clients = clients_of(config_of(), trainer)
     assert clients.tier_of == [0] * 6
     (tier,) = clients.tiers
-    assert tier.link == Link()
+    assert tier.link == Link(trainer.layout.size)
     assert (tier.work.num_epochs, tier.work.num_steps) == (2, None)
 
 
@@ -69,20 +68,20 @@ def test_every_tier_has_its_own_link_and_steps(trainer: Any) -> None:
     clients = clients_of(config, trainer)
     assert clients.tier_of == [0, 1, 2, 0, 1, 2]
     links = [tier.link for tier in clients.tiers]
-    assert [link.download_way for link in links] == [
+    assert [link.down for link in links] == [
         Direction(codec="nf4"),
         Direction(codec="nf4", density=0.5),
         Direction(codec="nf4"),
     ]
     for link in links:
-        assert link.upload_way == Direction(codec="int8", density=0.25, density_decay=0.5)
+        assert link.up == Direction(codec="int8", density=0.25, density_decay=0.5)
         assert link.error_feedback
         assert link.client_freeze
         assert link.server_freeze
         assert not link.uploads_state
-        assert link.upload_whole is None
-        assert link.download_whole is not None
-        assert torch.equal(link.download_whole, ~adapter_coordinates(trainer.layout))
+        assert link.always_up is None
+        assert link.always_down is not None
+        assert torch.equal(link.always_down, ~adapter_coordinates(trainer.layout))
     assert links[0].holding is not None
     assert links[0].holding.size == RankPart(trainer.layout, 2).size
     assert links[1].holding is links[2].holding is None  # the whole rank

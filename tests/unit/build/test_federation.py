@@ -1,21 +1,23 @@
 """The composition root: every name that the configuration allows is built, and nothing else."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import torch
 
+from scaling_fl.build.agreement import forget_unused, share_state
 from scaling_fl.build.budget import make_budget
 from scaling_fl.build.clients import make_plan
-from scaling_fl.build.data import TASKS
 from scaling_fl.build.federation import choose_device
-from scaling_fl.build.record import forget_unused, kept_terms, share_state
+from scaling_fl.build.record import kept_terms
+from scaling_fl.build.tasks import TASKS, make_task
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
-from scaling_fl.core.state import GlobalState
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.training.local import OPTIMISERS
@@ -55,7 +57,8 @@ def test_the_tables_have_the_names_that_the_configuration_allows(names: Any, tab
 
 @pytest.mark.parametrize("task_name", sorted(TASKS))
 def test_every_task_has_labels_of_its_own(task_name: str) -> None:
-    labels = list(TASKS[task_name].LABELS)
+    config = make_config(task_name=task_name, train_path=__file__, test_path=__file__)
+    labels = make_task(config).meaning["labels"]
     assert len(labels) == len(set(labels)) >= 2
 
 
@@ -129,9 +132,8 @@ class Past:
     def __init__(self, num_threads: int | None) -> None:
         self._earlier, self.num_threads = num_threads, None
 
-    def restore(self, state: GlobalState) -> int | None:
-        state.round, state.total_bytes = 4, 10**12
-        return self._earlier
+    def restore(self, state: GlobalState) -> tuple[GlobalState, int | None]:
+        return replace(state, round=4, total_bytes=10**12), self._earlier
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_a_resumed_run_keeps_its_threads_unless_they_are_set(
 ) -> None:
     state, past = GlobalState(torch.zeros(3)), Past(earlier)
     exchange = SingleExchange(1)
-    share_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
+    state = share_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
     assert torch.get_num_threads() == past.num_threads == expected
     assert (state.round, state.total_bytes) == (4, 10**12)
 
@@ -155,9 +157,10 @@ def test_what_a_setting_left_behind_goes_with_the_setting() -> None:
         ({"server_freeze": True, "download": {"density": 0.5}}, {"download.mask"}),
         ({"weighting": "uniform", "privacy": {"clip": 1.0, "target_quantile": 0.5}}, {CLIP}),
     ):
-        state = GlobalState(torch.zeros(2), memory={k: torch.ones(v) for k, v in left.items()})
-        forget_unused(state, read_config({"task_name": "20newsgroups", **changes}))
-        assert state.memory.keys() == kept
+        memory = Memory.from_tensors({name: torch.ones(size) for name, size in left.items()})
+        config = read_config({"task_name": "20newsgroups", **changes})
+        state = forget_unused(GlobalState(torch.zeros(2), memory=memory), config)
+        assert state.memory.to_tensors().keys() == kept
 
 
 @pytest.mark.parametrize(

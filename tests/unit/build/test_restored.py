@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from scaling_fl.build.data import load_split
 from scaling_fl.build.model import load_model
 from scaling_fl.build.restored import (
     check_alike,
@@ -20,6 +19,7 @@ from scaling_fl.build.restored import (
     restore,
     settings_of,
 )
+from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.evaluate import main as evaluate
 from scaling_fl.commands.export import main as merge
 from scaling_fl.commands.export import mean_of
@@ -27,7 +27,6 @@ from scaling_fl.config import Config, ConfigurationError, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import flatten_parameters
 from scaling_fl.learning.models.adapters import frozen_digest
-from scaling_fl.learning.models.loading import load_tokenizer
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.record.checkpoints import CheckpointError, Checkpoints
@@ -53,8 +52,7 @@ def make_config(folder: Path, **changes: Any) -> Config:
 
 def save(place: str, config: Config, rounds: tuple[int, ...] = (1, 2)) -> list[torch.Tensor]:
     """Save states of a job as its recorder does; each has other random values."""
-    tokenizer = load_tokenizer(config.model, Path("unused"))
-    model = load_model(config, len(LABELS), tokenizer)
+    model = load_model(config, make_task(config))
     layout, vector = flatten_parameters(model)
     identity: dict[str, Any] = {"model": config.model, "task_name": "spooky_author"}
     identity["labels"] = LABELS
@@ -189,7 +187,8 @@ def test_settings_are_the_runs_but_for_changes_and_training(job: Path, tmp_path:
 
 def test_a_restored_model_holds_the_state_and_the_frozen_weights_of_its_base(job: Path) -> None:
     saved = open_saved(str(job), pytest.fail)
-    trainer = restore(saved, settings_of(saved, {}), load_tokenizer("tiny", Path("unused")), CPU)
+    config = settings_of(saved, {})
+    trainer = restore(saved, config, make_task(config), CPU)
     assert torch.equal(trainer.vector, saved.checkpoint.vector)
     assert trainer.layout == saved.checkpoint.layout
     assert frozen_digest(trainer.model) == saved.identity["frozen weights"]
@@ -202,13 +201,16 @@ def test_another_base_model_is_refused_in_one_sentence(tmp_path: Path, kind: str
     save(str(tmp_path / "job"), config)
     saved = open_saved(str(tmp_path / "job"), pytest.fail)
     shutil.copytree(bases[0], tmp_path / "moved")
-    tokenizer = load_tokenizer(str(bases[0]), Path("unused"))
-    restore(saved, settings_of(saved, {"model": str(tmp_path / "moved")}), tokenizer, CPU)
+
+    def restore_with(model: Path) -> None:
+        found = settings_of(saved, {"model": str(model)})
+        restore(saved, found, make_task(found), CPU)
+
+    restore_with(tmp_path / "moved")
     with pytest.raises(UserError, match=r"a base model with other weights .* with --model\.$"):
-        restore(saved, settings_of(saved, {"model": str(bases[1])}), tokenizer, CPU)
-    other = str(save_model("roberta", tmp_path / "roberta"))
+        restore_with(bases[1])
     with pytest.raises(UserError, match=r"does not fit model=.*: parameter 0 was .*--model"):
-        restore(saved, settings_of(saved, {"model": other}), tokenizer, CPU)
+        restore_with(save_model("roberta", tmp_path / "roberta"))
 
 
 def test_only_states_of_one_model_are_averaged(job: Path, tmp_path: Path) -> None:
@@ -253,13 +255,12 @@ def test_without_a_codec_one_checkpoint_is_itself() -> None:
 def test_evaluating_a_vector_does_not_depend_on_what_the_model_held(job: Path) -> None:
     saved = open_saved(str(job), pytest.fail)
     config = settings_of(saved, {"data": {"cache_dir": str(job.parent / "cache")}})
-    tokenizer = load_tokenizer("tiny", Path("unused"))
-    examples = load_split(config, "test", tokenizer)
-    trainer = restore(saved, config, tokenizer, CPU)
+    task = make_task(config)
+    examples = task.load_examples("test")
+    trainer = restore(saved, config, task, CPU)
 
     def found(vector: torch.Tensor) -> dict[str, float]:
-        pad = tokenizer.pad_token_id
-        return evaluate_vector(trainer, vector, examples, LABELS, batch_size=16, pad_token_id=pad)
+        return evaluate_vector(trainer, vector, examples, task, batch_size=16)
 
     first = found(saved.checkpoint.vector)
     assert found(torch.zeros_like(saved.checkpoint.vector)) != first

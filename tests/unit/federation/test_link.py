@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaling_fl.core.state import Tensors
 from scaling_fl.core.vector import Layout
-from scaling_fl.federation import link as link_module
-from scaling_fl.federation.link import Direction, Download, Holding, Link
+from scaling_fl.federation.client_end import RESIDUAL, ClientEnd, Received
+from scaling_fl.federation.link import Download, Link
+from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.wire.codecs import CODECS
-from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates
+from scaling_fl.methods.wire.direction import PLAIN, Direction, Payload
+from scaling_fl.methods.wire.holding import Holding, RankPart, adapter_coordinates
 from scaling_fl.methods.wire.payloads import encode
 from tests.unit.federation.federations import make_trainer
 
@@ -32,20 +35,57 @@ def masked(values: torch.Tensor, kept: int) -> torch.Tensor:
     return values * mask
 
 
+CPU = torch.device("cpu")
+
+
+class Trip(NamedTuple):
+    """A way down and back: what the two ends made of it."""
+
+    download: Download
+    received: Received
+    payload: Payload
+    update: torch.Tensor
+    sent: torch.Tensor | None
+    memory: Tensors
+
+
 def trip(
-    link: Link, state: torch.Tensor, trained: torch.Tensor, round_number: int = 1
-) -> tuple[Download, torch.Tensor, int]:
-    start = link.download(state, round_number)
-    update = link.upload(trained.clone(), start, round_number)
-    return start, update.vector, update.num_bytes
+    link: Link,
+    state: torch.Tensor,
+    trained: torch.Tensor,
+    round_number: int = 1,
+    *,
+    mask_by: torch.Tensor | None = None,
+    memory: Tensors | None = None,
+    over_the_wire: bool = False,
+) -> Trip:
+    """Send a state down and what was trained back, as objects or as nothing but bytes."""
+    server, client, trained = ServerEnd(link), ClientEnd(link), trained.clone()
+    sent = server.download(state, round_number, mask_by=mask_by)
+    heard = sent
+    if over_the_wire:
+        heard = Download(bytes(sent.choice), Payload.from_bytes(bytes(sent.payload), link.num_held))
+    received = client.receive(heard, CPU)
+    payload, memory = client.send_trained(trained, received, round_number, memory or {})
+    reply = payload
+    if over_the_wire:
+        reply = Payload.from_bytes(bytes(payload), payload.size)
+    update, indices = server.update(reply, sent, state, out=None if over_the_wire else trained)
+    return Trip(sent, received, payload, update, indices, memory)
+
+
+def received_of(
+    link: Link, state: torch.Tensor, number: int, mask_by: torch.Tensor | None = None
+) -> Received:
+    return ClientEnd(link).receive(ServerEnd(link).download(state, number, mask_by=mask_by), CPU)
 
 
 def test_a_plain_link_passes_on_the_very_vector() -> None:
     state, trained = vector(0), vector(1)
-    start, update, num_bytes = trip(Link(), state, trained)
-    assert start.received is state
-    assert torch.equal(update, trained - state)
-    assert num_bytes == start.num_bytes == len(encode(state))
+    made = trip(Link(SIZE), state, trained)
+    assert made.received.vector is state
+    assert torch.equal(made.update, trained - state)
+    assert made.payload.num_bytes == made.download.num_bytes == len(encode(state))
 
 
 @pytest.mark.parametrize("codec", CODEC_NAMES)
@@ -53,69 +93,69 @@ def test_a_plain_link_passes_on_the_very_vector() -> None:
 def test_bytes_are_the_length_of_what_is_encoded(codec: str, density: float) -> None:
     state, trained = vector(0), vector(1)
     way = Direction(codec=codec, density=density)
-    start, _, num_bytes = trip(Link(way, way), state, trained)
+    made = trip(Link(SIZE, way, way), state, trained)
     kept = round(SIZE * density)
     indices = None if kept == SIZE else state.abs().topk(kept).indices.sort().values
-    assert start.num_bytes == num_bytes == len(encode(state, codec=codec, indices=indices))
+    expected = len(encode(state, codec=codec, indices=indices))
+    assert made.download.num_bytes == made.payload.num_bytes == expected
 
 
 def test_flasc_is_that_of_the_paper() -> None:
     """Mask the state, train, and mask the update relative to the masked state."""
-    link = Link(Direction(density=0.25), Direction(density=0.1))
+    link = Link(SIZE, Direction(density=0.25), Direction(density=0.1))
     state, trained = vector(0), vector(1)
-    start, update, _ = trip(link, state, trained)
-    assert torch.equal(start.received, masked(state, 250))
-    assert torch.equal(update, masked(trained - masked(state, 250), 100))
-    assert torch.equal(start.state, vector(0))
+    made = trip(link, state, trained)
+    assert torch.equal(made.received.vector, masked(state, 250))
+    assert torch.equal(made.update, masked(trained - masked(state, 250), 100))
 
 
 def test_uploaded_states_have_the_new_state_for_their_mean() -> None:
     """The seed quantises parameters, takes their mean and quantises that for the next download."""
     way = Direction(codec="nf4")
-    link = Link(way, way, uploads_state=True)
-    state, quantised = vector(0), Link(way).download
-    clients = [vector(1), vector(2)]
-    updates = [trip(link, state, trained)[1] for trained in clients]
-    mean = torch.stack([quantised(trained, 1).received for trained in clients]).mean(0)
+    link = Link(SIZE, way, way, uploads_state=True)
+    state, clients = vector(0), [vector(1), vector(2)]
+    updates = [trip(link, state, trained).update for trained in clients]
+    mean = torch.stack([received_of(Link(SIZE, way), t, 1).vector for t in clients]).mean(0)
     assert torch.allclose(state + torch.stack(updates).mean(0), mean, atol=1e-6)
     assert not torch.equal(mean, torch.stack(clients).mean(0))
 
 
 def test_the_density_decays_and_the_bytes_with_it() -> None:
-    link = Link(Direction(density=0.5, density_decay=0.5, decay_every=2))
-    kept = [int(link.download(vector(), r).received.count_nonzero()) for r in (1, 2, 3, 4, 5)]
-    assert kept == [500, 500, 250, 250, 125]
-    sizes = [link.download(vector(), r).num_bytes for r in (1, 2, 3, 5)]
+    link = Link(SIZE, Direction(density=0.5, density_decay=0.5, decay_every=2))
+    made = [received_of(link, vector(), number) for number in (1, 2, 3, 4, 5)]
+    assert [int(m.vector.count_nonzero()) for m in made] == [500, 500, 250, 250, 125]
+    sizes = [made[place].num_bytes for place in (0, 1, 2, 4)]
     assert sizes[0] == sizes[1] > sizes[2] > sizes[3]
 
 
 @given(codec=st.sampled_from(CODEC_NAMES), density=st.sampled_from([1.0, 0.3]), seed=st.integers(0))
 def test_a_vector_that_is_zero_stays_zero(codec: str, density: float, seed: int) -> None:
-    link = Link(Direction(), Direction(codec=codec, density=density))
+    link = Link(130, PLAIN, Direction(codec=codec, density=density))
     state = vector(seed % 2**32, 130)
-    _, update, _ = trip(link, state, state)
-    assert not update.any()
+    assert not trip(link, state, state).update.any()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("codec", CODEC_NAMES)
 def test_what_is_not_finite_stays_so_and_is_counted(bad: float, codec: str) -> None:
-    link = Link(Direction(), Direction(codec=codec, density=0.5))
+    link = Link(SIZE, PLAIN, Direction(codec=codec, density=0.5))
     trained = vector(1)
     trained[7] = bad
-    _, update, num_bytes = trip(link, vector(0), trained)
-    assert not torch.isfinite(update).all()
-    assert num_bytes == trip(link, vector(0), vector(1))[2]
+    made = trip(link, vector(0), trained)
+    assert not torch.isfinite(made.update).all()
+    assert made.payload.num_bytes == trip(link, vector(0), vector(1)).payload.num_bytes
 
 
 @pytest.mark.parametrize("codec", CODEC_NAMES)
 @pytest.mark.parametrize("density", [1.0, 0.25])
-def test_an_update_arrives_in_the_memory_of_the_trained_vector(codec: str, density: float) -> None:
-    link = Link(Direction(), Direction(codec=codec, density=density))
+def test_an_update_arrives_in_memory_at_hand(codec: str, density: float) -> None:
+    link = Link(SIZE, PLAIN, Direction(codec=codec, density=density))
     state, trained = vector(0), vector(1)
-    expected = link.upload_way.send(trained - state, round(SIZE * density)).vector
-    update = link.upload(trained, link.download(state, 1), 1)
-    assert update.vector is trained
+    expected = link.up.send(trained - state, round(SIZE * density)).decode()
+    sent = ServerEnd(link).download(state, 1)
+    payload, _ = ClientEnd(link).send_trained(trained, ClientEnd(link).receive(sent, CPU), 1, {})
+    update, _ = ServerEnd(link).update(payload, sent, state, out=trained)
+    assert update is trained
     assert torch.equal(trained, expected)
 
 
@@ -123,7 +163,8 @@ def test_the_state_is_never_written_to() -> None:
     way = Direction(codec="int8", density=0.5)
     for uploads_state in (False, True):
         state = vector(0)
-        trip(Link(way, Direction(codec="nf4"), uploads_state=uploads_state), state, vector(1))
+        link = Link(SIZE, way, Direction(codec="nf4"), uploads_state=uploads_state)
+        trip(link, state, vector(1))
         assert torch.equal(state, vector(0))
 
 
@@ -155,67 +196,63 @@ def links(layout: Layout, codec: str, holding: str) -> Iterator[Link]:
         if down == 1.0 and (client_freeze or server_freeze or keep_down):
             continue
         yield Link(
+            layout.size,
             Direction(codec=codec, density=down, density_decay=0.5, decay_every=2),
             Direction(codec=codec, density=up),
             client_freeze=client_freeze,
             server_freeze=server_freeze,
             holding=part,
-            download_whole=heads if keep_down else None,
-            upload_whole=heads if keep_up else None,
+            always_down=heads if keep_down else None,
+            always_up=heads if keep_up else None,
         )
 
 
 @pytest.mark.parametrize("holding", HOLDINGS)
 @pytest.mark.parametrize("codec", CODEC_NAMES)
-def test_bytes_are_foretold_counted_and_the_length_of_the_payloads(
-    codec: str, holding: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
+def test_bytes_are_foretold_counted_and_the_length_of_what_travels(
+    codec: str, holding: str, layout: Layout
 ) -> None:
-    payloads: list[int] = []
-
-    def recorded(values: torch.Tensor, **options: Any) -> bytes:
-        payload = encode(values, **options)
-        payloads.append(len(payload))
-        return payload
-
-    monkeypatch.setattr(link_module, "encode", recorded)
-    mask_by = None
+    """And nothing but these bytes is needed for the same to arrive, to the bit."""
     for link, number in product(links(layout, codec, holding), (1, 2, 3)):
         state, trained = vector(number, layout.size), vector(9, layout.size)
         mask_by = vector(1, layout.size) if link.server_freeze and number > 1 else None
-        payloads.clear()
-        start = link.download(state, number, mask_by=mask_by)
-        part = link.holding.of(state) if link.holding else None
-        # What would arrive unchanged is not really encoded.
-        held = state if part is None else state[part.indices]
-        down = payloads.pop() if payloads else len(encode(held))
-        update = link.upload(trained, start, number)
-        own = trained if start.own is None else trained[start.own]
-        up = payloads.pop() if payloads else len(encode(own))
-        counted = (start.num_bytes, update.num_bytes)
-        assert counted == (down + (part.num_bytes if part else 0), up)
-        assert counted == link.num_bytes(layout.size, number)
+        made = trip(link, state, trained, number, mask_by=mask_by)
+        down = len(made.download.choice) + len(bytes(made.download.payload))
+        counted = (made.download.num_bytes, made.payload.num_bytes)
+        assert counted == (down, len(bytes(made.payload))) == link.num_bytes(number)
+        wired = trip(link, state, trained, number, mask_by=mask_by, over_the_wire=True)
+        assert torch.equal(wired.received.vector, made.received.vector)
+        assert torch.equal(wired.update, made.update)
+        assert _equal(wired.sent, made.sent)
+        assert _equal(wired.received.trainable, made.received.trainable)
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
 
 
 @pytest.mark.parametrize("holding", HOLDINGS)
 def test_what_arrives_is_zero_but_for_what_was_sent(holding: str, layout: Layout) -> None:
     for link, number in product(links(layout, "none", holding), (1, 2)):
-        state = vector(number, layout.size)
-        start = link.download(state, number, mask_by=vector(1, layout.size))
-        held = link.holding.of(state).indices if link.holding else None
-        everything = torch.arange(layout.size)
-        held = everything if held is None else held
-        received = start.received.nonzero().squeeze(1)
-        assert torch.equal(start.received[received], state[received])
-        assert set(received.tolist()) <= set(held.tolist())
-        own = everything if start.own is None else start.own
-        assert torch.equal(own, received if link.client_freeze else held)
-        trained = start.received.clone()
-        trained[own] += vector(5, layout.size)[own]
-        update = link.upload(trained.clone(), start, number)
-        sent = everything if update.sent is None else update.sent
-        assert set(sent.tolist()) <= set(own.tolist())
-        assert torch.equal(update.vector.nonzero().squeeze(1), sent)
-        assert torch.equal(update.vector[sent], (trained - start.received)[sent])
+        state, everything = vector(number, layout.size), torch.arange(layout.size)
+        mask_by = vector(1, layout.size)
+        received = received_of(link, state, number, mask_by)
+        choice = link.holding.choose(state) if link.holding else b""
+        held = link.holding.coordinates(choice) if link.holding else everything
+        arrived = received.vector.nonzero().squeeze(1)
+        assert torch.equal(received.vector[arrived], state[arrived])
+        assert set(arrived.tolist()) <= set(held.tolist())
+        trainable = everything if received.trainable is None else received.trainable
+        assert torch.equal(trainable, arrived if link.client_freeze else held)
+        trained = received.vector.clone()
+        trained[trainable] += vector(5, layout.size)[trainable]
+        made = trip(link, state, trained, number, mask_by=mask_by)
+        sent = everything if made.sent is None else made.sent
+        assert set(sent.tolist()) <= set(trainable.tolist())
+        assert torch.equal(made.update.nonzero().squeeze(1), sent)
+        assert torch.equal(made.update[sent], (trained - received.vector)[sent])
 
 
 @pytest.mark.parametrize("holding", HOLDINGS)
@@ -225,48 +262,49 @@ def test_heads_arrive_whole_and_the_density_is_that_of_the_rest(
     heads = ~adapter_coordinates(layout)
     part = holding_of(holding, layout)
     link = Link(
+        layout.size,
         Direction(density=0.25),
         Direction(density=0.1),
         holding=part,
-        download_whole=heads,
-        upload_whole=heads,
+        always_down=heads,
+        always_up=heads,
     )
     size = part.size if part else layout.size
     state, trained = vector(0, layout.size), vector(1, layout.size)
     state[heads] *= 1e-6  # too small to be among the largest
     trained[heads] *= 1e-6
-    start, update, _ = trip(link, state, trained)
+    made = trip(link, state, trained)
     rest = size - int(heads.sum())
-    assert torch.equal(start.received[heads], state[heads])
-    assert int(start.received.count_nonzero()) == int(heads.sum()) + rest // 4
-    assert torch.equal(update[heads], (trained - state)[heads])
-    assert int(update.count_nonzero()) == int(heads.sum()) + rest // 10
+    assert torch.equal(made.received.vector[heads], state[heads])
+    assert int(made.received.vector.count_nonzero()) == int(heads.sum()) + rest // 4
+    assert torch.equal(made.update[heads], (trained - state)[heads])
+    assert int(made.update.count_nonzero()) == int(heads.sum()) + rest // 10
 
 
 def test_a_frozen_mask_is_that_of_the_state_after_a_dense_first_round() -> None:
-    link = Link(Direction(density=0.25), server_freeze=True)
+    link = Link(SIZE, Direction(density=0.25), server_freeze=True)
     first, frozen = vector(0), vector(1)
-    assert link.download(first, 1).received is first
+    assert received_of(link, first, 1).vector is first
     mask = masked(frozen, 250) != 0
     for number in (2, 3, 7):
         state = vector(number)
-        start = link.download(state, number, mask_by=frozen)
-        assert torch.equal(start.received, state * mask)
-        assert start.own is None
+        received = received_of(link, state, number, frozen)
+        assert torch.equal(received.vector, state * mask)
+        assert received.trainable is None
 
 
 def test_frozen_clients_change_and_send_exactly_what_they_received() -> None:
-    link = Link(Direction(density=0.25), Direction(density=0.1), client_freeze=True)
+    link = Link(SIZE, Direction(density=0.25), Direction(density=0.1), client_freeze=True)
     state, trained = vector(0), vector(1)
-    start, update, _ = trip(link, state, trained)
-    own = masked(state, 250).nonzero().squeeze(1)
-    assert start.own is not None
-    assert torch.equal(start.own, own)
-    # The density is a share of the vector, here less than what is owned.
-    assert torch.equal(update[own], masked((trained - state)[own], 100))
-    assert int(update.count_nonzero()) == 100
-    dense = Link(Direction(density=0.25), client_freeze=True)
-    assert int(trip(dense, state, trained)[1].count_nonzero()) == 250
+    made = trip(link, state, trained)
+    mine = masked(state, 250).nonzero().squeeze(1)
+    assert made.received.trainable is not None
+    assert torch.equal(made.received.trainable, mine)
+    # The density is a share of the vector, here less than what may change.
+    assert torch.equal(made.update[mine], masked((trained - state)[mine], 100))
+    assert int(made.update.count_nonzero()) == 100
+    dense = Link(SIZE, Direction(density=0.25), client_freeze=True)
+    assert int(trip(dense, state, trained).update.count_nonzero()) == 250
 
 
 # Error feedback
@@ -274,85 +312,82 @@ def test_frozen_clients_change_and_send_exactly_what_they_received() -> None:
 
 @pytest.mark.parametrize("codec", CODEC_NAMES)
 @pytest.mark.parametrize("density", [1.0, 0.1])
-@pytest.mark.parametrize("owned", ["everything", "first", "frozen"])
+@pytest.mark.parametrize("trainable", ["everything", "first", "frozen"])
 def test_what_arrived_and_the_residual_are_all_that_was_sent(
-    codec: str, density: float, owned: str, layout: Layout
+    codec: str, density: float, trainable: str, layout: Layout
 ) -> None:
-    """The sum telescopes, whatever the client owns from round to round."""
+    """The sum telescopes, whatever the client may change from round to round."""
     link = Link(
-        Direction(density=0.5 if owned == "frozen" else 1.0),
+        layout.size,
+        Direction(density=0.5 if trainable == "frozen" else 1.0),
         Direction(codec=codec, density=density),
         error_feedback=True,
-        client_freeze=owned == "frozen",
-        holding=holding_of("first" if owned == "first" else "everything", layout),
+        client_freeze=trainable == "frozen",
+        holding=holding_of("first" if trainable == "first" else "everything", layout),
     )
     arrived, wanted = (torch.zeros(layout.size, dtype=torch.float64) for _ in range(2))
-    residual = None
+    memory: Tensors = {}
     for number in range(1, 31):
-        start = link.download(vector(number % 3, layout.size), number)
-        update = torch.zeros(layout.size)
-        own = slice(None) if start.own is None else start.own
-        update[own] = vector(50, layout.size)[own]
-        wanted += update
-        sent = link.upload_update(update, start, number, residual)
-        arrived += sent.vector
-        residual = sent.residual
-        assert residual is not None
+        state = vector(number % 3, layout.size)
+        received = received_of(link, state, number)
+        trained = received.vector.clone()
+        mine = slice(None) if received.trainable is None else received.trainable
+        trained[mine] += vector(50, layout.size)[mine]
+        wanted += trained - received.vector
+        made = trip(link, state, trained, number, memory=memory)
+        arrived += made.update
+        memory = made.memory
+    residual = memory[RESIDUAL]
     scale = float(residual.abs().max() + arrived.abs().max())
     assert float((arrived + residual - wanted).abs().max()) < 30 * 2.0**-24 * scale
-    if density < 1 and owned != "frozen":  # all had their turn, those of small updates too
+    if density < 1 and trainable != "frozen":  # all had their turn, those of small updates too
         assert int(arrived.count_nonzero()) > 3 * density * layout.size
 
 
 @pytest.mark.parametrize("codec", ["nf4", "bf16"])
 def test_uploaded_states_feed_back_too(codec: str) -> None:
-    link = Link(
-        Direction(codec=codec), Direction(codec=codec), uploads_state=True, error_feedback=True
-    )
-    decoded, trained_to, residual = torch.zeros(SIZE).double(), torch.zeros(SIZE).double(), None
+    way = Direction(codec=codec)
+    link = Link(SIZE, way, way, uploads_state=True, error_feedback=True)
+    decoded, trained_to = torch.zeros(SIZE).double(), torch.zeros(SIZE).double()
+    memory: Tensors = {}
     for number in range(1, 21):
         state, trained = vector(number), vector(100 + number)
-        start = link.download(state, number)
         trained_to += trained
-        sent = link.upload(trained, start, number, residual)
-        decoded += sent.vector.double() + state
-        residual = sent.residual
-        assert residual is not None
-    assert torch.allclose(decoded + residual, trained_to, rtol=0, atol=1e-4)
-    assert 0 < float(residual.abs().max()) < 0.5  # it does not pile up
+        made = trip(link, state, trained, number, memory=memory)
+        decoded += made.update.double() + state
+        memory = made.memory
+    assert torch.allclose(decoded + memory[RESIDUAL], trained_to, rtol=0, atol=1e-4)
+    assert 0 < float(memory[RESIDUAL].abs().max()) < 0.5  # it does not pile up
 
 
 @pytest.mark.parametrize("codec", ["none", "nf4"])
 def test_a_residual_is_handed_in_and_out_and_never_written_to(codec: str) -> None:
-    link = Link(Direction(), Direction(codec=codec, density=0.25), error_feedback=True)
+    link = Link(SIZE, PLAIN, Direction(codec=codec, density=0.25), error_feedback=True)
     residual = vector(3)
-    start = link.download(vector(0), 1)
-    update = link.upload(vector(1), start, 1, residual)
+    made = trip(link, vector(0), vector(1), memory={RESIDUAL: residual})
     assert torch.equal(residual, vector(3))
     total = (vector(1) - vector(0)) + vector(3)
-    assert update.residual is not None
-    assert torch.equal(update.residual, total - update.vector)
+    assert torch.equal(made.memory[RESIDUAL], total - made.update)
     if codec == "none":
-        assert torch.equal(update.vector, masked(total, 250))
+        assert torch.equal(made.update, masked(total, 250))
 
 
 def test_without_anything_held_back_all_of_it_is_the_plain_link(layout: Layout) -> None:
     """Law 3: neutral settings change no bit."""
-    state, trained = vector(0, layout.size), vector(1, layout.size)
-    _, plain, num_bytes = trip(Link(), state, trained)
+    size = layout.size
+    state, trained = vector(0, size), vector(1, size)
+    plain = trip(Link(size), state, trained)
     heads = ~adapter_coordinates(layout)
     for neutral in (
-        Link(client_freeze=True),
-        Link(server_freeze=True),
-        Link(error_feedback=True),
-        Link(download_whole=heads, upload_whole=heads),
-        Link(holding=RankPart(layout, 4)),
+        Link(size, client_freeze=True),
+        Link(size, server_freeze=True),
+        Link(size, error_feedback=True),
+        Link(size, always_down=heads, always_up=heads),
+        Link(size, holding=RankPart(layout, 4)),
     ):
-        start, update, same_bytes = trip(neutral, state, trained, 2)
-        assert torch.equal(start.received, state)
-        assert torch.equal(update, plain)
-        assert same_bytes == start.num_bytes == num_bytes
-    residual = Link(error_feedback=True).upload(trained.clone(), Link().download(state, 1), 1)
-    assert residual.residual is not None
-    assert not residual.residual.any()
-    assert Link().upload(trained.clone(), Link().download(state, 1), 1).residual is None
+        made = trip(neutral, state, trained, 2)
+        assert torch.equal(made.received.vector, state)
+        assert torch.equal(made.update, plain.update)
+        assert made.payload.num_bytes == made.download.num_bytes == plain.payload.num_bytes
+    assert not trip(Link(size, error_feedback=True), state, trained).memory[RESIDUAL].any()
+    assert plain.memory == {}

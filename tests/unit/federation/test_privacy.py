@@ -1,6 +1,7 @@
 """Privacy in the server's step: the order decode, clip, sum, noise, divide; the same everywhere."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,40 +10,49 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
-from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.link import Update
+from scaling_fl.core.state import GlobalState, Memory
+from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.privacy import CLIP, Privacy, Quantile
-from scaling_fl.federation.server import Server, Step
+from scaling_fl.federation.server import Step
 from scaling_fl.methods.privacy.mechanism import LARGEST_STD
-from scaling_fl.methods.server_optimisers import sgd
-from tests.unit.federation.test_server import SIZE, START, Sent, make_update, report_of
+from tests.unit.federation.test_server import (
+    SIZE,
+    START,
+    make_reply,
+    make_server,
+    play,
+    reply_of,
+    vector_of,
+)
 from tests.unit.federation.worker_threads import on_workers
 
 SCALES = (0.001, 0.1, 5.0, 0.2)
 """Of the clients' updates, whose norms are about 17 times as large."""
 
 
-def updates(**failures: str) -> list[Sent]:
+QUARTERS = dict.fromkeys(range(4), 0.25)
+
+
+def updates(*, lost: Sequence[int] = ()) -> list[Reply]:
     return [
-        make_update(client, scale=scale, failure=failures.get(f"client{client}"))
+        make_reply(client, scale=scale, is_lost=client in lost)
         for client, scale in enumerate(SCALES)
     ]
 
 
 def step(
     privacy: Privacy | None,
-    given: list[Sent],
+    given: list[Reply],
     exchange: Exchange | None = None,
     *,
     round_number: int = 5,
 ) -> tuple[Tensor, Step]:
-    """Do one server step of four clients and return the new global vector less the old one."""
-    state = GlobalState(START.clone(), round=round_number - 1)
-    server = Server(
-        exchange or SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=privacy
-    )
-    done = server.step(state, dict.fromkeys(range(4), 0.25), iter(given))
-    return state.vector, done
+    """Do one server step of four clients and return the new global vector."""
+    state = GlobalState(START, round=round_number - 1)
+    # On several workers, each has only a part of the clients.
+    shares = {reply.report.client: 0.25 for reply in given} if exchange is None else QUARTERS
+    after, done = play(make_server(exchange, privacy=privacy), state, shares, given)
+    return after.vector, done
 
 
 def private(clip: float = 1.0, noise_multiplier: float = 0.0, seed: int = 3) -> Privacy:
@@ -53,12 +63,12 @@ def test_a_clip_above_all_norms_changes_no_bit() -> None:
     plain, done = step(None, updates())
     clipped, private_done = step(private(clip=1e3), updates())
     assert torch.equal(clipped, plain)
-    assert private_done.drift is None
-    assert done.drift is not None
+    assert "update.drift" in done.metrics
+    assert private_done.metrics == {}  # it would tell how far apart the clients are
 
 
 def test_every_update_counts_for_at_most_the_clip() -> None:
-    vectors = [update.vector.double() for update, _ in updates()]
+    vectors = [vector_of(reply).double() for reply in updates()]
     clipped = [vector / max(1.0, float(vector.norm())) for vector in vectors]
     state, _ = step(private(clip=1.0), updates())
     mean = torch.stack(clipped).sum(0) / 4
@@ -87,10 +97,10 @@ def test_noise_is_new_in_every_round_and_the_same_when_a_round_is_repeated() -> 
 
 
 def test_who_is_left_out_changes_the_divisor_only_without_noise() -> None:
-    kept = [update for update in updates() if update[1].client != 1]
-    vectors = [u.vector.double() / max(1.0, float(u.vector.double().norm())) for u, _ in kept]
+    kept = [vector_of(reply).double() for reply in updates() if reply.report.client != 1]
+    vectors = [vector / max(1.0, float(vector.norm())) for vector in kept]
     for noise, divisor in ((0.0, 3), (1e-9, 4)):
-        given = updates(client1="its loss is nan")
+        given = updates(lost=[1])
         state, _ = step(private(clip=1.0, noise_multiplier=noise), given)
         mean = torch.stack(vectors).sum(0) / divisor
         assert torch.allclose(state.double(), START.double() + mean, atol=1e-6)
@@ -102,7 +112,7 @@ def test_all_workers_add_the_same_noise_once(size: int) -> None:
     alone, _ = step(noisy, updates())
 
     def work(exchange: Exchange) -> Tensor:
-        mine = [u for u in updates() if u[1].client % size == exchange.rank]
+        mine = [u for u in updates() if u.report.client % size == exchange.rank]
         return step(noisy, mine, exchange)[0]
 
     for state in on_workers(size, work):
@@ -114,16 +124,10 @@ def test_leaving_a_client_out_means_over_the_others_however_many_were_drawn(
     num_sampled: int,
 ) -> None:
     """With poisson sampling and without noise; the divisor is that of the four expected."""
-    given = [
-        make_update(client, failure="lost" if client == 1 else None)
-        for client in range(num_sampled)
-    ]
-    usable = [update.vector.double() for update, report in given if not report.failure]
-    state = GlobalState(START.clone())
-    server = Server(
-        SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=private(clip=1e3)
-    )
-    server.step(state, dict.fromkeys(range(num_sampled), 0.25), iter(given))
+    given = [make_reply(client, is_lost=client == 1) for client in range(num_sampled)]
+    usable = [vector_of(r).double() for r in given if r.report.client != 1]
+    server, shares = make_server(privacy=private(clip=1e3)), dict.fromkeys(range(num_sampled), 0.25)
+    state, _ = play(server, GlobalState(START), shares, given)
     mean = torch.stack(usable).mean(0) * num_sampled / 4
     assert torch.allclose(state.vector.double(), START.double() + mean, atol=1e-6)
 
@@ -149,23 +153,25 @@ def adaptive(
     )
 
 
-def of_norm(client: int, norm: float) -> Sent:
-    vector, _ = make_update(client)
-    scaled = vector.vector * (norm / float(vector.vector.double().norm()))
-    return Update(scaled), report_of(client, scaled)
+def of_norm(client: int, norm: float) -> Reply:
+    vector = vector_of(make_reply(client))
+    return reply_of(client, vector * (norm / float(vector.double().norm())))
 
 
 def clips_of(privacy: Privacy, rounds: list[list[float]]) -> list[float]:
     """Run rounds whose updates have these norms; return the clip before each and after the last."""
-    state = GlobalState(START.clone())
-    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=privacy)
+    state, server = GlobalState(START), make_server(privacy=privacy)
     clips = [server.clip(state)]
-    for number, norms in enumerate(rounds, start=1):
+    for norms in rounds:
         shares = dict.fromkeys(range(len(norms)), privacy.share)
-        server.step(state, shares, [of_norm(client, norm) for client, norm in enumerate(norms)])
-        state.round = number
+        given = [of_norm(client, norm) for client, norm in enumerate(norms)]
+        state, _ = play(server, state, shares, given)
         clips.append(server.clip(state))
     return clips
+
+
+def clip_in(state: GlobalState) -> float:
+    return float(state.memory.server[CLIP])
 
 
 @pytest.mark.parametrize("target", [0.25, 0.5, 0.9])
@@ -191,33 +197,33 @@ def test_the_clip_converges_to_the_quantile_of_norms_that_stay(
 
 def test_the_clip_is_remembered_by_the_state_alone() -> None:
     privacy, norms = adaptive(0.5), [0.2, 0.4, 3.0, 9.0]
-    state = GlobalState(START.clone(), memory={CLIP: torch.tensor(2.0, dtype=torch.float64)})
-    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=privacy)
+    clip = torch.tensor(2.0, dtype=torch.float64)
+    state, server = GlobalState(START, memory=Memory({CLIP: clip})), make_server(privacy=privacy)
     assert server.clip(state) == 2.0
     given = [of_norm(client, norm) for client, norm in enumerate(norms)]
-    server.step(state, dict.fromkeys(range(4), 0.25), given)
-    assert [float(u.vector.norm()) for u, _ in given] == pytest.approx([0.2, 0.4, 2.0, 2.0])
-    assert float(state.memory[CLIP]) == 2.0  # half of them were within it
-    assert privacy.clip_of(GlobalState(START)) == 0.5
-    fixed = GlobalState(START.clone())
-    private(clip=0.5).adapt(fixed, num_within=4, num_summed=4)
-    assert fixed.memory == {}
+    after, _ = play(server, state, QUARTERS, given)
+    clipped = [
+        vector_of(reply).double() * (min(norm, 2.0) / norm)
+        for reply, norm in zip(given, norms, strict=True)
+    ]
+    mean = torch.stack(clipped).mean(0)
+    assert torch.allclose(after.vector.double(), START.double() + mean, atol=1e-6)
+    assert clip_in(after) == 2.0  # half of them were within it
+    assert server.clip(GlobalState(START)) == 0.5
+    fixed, _ = play(make_server(privacy=private(clip=0.5)), GlobalState(START), QUARTERS, updates())
+    assert fixed.memory == Memory()
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_updates_within_the_clip_are_counted_over_all_workers(size: int) -> None:
     def clip_after(exchange: Exchange) -> float:
-        state = GlobalState(START.clone())
-        server = Server(
-            exchange, sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=adaptive(1.0, std=0.1)
-        )
+        server = make_server(exchange, privacy=adaptive(1.0, std=0.1))
         mine = [
             of_norm(client, norm)
             for client, norm in enumerate([0.1, 0.2, 0.3, 5.0])
             if client % size == exchange.rank or exchange.size == 1
         ]
-        server.step(state, dict.fromkeys(range(4), 0.25), mine)
-        return float(state.memory[CLIP])
+        return clip_in(play(server, GlobalState(START), QUARTERS, mine)[0])
 
     alone = clip_after(SingleExchange(1))
     assert set(on_workers(size, clip_after)) == {alone}
@@ -226,18 +232,14 @@ def test_updates_within_the_clip_are_counted_over_all_workers(size: int) -> None
 
 def test_who_is_left_out_is_not_among_those_within() -> None:
     given = [of_norm(client, 0.1) for client in range(4)]
-    given[2] = (given[2][0], replace(given[2][1], failure="its loss is nan"))
-    state = GlobalState(START.clone())
-    server = Server(
-        SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=adaptive(1.0)
-    )
-    server.step(state, dict.fromkeys(range(4), 0.25), given)
-    assert float(state.memory[CLIP]) == pytest.approx(math.exp(-0.2 * (3 / 4 - 0.5)))
+    given[2] = reply_of(2, vector_of(given[2]), is_lost=True)
+    state, _ = play(make_server(privacy=adaptive(1.0)), GlobalState(START), QUARTERS, given)
+    assert clip_in(state) == pytest.approx(math.exp(-0.2 * (3 / 4 - 0.5)))
 
 
 def test_a_noisy_round_never_ends_for_lack_of_clients() -> None:
     """Its end would tell whose data made it fail, and a resume would repeat it for ever."""
-    lost = [make_update(client, failure="its loss is nan") for client in range(4)]
+    lost = [make_reply(client, is_lost=True) for client in range(4)]
     state, done = step(private(noise_multiplier=1.0), lost)
     assert len(done.clients) == 4
     assert not torch.equal(state, START)
@@ -248,9 +250,7 @@ def test_the_clip_stops_where_a_sum_could_no_longer_hold_its_noise() -> None:
     for _ in range(300):
         noise, num_units = float(rng.uniform(0.1, 5)), int(rng.integers(1, 500))
         privacy = adaptive(1e9, noise_multiplier=noise, num_units=num_units)
-        state = GlobalState(torch.zeros(3))
-        privacy.adapt(state, num_within=0, num_summed=num_units)
-        clip = privacy.clip_of(state)
+        clip = privacy.next_clip(privacy.clip, 1, num_within=0, num_summed=num_units)
         assert clip == pytest.approx(LARGEST_STD * num_units / noise)
         privacy.add_noise(torch.zeros(3, dtype=torch.int64), clip=clip, round_number=1)
 
@@ -267,28 +267,25 @@ def test_groups_are_bounded_by_their_clients_and_not_again() -> None:
     """The sum of a client's groups may be longer than what bounds each of them."""
     grouped = replace(adaptive(1.0), by_group=True, num_units=12)
     given = [
-        (replace(update, num_parts=3, num_within=within), report)
-        for (update, report), within in zip(
-            [of_norm(client, 2.5) for client in range(4)], (3, 0, 1, 2), strict=True
-        )
+        replace(of_norm(client, 2.5), num_units=3, num_within_clip=within)
+        for client, within in enumerate((3, 0, 1, 2))
     ]
-    before = [update.vector.clone() for update, _ in given]
-    state = GlobalState(START.clone())
-    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=grouped)
-    server.step(state, dict.fromkeys(range(4), 1 / 12), given)
-    assert all(torch.equal(u.vector, old) for (u, _), old in zip(given, before, strict=True))
+    before = [vector_of(reply).clone() for reply in given]
+    shares = dict.fromkeys(range(4), 1 / 12)
+    state, _ = play(make_server(privacy=grouped), GlobalState(START), shares, given)
+    after = [vector_of(reply) for reply in given]
+    assert all(torch.equal(new, old) for new, old in zip(after, before, strict=True))
     mean = torch.stack(before).double().sum(0) / 12
     assert torch.allclose(state.vector.double(), START.double() + mean, atol=1e-6)
-    assert float(state.memory[CLIP]) == pytest.approx(math.exp(-0.2 * (6 / 12 - 0.5)))
+    assert clip_in(state) == pytest.approx(math.exp(-0.2 * (6 / 12 - 0.5)))
 
 
 def test_a_client_of_groups_that_is_left_out_leaves_the_mean_over_the_other_groups() -> None:
     grouped = Privacy(clip=1.0, noise_multiplier=0.0, num_units=12, seed=3, by_group=True)
-    given = updates(client1="its loss is nan")
-    kept = [update.vector.double() for update, report in given if not report.failure]
-    state = GlobalState(START.clone())
-    server = Server(SingleExchange(1), sgd(1.0), torch.empty(SIZE), min_clients=1, privacy=grouped)
-    server.step(state, dict.fromkeys(range(4), 1 / 12), given)
+    given = updates(lost=[1])
+    kept = [vector_of(reply).double() for reply in given if reply.report.client != 1]
+    shares = dict.fromkeys(range(4), 1 / 12)
+    state, _ = play(make_server(privacy=grouped), GlobalState(START), shares, given)
     mean = torch.stack(kept).sum(0) / 9
     assert torch.allclose(state.vector.double(), START.double() + mean, atol=1e-6)
 
@@ -297,7 +294,7 @@ def test_a_client_of_groups_that_is_left_out_leaves_the_mean_over_the_other_grou
 def test_a_round_of_nobody_leaves_the_state_alone_to_the_bit(privacy: Privacy | None) -> None:
     state, done = step(privacy, [])
     assert torch.equal(state, START)
-    assert (done.clients, done.update_norm, done.drift) == ([], 0.0, None)
+    assert (done.clients, done.update_norm, done.metrics) == ([], 0.0, {})
 
 
 def test_a_round_of_nobody_steps_by_its_noise() -> None:

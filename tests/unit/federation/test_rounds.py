@@ -11,18 +11,21 @@ import torch
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
-from scaling_fl.core.state import GlobalState
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.link import Direction, Link
+from scaling_fl.federation.link import Link
 from scaling_fl.federation.rounds import Plan, Watch, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.sampling import sample_cohort
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.weighting import by_examples
+from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import (
+    TASK,
     even_parts,
     make_clients,
     make_examples,
@@ -51,23 +54,31 @@ class Federation:
     ) -> "Federation":
         exchange = exchange or SingleExchange(1)
 
-        def record(state: GlobalState, report: RoundReport) -> None:
+        def record(state: GlobalState, report: RoundReport) -> GlobalState:
             assert state.round == report.round
             self.reports.append(report)
             self.vectors.append(state.vector.clone())
+            self.state = state
+            return state
 
         run_rounds(
             self.state,
             self.plan,
             clients=self.clients,
-            server=Server(exchange, sgd(1.0), self.trainer.vector, min_clients=1),
+            server=Server(
+                exchange,
+                mean(),
+                sgd(1.0),
+                self.trainer.vector,
+                links=[tier.link for tier in self.clients.tiers],
+                min_clients=1,
+            ),
             evaluate=Evaluator(
                 self.trainer,
                 make_examples(30, seed=9),
-                ["a", "b", "c"],
+                TASK,
                 batch_size=8,
-                pad_token_id=0,
-                per_class=False,
+                detailed=False,
             ),
             exchange=exchange,
             watch=Watch(record=record, progress=progress, check=check),
@@ -146,7 +157,7 @@ def test_a_round_reports_what_its_clients_did() -> None:
         assert report.metrics["bytes.upload"] == 3 * bytes_each_way
         assert report.metrics["bytes.total"] == number * 6 * bytes_each_way
         weights = np.array([row.num_examples for row in report.clients])
-        losses = np.array([row.loss for row in report.clients])
+        losses = np.array([row.metrics["loss"] for row in report.clients])
         assert report.metrics["train.loss"] == pytest.approx(np.average(losses, weights=weights))
         norms = [row.update_norm for row in report.clients]
         assert report.metrics["update.norm_mean"] == pytest.approx(np.mean(norms))
@@ -218,7 +229,12 @@ def test_64_clients_take_no_more_memory_than_2() -> None:
 
 
 def test_every_tier_is_evaluated_on_what_it_would_receive() -> None:
-    links = [Link(), Link(Direction(codec="nf4")), Link(Direction(density=0.01))]
+    size = make_trainer().layout.size
+    links = [
+        Link(size),
+        Link(size, Direction(codec="nf4")),
+        Link(size, Direction(density=0.01)),
+    ]
     report = make_federation(num_rounds=1, links=links).run().reports[0]
     losses = [report.metrics[f"validation.loss.tier{tier}"] for tier in range(3)]
     assert losses[0] == report.metrics["validation.loss"]
@@ -228,6 +244,7 @@ def test_every_tier_is_evaluated_on_what_it_would_receive() -> None:
 
 def test_feedback_and_a_frozen_mask_survive_a_resume() -> None:
     link = Link(
+        make_trainer().layout.size,
         Direction(density=0.5),
         Direction(codec="nf4", density=0.2),
         error_feedback=True,
@@ -237,7 +254,7 @@ def test_feedback_and_a_frozen_mask_survive_a_resume() -> None:
     first = make_federation(num_rounds=2, links=[link]).run()
     kept = GlobalState(
         first.state.vector.clone(),
-        memory={name: value.clone() for name, value in first.state.memory.items()},
+        memory=Memory.from_tensors(first.state.memory.to_tensors()),
         round=2,
         total_bytes=first.state.total_bytes,
     )

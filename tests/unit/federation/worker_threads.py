@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange
@@ -48,6 +49,9 @@ class ThreadExchange:
         values = list(self._meeting.slots)
         self._meeting.wait()
         return values
+
+    def zeros(self, size: int, device: torch.device) -> Tensor:
+        return torch.zeros(size, dtype=torch.int64, device=device)
 
     def total(self, tensor: Tensor) -> Tensor:
         parts = self._swap(tensor.clone())

@@ -18,7 +18,7 @@ def is_whole(folder: Path) -> bool:
 def slow_build(staging: Path) -> None:
     with (staging.parent.parent / "builds.log").open("a") as log:
         log.write("built\n")
-    time.sleep(0.3)
+    time.sleep(0.1)
     (staging / "done").write_text("yes")
 
 

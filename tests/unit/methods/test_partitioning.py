@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
 from scaling_fl.methods.partitioning import (
     PARTITIONERS,
-    entropy_bits,
-    label_histograms,
     partition,
 )
 
@@ -107,19 +106,6 @@ def test_dirichlet_by_client_follows_each_clients_draw_when_the_pools_allow_it()
     parts = partition(labels, kind="dirichlet_by_client", num_clients=10, seed=2, alpha=1e8)
     histograms = label_histograms(labels, parts, 4)
     assert np.all(np.abs(histograms - 25) <= 1)
-
-
-def test_histograms_count_every_label_of_every_client():
-    labels = np.array([0, 2, 2, 1])
-    counts = label_histograms(labels, [np.array([0, 1]), np.array([2, 3])], 4)
-    assert counts.tolist() == [[1, 0, 1, 0], [0, 1, 1, 0]]
-
-
-@pytest.mark.parametrize(
-    ("histogram", "bits"), [([4, 0], 0.0), ([0, 0], 0.0), ([3, 3], 1.0), ([1, 1, 1, 1], 2.0)]
-)
-def test_entropy_is_in_bits(histogram, bits):
-    assert entropy_bits(np.array(histogram)) == pytest.approx(bits)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ def test_the_table_agrees_with_scikit_learn() -> None:
     counts = torch.zeros(4 * 4 + 2, dtype=torch.int64)
     for label, answer in zip(labels, answers, strict=True):
         counts[label * 4 + answer] += 1
-    found = metrics(counts, LABELS, per_class=True)
+    scores = metrics(counts, LABELS, per_class=True)
+    found = {f"validation.{name}": value for name, value in scores.items()}
     table = class_table(found, LABELS, np.bincount(labels, minlength=4).tolist())
     report = classification_report(
         labels,

@@ -1,47 +1,51 @@
-"""Evaluation as integer sums: each worker counts its share, and the total is exact."""
+"""The loss of a classifier, and its evaluation as integers that add up over workers exactly."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.learning.text.batches import Batch
+from scaling_fl.learning.task import Batch, BatchLoss
 
 _LOSS_UNIT = 2.0**32
 _LARGEST_LOSS = 2.0**10
 """Losses are summed in units of 2**-32; almost 2**21 examples of the largest loss fit 63 bits."""
 
 
-def count(
-    model: nn.Module, batches: Iterable[Batch], *, num_labels: int, device: torch.device
-) -> Tensor:
-    """Count what a model gets right on this worker's batches.
+def loss(model: nn.Module, batch: Batch) -> BatchLoss:
+    """Compute the mean cross-entropy of a batch, and its number of right answers, ``accuracy``."""
+    labels = batch.tensors["labels"]
+    logits = _logits(model, batch)
+    right = (logits.detach().argmax(-1) == labels).sum()
+    return BatchLoss(cross_entropy(logits.float(), labels), len(batch), {"accuracy": right})
 
-    Returns int64 of size num_labels**2 + 2 on ``device``: the confusion matrix (row: true label,
-    column: answer), the summed loss in units of 2**-32, and the number of examples whose loss is
-    not finite or absurdly large. Counts of several workers add up.
+
+def num_counts(num_labels: int) -> int:
+    """Return the size of what ``count`` returns."""
+    return num_labels**2 + 2
+
+
+def count(model: nn.Module, batch: Batch, *, num_labels: int) -> Tensor:
+    """Count what a model answers on a batch.
+
+    Returns int64 of size num_labels**2 + 2: the confusion matrix (row: true label, column:
+    answer), the summed loss in units of 2**-32, and the number of examples whose loss is not
+    finite or absurdly large.
     """
-    counts = torch.zeros(num_labels**2 + 2, dtype=torch.int64, device=device)
-    model.eval()
-    with torch.inference_mode():
-        for batch in batches:
-            here = batch.to(device)
-            logits = model(
-                input_ids=here.input_ids, attention_mask=here.attention_mask
-            ).logits.float()
-            losses = cross_entropy(logits, here.labels, reduction="none").double()
-            usable = losses <= _LARGEST_LOSS  # false for NaN as well
-            cells = here.labels * num_labels + logits.argmax(-1)
-            counts[:-2] += torch.bincount(cells, minlength=num_labels**2)
-            counts[-2] += (losses[usable] * _LOSS_UNIT).round().long().sum()
-            counts[-1] += (~usable).sum()
-    return counts
+    labels = batch.tensors["labels"]
+    logits = _logits(model, batch).float()
+    losses = cross_entropy(logits, labels, reduction="none").double()
+    usable = losses <= _LARGEST_LOSS  # false for NaN as well
+    cells = labels * num_labels + logits.argmax(-1)
+    summed = (losses[usable] * _LOSS_UNIT).round().long().sum()
+    confusion = torch.bincount(cells, minlength=num_labels**2)
+    return torch.cat([confusion, torch.stack([summed, (~usable).sum()])])
 
 
-def metrics(counts: Tensor, label_names: list[str], *, per_class: bool) -> dict[str, float]:
-    """Turn total counts into validation metrics.
+def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> dict[str, float]:
+    """Turn total counts into metrics.
 
     Macro F1 is the plain mean over the labels; a label that neither occurs nor is answered
     counts as 0, as in scikit-learn with ``zero_division=0`` and all labels named.
@@ -54,16 +58,23 @@ def metrics(counts: Tensor, label_names: list[str], *, per_class: bool) -> dict[
     sizes = confusion.sum(1) + confusion.sum(0)
     f1 = 2 * right / np.maximum(sizes, 1)
     result = {
-        "validation.loss": float(totals[-2] / _LOSS_UNIT / num_examples),
-        "validation.accuracy": float(right.sum() / num_examples),
-        "validation.f1_macro": float(f1.mean()),
+        "loss": float(totals[-2] / _LOSS_UNIT / num_examples),
+        "accuracy": float(right.sum() / num_examples),
+        "f1_macro": float(f1.mean()),
     }
     if totals[-1]:
-        result["validation.loss"] = float("inf")
+        result["loss"] = float("inf")
     if per_class:
         precision = right / np.maximum(confusion.sum(0), 1)
         recall = right / np.maximum(confusion.sum(1), 1)
         for kind, values in (("precision", precision), ("recall", recall), ("f1", f1)):
             for name, value in zip(label_names, values, strict=True):
-                result[f"validation.{kind}.{name}"] = float(value)
+                result[f"{kind}.{name}"] = float(value)
     return result
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    tensors = batch.tensors
+    answer = model(input_ids=tensors["input_ids"], attention_mask=tensors["attention_mask"])
+    logits: Tensor = answer.logits
+    return logits

@@ -1,4 +1,4 @@
-"""Reading files wherever they are, and identifying their content; every failure is one sentence."""
+"""Files on disks and in object stores: how they are read and told apart by their content."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ def require_path(task: str, split: Split, path: str | None) -> str:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while ``path`` is read into one sentence that names it."""
+    """Turn any error during the reading of ``path`` into one sentence that names the path."""
     try:
         yield
     except DataError:
@@ -46,7 +46,7 @@ def reading(path: str) -> Iterator[None]:
 def open_text(path: str) -> Iterator[io.TextIOBase]:
     """Open a UTF-8 file (local, s3:// or gs://, also .gz), marking bytes that are not UTF-8.
 
-    Such bytes arrive as lone surrogates, so that a reader can name the row and column they are in.
+    Such bytes arrive as lone surrogates, so that a reader can name the row and column of each.
     """
     import fsspec
 

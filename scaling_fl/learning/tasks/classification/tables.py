@@ -15,7 +15,7 @@ _LARGEST_FIELD = 2**31 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """A row and where it starts in the file: the first line of a file is 1."""
+    """A row and the line of the file in which it begins; the first line is 1."""
 
     number: int
     cells: list[str]
@@ -78,8 +78,8 @@ def read_table(
     for row in body:
         _check_row(path, row, places, width)
         labels.append(_label(path, row, places, form))
-        parts = [_text(path, row, places, column) for column in texts]
-        found.append(clean(" ".join(parts)) if clean else " ".join(parts))
+        joined = " ".join(_text(path, row, places, column) for column in texts)
+        found.append(clean(joined) if clean else joined)
     if not found:
         raise DataError(
             f"{path}: the table must have rows below its header, and has none; add some."

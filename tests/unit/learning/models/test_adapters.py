@@ -10,11 +10,13 @@ from torch import nn
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
-from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_digest
-from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
-from scaling_fl.learning.text.batches import Batch
+from scaling_fl.learning.models import adapters
+from scaling_fl.learning.models.adapters import Adapter, frozen_digest
+from scaling_fl.learning.task import Batch
+from scaling_fl.learning.tasks.classification.family import beside_the_encoder
+from scaling_fl.learning.tasks.classification.scoring import loss
 from scaling_fl.learning.training.local import LocalTrainer
-from tests.tiny_models import FAMILIES, make_adapter
+from tests.tiny_models import FAMILIES, make_adapter, make_batch, make_classification
 
 HEADS = {
     "bert": ["classifier"],
@@ -29,19 +31,25 @@ PAIRS = {"bert": 4, "distilbert": 4, "albert": 2, "roberta": 4, "gpt2": 8, "llam
 
 
 def load(folder: Path, seed: int = 5) -> nn.Module:
-    return load_classifier(
-        str(folder),
-        num_labels=3,
-        max_seq_len=16,
-        seed=seed,
-        tokenizer=load_tokenizer(str(folder), Path("unused")),
-        cache_dir=Path("unused"),
-    )
+    return make_classification(str(folder), seed=seed).load_model()
 
 
-def make_batch() -> Batch:
+def adapt(model: nn.Module, adapter: Adapter, *, seed: int) -> nn.Module:
+    return adapters.adapt(model, adapter, heads=beside_the_encoder(model), seed=seed)
+
+
+def some_batch() -> Batch:
     ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
-    return Batch(ids, torch.ones_like(ids), torch.tensor([0, 2]))
+    return make_batch(ids, torch.ones_like(ids), torch.tensor([0, 2]))
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    inputs = dict(some_batch().tensors)
+    del inputs["labels"]
+    model.eval()
+    with torch.no_grad():
+        found: torch.Tensor = model(**inputs).logits
+    return found
 
 
 def trainable(model: nn.Module) -> list[str]:
@@ -76,9 +84,9 @@ def test_training_moves_the_vector_and_nothing_else(
     model = adapt(load(folders[family]), make_adapter(kind=kind, dropout=0.1), seed=1)
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     before = frozen_digest(model)
-    trainer = LocalTrainer(model, optimiser="adamw", weight_decay=0.1)
+    trainer = LocalTrainer(model, loss, optimiser="adamw", weight_decay=0.1)
     start = trainer.vector.clone()
-    trainer.train(start, [make_batch()] * 3, learning_rate=1e-2, seed=1)
+    trainer.train(start, [some_batch()] * 3, learning_rate=1e-2, seed=1)
     for name, view in trainer.layout.views(trainer.vector - start).items():
         assert view.any(), name
     assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
@@ -86,16 +94,6 @@ def test_training_moves_the_vector_and_nothing_else(
 
 
 def test_a_fresh_adapter_changes_no_output(folders: dict[str, Path]) -> None:
-    batch = make_batch()
-
-    def logits(model: nn.Module) -> torch.Tensor:
-        model.eval()
-        with torch.no_grad():
-            found: torch.Tensor = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask
-            ).logits
-        return found
-
     plain = logits(load(folders["bert"]))
     assert torch.equal(logits(adapt(load(folders["bert"]), make_adapter(), seed=1)), plain)
     dora = logits(adapt(load(folders["bert"]), make_adapter(kind="dora"), seed=1))
@@ -118,15 +116,7 @@ def test_the_output_is_that_of_pefts_own_model(folders: dict[str, Path]) -> None
                 module.weight += scale * (
                     layer.lora_B["default"].weight @ layer.lora_A["default"].weight
                 )
-    batch = make_batch()
-    both = []
-    for model in (ours, base):
-        model.eval()
-        with torch.no_grad():
-            both.append(
-                model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            )
-    assert torch.allclose(both[0], both[1], atol=1e-5)
+    assert torch.allclose(logits(ours), logits(base), atol=1e-5)
 
 
 def test_the_first_values_depend_on_the_seed_alone(folders: dict[str, Path]) -> None:

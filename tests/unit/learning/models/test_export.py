@@ -15,6 +15,7 @@ from scaling_fl.core.vector import Layout, flatten_parameters
 from scaling_fl.learning.models.adapters import Adapter, adapt
 from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.tasks.classification.family import beside_the_encoder
 from tests.tiny_models import FAMILIES, make_adapter
 
 # peft 0.21.2 asks transformers 5.23 by a name that goes away in its version 6.
@@ -38,7 +39,7 @@ def trained(name: str, adapter: Adapter) -> tuple[nn.Module, Any]:
         cache_dir=Path("unused"),
     )
     if adapter.kind != "none":
-        model = adapt(model, adapter, seed=1)
+        model = adapt(model, adapter, heads=beside_the_encoder(model), seed=1)
     _, vector = flatten_parameters(model)
     vector.add_(torch.randn(vector.shape, generator=torch.Generator().manual_seed(3)), alpha=0.2)
     return model, tokenizer
@@ -103,7 +104,7 @@ def test_peft_loads_an_adapter_folder_onto_the_base_model(
 ) -> None:
     model, tokenizer = trained(str(folders[family]), make_adapter(kind=kind, dropout=0.1))
     expected = logits(model)
-    save_adapter(model, tmp_path, base_model=str(folders[family]))
+    save_adapter(model, tmp_path, base_model=str(folders[family]), peft_type="SEQ_CLS")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
     base = AutoModelForSequenceClassification.from_pretrained(folders[family], num_labels=3)
@@ -124,7 +125,7 @@ def test_an_adapter_folder_holds_what_the_base_model_lacks(
 ) -> None:
     model, _ = trained(str(folders["bert"]), make_adapter(dropout=0.1, **changes))
     expected = logits(model)
-    save_adapter(model, tmp_path, base_model=str(folders["bert"]))
+    save_adapter(model, tmp_path, base_model=str(folders["bert"]), peft_type="SEQ_CLS")
     told = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (told["task_type"], told["inference_mode"]) == ("SEQ_CLS", True)
     assert told["target_modules"] == sorted(told["target_modules"])

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
-from scaling_fl.learning.tasks.classification.scoring import count, metrics
-from scaling_fl.learning.text.batches import Batch, collate
+from scaling_fl.learning.task import Batch
+from scaling_fl.learning.tasks.classification.scoring import count, loss, metrics
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 from scaling_fl.learning.training.local import LocalTrainer
-from tests.tiny_models import DECODERS, FAMILIES, make_tokenizer, save_model
+from tests.tiny_models import DECODERS, FAMILIES, make_batch, make_tokenizer, save_model
 
 TEXTS = ["raven chamber heart", "ice", "abyss cult dream creature unheard", "misery"]
 LABELS = np.array([0, 1, 2, 1])
@@ -50,34 +50,41 @@ def load(folder: Path | str, **changes: Any) -> tuple[Any, torch.nn.Module]:
     return tokenizer, model
 
 
-def make_batch(tokenizer: Any) -> Batch:
+def batch_of_texts(tokenizer: Any) -> Batch:
     rows = tokenizer(TEXTS)["input_ids"]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    examples = TokenisedExamples(np.concatenate(rows).astype(np.int32), offsets, LABELS, 16)
-    return collate(examples, np.arange(len(TEXTS)), pad_token_id=tokenizer.pad_token_id)
+    examples = TokenisedExamples(
+        token_ids=np.concatenate(rows).astype(np.int32),
+        offsets=offsets,
+        labels=LABELS,
+        max_seq_len=16,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return examples.batch(np.arange(len(TEXTS)))
 
 
 def logits_of(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
-        return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        inputs = {name: batch.tensors[name] for name in ("input_ids", "attention_mask")}
+        return model(**inputs).logits
 
 
 @pytest.mark.parametrize("family", ["tiny", *FAMILIES])
 def test_every_family_trains_a_step_and_is_evaluated(family: str, tmp_path: Path) -> None:
     name = family if family == "tiny" else save_model(family, tmp_path / family)
     tokenizer, model = load(name)
-    batch = make_batch(tokenizer)
-    trainer = LocalTrainer(model, optimiser="adamw")
+    batch = batch_of_texts(tokenizer)
+    trainer = LocalTrainer(model, loss, optimiser="adamw")
     start = trainer.vector.clone()
     first = trainer.train(start, [batch] * 20, learning_rate=1e-2, seed=1)
     assert first.num_steps == 20
     assert torch.isfinite(trainer.vector).all()
-    device = torch.device("cpu")
-    found = metrics(
-        count(trainer.model, [batch], num_labels=3, device=device), ["a", "b", "c"], per_class=False
-    )
-    assert found["validation.loss"] < first.loss
+    model.eval()
+    with torch.inference_mode():
+        counts = count(trainer.model, batch, num_labels=3)
+    found = metrics(counts, ["a", "b", "c"], per_class=False)
+    assert found["loss"] < first.loss
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
@@ -85,21 +92,19 @@ def test_every_family_trains_a_step_and_is_evaluated(family: str, tmp_path: Path
 def test_more_padding_does_not_change_an_answer(family: str, tmp_path: Path) -> None:
     name = family if family == "tiny" else save_model(family, tmp_path / family)
     tokenizer, model = load(name)
-    batch = make_batch(tokenizer)
-    wide = Batch(
-        torch.nn.functional.pad(batch.input_ids, (0, 5), value=tokenizer.pad_token_id),
-        torch.nn.functional.pad(batch.attention_mask, (0, 5)),
-        batch.labels,
+    batch = batch_of_texts(tokenizer)
+    ids, mask, labels = batch.tensors.values()
+    wide = make_batch(
+        torch.nn.functional.pad(ids, (0, 5), value=tokenizer.pad_token_id),
+        torch.nn.functional.pad(mask, (0, 5)),
+        labels,
     )
     together = logits_of(model, batch)
     assert torch.allclose(logits_of(model, wide), together, rtol=0, atol=1e-6)
     # One text on its own has no padding at all.
-    for row, length in enumerate(batch.attention_mask.sum(1).tolist()):
-        alone = Batch(
-            batch.input_ids[row : row + 1, :length],
-            batch.attention_mask[row : row + 1, :length],
-            batch.labels[row : row + 1],
-        )
+    for row, length in enumerate(mask.sum(1).tolist()):
+        one = slice(row, row + 1)
+        alone = make_batch(ids[one, :length], mask[one, :length], labels[one])
         assert torch.allclose(logits_of(model, alone), together[row], rtol=0, atol=1e-6)
 
 
@@ -115,6 +120,10 @@ def test_the_head_depends_on_the_seed_alone(bert: Path) -> None:
     torch.rand(7)
     assert torch.equal(load(bert, seed=5)[1].classifier.weight, heads[5])
     assert not torch.equal(heads[5], heads[6])
+
+
+@pytest.mark.slow
+def test_the_head_is_the_same_in_every_process(bert: Path) -> None:
     elsewhere = subprocess.run(
         [sys.executable, "-c", SHOW_HEAD, str(bert), "2", "99"],
         env=os.environ | {"PYTHONHASHSEED": "7"},
@@ -122,7 +131,8 @@ def test_the_head_depends_on_the_seed_alone(bert: Path) -> None:
         text=True,
         check=True,
     )
-    assert json.loads(elsewhere.stdout) == heads[5].flatten().tolist()
+    head = load(bert, seed=5)[1].classifier.weight
+    assert json.loads(elsewhere.stdout) == head.flatten().tolist()
 
 
 def test_the_encoder_is_the_saved_one(bert: Path) -> None:
@@ -154,7 +164,7 @@ def test_a_text_longer_than_the_positions_is_refused(
         load(folder, max_seq_len=longest + 1)
     tokenizer, model = load(folder, max_seq_len=longest)
     ids = torch.full((1, longest), len(tokenizer) - 1)
-    assert logits_of(model, Batch(ids, torch.ones_like(ids), ids[:, 0])).isfinite().all()
+    assert logits_of(model, make_batch(ids, torch.ones_like(ids), ids[:, 0])).isfinite().all()
 
 
 def without_weights(folder: Path) -> None:

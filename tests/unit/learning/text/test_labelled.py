@@ -1,4 +1,4 @@
-"""Subsets are seeded, keep the labels' shares and the order; tasks are uniform."""
+"""Subsets are seeded, keep the labels' shares and the order; corpora are uniform."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from scaling_fl.learning.tasks.classification import (
     twenty_newsgroups_topics,
     yelp,
 )
-from scaling_fl.learning.text.labelled import Labelled, Task, subset
+from scaling_fl.learning.text.labelled import Corpus, Labelled, subset
 
-TASKS: list[Task] = [
+CORPORA: list[Corpus] = [
     agnews,
     imdb,
     spooky_author,
@@ -60,8 +60,8 @@ def test_no_limit_keeps_everything_and_none_at_all_is_refused():
         subset(labelled, 0, 0)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_offers_the_same_names(task):
-    assert len(set(task.LABELS)) == len(task.LABELS) >= 2
-    assert callable(task.load)
-    assert callable(task.source_digest)
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_every_corpus_offers_the_same_names(corpus):
+    assert len(set(corpus.LABELS)) == len(corpus.LABELS) >= 2
+    assert callable(corpus.load)
+    assert callable(corpus.source_digest)

@@ -34,10 +34,10 @@ class Loader:
         return self.labelled
 
 
-def run(load, cache_dir, *, key_parts=None, tokenizer=None, max_seq_len=6):
+def run(load, cache_dir, *, depends_on=None, tokenizer=None, max_seq_len=6):
     return tokenise(
         load,
-        key_parts=key_parts or {"source": "1"},
+        depends_on=depends_on or {"source": "1"},
         tokenizer=tokenizer or make_tokenizer(),
         max_seq_len=max_seq_len,
         cache_dir=cache_dir,
@@ -87,7 +87,7 @@ def test_the_text_is_read_once_however_the_tokenizer_was_used_in_between(tmp_pat
 @pytest.mark.parametrize(
     "changed",
     [
-        {"key_parts": {"source": "2"}},
+        {"depends_on": {"source": "2"}},
         {"max_seq_len": 7},
         {"tokenizer": make_tokenizer("acb")},
         {"tokenizer": make_tokenizer(special=False)},
@@ -125,7 +125,7 @@ def tokenise_and_report(cache_dir, queue):
 
 
 def test_one_process_tokenises_and_the_others_wait(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue = context.Queue()
     workers = [
         context.Process(target=tokenise_and_report, args=(tmp_path, queue)) for _ in range(2)

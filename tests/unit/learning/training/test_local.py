@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
-from scaling_fl.learning.text.batches import Batch
+from scaling_fl.learning.task import Batch
+from scaling_fl.learning.tasks.classification.scoring import loss
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
+from tests.tiny_models import make_batch, make_classification
 
 NUM_LABELS = 3
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -25,15 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def make_model(*, dropout: bool = True) -> torch.nn.Module:
-    tokenizer = load_tokenizer("tiny", None)  # type: ignore[arg-type]
-    model = load_classifier(
-        "tiny",
-        num_labels=NUM_LABELS,
-        max_seq_len=16,
-        seed=0,
-        tokenizer=tokenizer,
-        cache_dir=None,  # type: ignore[arg-type]
-    )
+    model = make_classification(num_labels=NUM_LABELS).load_model()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and not dropout:
             module.p = 0.0
@@ -50,7 +43,7 @@ def make_batches(number: int = 4, *, size: int = 5, seed: int = 0) -> list[Batch
         lengths = torch.randint(2, 9, (rows, 1), generator=generator)
         mask = (torch.arange(8) < lengths).long()
         labels = torch.randint(NUM_LABELS, (rows,), generator=generator)
-        batches.append(Batch(ids * mask, mask, labels))
+        batches.append(make_batch(ids * mask, mask, labels))
     return batches
 
 
@@ -77,16 +70,18 @@ def plain_loop(
     model.train()
     losses, right, seen = 0.0, 0, 0
     for batch in batches:
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        loss = cross_entropy(logits, batch.labels)
+        tensors = dict(batch.tensors)
+        labels = tensors.pop("labels")
+        logits = model(**tensors).logits
+        mean = cross_entropy(logits, labels)
         pull = sum(((p - a) ** 2).sum() for p, a in zip(model.parameters(), anchors, strict=True))
         stepper.zero_grad()
-        (loss + prox_mu / 2 * pull).backward()
+        (mean + prox_mu / 2 * pull).backward()
         if max_grad_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, foreach=False)
         stepper.step()
-        losses += loss.item() * len(batch)
-        right += int((logits.argmax(-1) == batch.labels).sum())
+        losses += mean.item() * len(batch)
+        right += int((logits.argmax(-1) == labels).sum())
         seen += len(batch)
     return flat(model), losses / seen, right / seen
 
@@ -104,10 +99,10 @@ def train(trainer: LocalTrainer, start: Tensor, **changes: Any) -> tuple[Tensor,
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_equals_a_plain_loop(name: str) -> None:
     model = make_model()
-    reference, loss, accuracy = plain_loop(
+    reference, mean, accuracy = plain_loop(
         copy.deepcopy(model), make_batches(), learning_rate=1e-2, seed=4, **SETTINGS[name]
     )
-    trainer = LocalTrainer(model, **SETTINGS[name])
+    trainer = LocalTrainer(model, loss, **SETTINGS[name])
     vector, result = train(trainer, trainer.vector.clone())
     difference = (vector - reference).abs()
     # Adam divides by the root of squared gradients: where those are rounding noise, noise shows.
@@ -119,13 +114,13 @@ def test_equals_a_plain_loop(name: str) -> None:
         assert (difference < 1e-5).all()
     else:
         assert (difference < 2e-7).all()
-    assert (result.loss, result.accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
+    assert result.metrics == {"loss": pytest.approx(mean, rel=1e-5), "accuracy": accuracy}
     assert result.num_steps == 4
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_a_turn_does_not_depend_on_the_turns_before_it(name: str) -> None:
-    trainer = LocalTrainer(make_model(), **SETTINGS[name])
+    trainer = LocalTrainer(make_model(), loss, **SETTINGS[name])
     start = trainer.vector.clone()
     first, _ = train(trainer, start)
     train(trainer, start + 0.5, batches=make_batches(7, seed=1), learning_rate=0.5, seed=9)
@@ -138,7 +133,7 @@ def test_the_pull_is_mu_times_the_way_from_the_received_state() -> None:
     vectors = {}
     for mu in (0.0, 0.5):
         for steps in (1, 2):
-            trainer = LocalTrainer(make_model(dropout=False), optimiser="sgd", prox_mu=mu)
+            trainer = LocalTrainer(make_model(dropout=False), loss, optimiser="sgd", prox_mu=mu)
             start = trainer.vector.clone()
             vectors[mu, steps], _ = train(
                 trainer, start, batches=make_batches(5)[:steps], learning_rate=0.1
@@ -150,7 +145,7 @@ def test_the_pull_is_mu_times_the_way_from_the_received_state() -> None:
 
 
 def test_dropout_follows_the_seed() -> None:
-    trainer = LocalTrainer(make_model(), optimiser="sgd")
+    trainer = LocalTrainer(make_model(), loss, optimiser="sgd")
     start = trainer.vector.clone()
     first, _ = train(trainer, start, seed=1)
     torch.rand(3)
@@ -159,7 +154,7 @@ def test_dropout_follows_the_seed() -> None:
 
 
 def test_the_received_state_is_left_as_it_is() -> None:
-    trainer = LocalTrainer(make_model(), optimiser="adamw", prox_mu=0.1)
+    trainer = LocalTrainer(make_model(), loss, optimiser="adamw", prox_mu=0.1)
     start = trainer.vector.clone()
     kept = start.clone()
     train(trainer, start)
@@ -171,7 +166,7 @@ def test_frozen_parameters_are_no_part_of_the_vector_and_never_move() -> None:
     for parameter in model.bert.embeddings.parameters():
         parameter.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    trainer = LocalTrainer(model, optimiser="adamw", weight_decay=0.5)
+    trainer = LocalTrainer(model, loss, optimiser="adamw", weight_decay=0.5)
     assert not any("embeddings" in name for name in trainer.layout.names)
     train(trainer, trainer.vector.clone())
     after = model.state_dict()
@@ -182,7 +177,9 @@ def test_frozen_parameters_are_no_part_of_the_vector_and_never_move() -> None:
 def test_bf16_computes_otherwise_and_keeps_fp32() -> None:
     results = {}
     for dtype in (None, torch.bfloat16):
-        trainer = LocalTrainer(make_model(dropout=False), optimiser="sgd", autocast_dtype=dtype)
+        trainer = LocalTrainer(
+            make_model(dropout=False), loss, optimiser="sgd", autocast_dtype=dtype
+        )
         vector, result = train(trainer, trainer.vector.clone(), learning_rate=0.1)
         assert vector.dtype == torch.float32
         results[dtype] = vector, result.loss
@@ -191,15 +188,15 @@ def test_bf16_computes_otherwise_and_keeps_fp32() -> None:
 
 
 def test_no_batches_are_no_step() -> None:
-    trainer = LocalTrainer(make_model(), optimiser="adamw", weight_decay=0.5)
+    trainer = LocalTrainer(make_model(), loss, optimiser="adamw", weight_decay=0.5)
     start = trainer.vector + 1.0
     vector, result = train(trainer, start, batches=[])
     assert torch.equal(vector, start)
-    assert result == TrainingResult(loss=0.0, accuracy=0.0, num_steps=0, num_seen=0)
+    assert result == TrainingResult(metrics={"loss": 0.0}, num_steps=0, num_seen=0)
 
 
 def test_progress_tells_steps_and_the_loss_of_the_last_one() -> None:
-    trainer = LocalTrainer(make_model(), optimiser="sgd")
+    trainer = LocalTrainer(make_model(), loss, optimiser="sgd")
     seen: list[tuple[int, float]] = []
     train(trainer, trainer.vector.clone(), progress=lambda step, loss: seen.append((step, loss)))
     assert seen[0][0] == 1

@@ -75,8 +75,7 @@ def held_by_a_loop(layout: Layout, chosen: dict[str, set[int]]) -> list[int]:
 
 
 def indices_of(part: RankPart, vector: Tensor) -> list[int]:
-    indices = part.of(vector).indices
-    assert indices is not None
+    indices = part.coordinates(part.choose(vector))
     assert indices.dtype == torch.int64
     return indices.tolist()
 
@@ -90,7 +89,7 @@ def test_the_first_components_are_those_of_a_loop(kind: str, rank: int) -> None:
     for seed in (0, 1):
         assert indices_of(part, vector_of(layout, seed)) == expected
     assert (part.size, part.num_bytes) == (len(expected), 0)
-    assert part.of(vector_of(layout)).num_bytes == 0
+    assert part.choose(vector_of(layout)) == b""
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -147,7 +146,7 @@ def test_of_equal_components_the_lower_ones_are_held(kind: str) -> None:
 def test_the_largest_are_told_by_a_bit_for_each_component(kind: str, told: int) -> None:
     part = RankPart(LAYOUTS[kind], 2, largest=True)
     assert part.num_bytes == told  # 3 x 8 and 1 x 9 bits
-    assert part.of(vector_of(LAYOUTS[kind])).num_bytes == told
+    assert len(part.choose(vector_of(LAYOUTS[kind]))) == part.num_bytes == told
 
 
 @pytest.mark.parametrize("largest", [False, True])
@@ -169,7 +168,7 @@ def test_a_rank_above_the_adapters_is_refused() -> None:
 
 def test_the_vector_is_left_alone() -> None:
     vector = vector_of(LAYOUTS["dora"])
-    RankPart(LAYOUTS["dora"], 2, largest=True).of(vector)
+    RankPart(LAYOUTS["dora"], 2, largest=True).choose(vector)
     assert torch.equal(vector, vector_of(LAYOUTS["dora"]))
 
 
@@ -181,3 +180,13 @@ def test_the_adapter_is_all_but_heads_and_magnitudes() -> None:
         for name, view in layout.views(magnitude_coordinates(layout)).items():
             assert view.all() == view.any() == ("magnitude" in name)
     assert not adapter_coordinates(Layout(("classifier.weight",), ((3, 4),))).any()
+
+
+@pytest.mark.parametrize("choice", [b"", b"\xff" * 99, b"\x00"])
+def test_a_choice_that_cannot_be_meant_is_refused(choice: bytes) -> None:
+    part = RankPart(LAYOUTS["lora"], 2, largest=True)
+    with pytest.raises(ValueError, match="choice"):
+        part.coordinates(choice)
+    damaged = bytes(part.num_bytes)  # no component of any pair
+    with pytest.raises(ValueError, match="2 components of every pair"):
+        part.coordinates(damaged)

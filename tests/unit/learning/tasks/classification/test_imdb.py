@@ -94,7 +94,7 @@ def download(tarball, monkeypatch):
     handler = functools.partial(Handler, directory=str(tarball.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         monkeypatch.setattr(IMDB, "urls", [f"http://127.0.0.1:{server.server_port}/{ARCHIVE}"])
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield requests
         server.shutdown()

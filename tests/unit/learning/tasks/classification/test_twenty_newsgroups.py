@@ -93,7 +93,7 @@ def download(folder, tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
         sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
         monkeypatch.setattr(module, "ARCHIVE", module.ARCHIVE._replace(url=url, checksum=sha256))
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield archive
         server.shutdown()

@@ -1,0 +1,47 @@
+"""Configuration -> the merge: a row of the table, or a user's own function."""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from scaling_fl.config import Config
+from scaling_fl.config.merges import MERGES
+from scaling_fl.core.errors import UserError
+from scaling_fl.methods.merging.merge import Merge
+
+
+def make_merge(config: Config) -> Merge:
+    """Make the merge that ``merge.method`` names, with the settings that it has.
+
+    Raises:
+        UserError: a user's own module or function cannot be found.
+    """
+    row = MERGES.get(config.merge.method)
+    make = _function(row.make if row else config.merge.method)
+    return make(**{name: getattr(config.merge, name) for name in (row.options if row else ())})
+
+
+def source_of_own_merge(config: Config) -> dict[str, str]:
+    """Return the hash of the file that a user's own merge is in, for the run's fingerprint."""
+    if config.merge.method in MERGES:
+        return {}
+    file = sys.modules[_function(config.merge.method).__module__].__file__
+    content = Path(file).read_bytes() if file else b""
+    return {"merge.source": hashlib.sha256(content).hexdigest()}
+
+
+def _function(path: str) -> Callable[..., Merge]:
+    """Import ``module:function``; a user's module may lie in the current folder."""
+    module, _, name = path.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found: Callable[..., Merge] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"merge.method must name a function of a module that is installed or in the current "
+            f"folder, got {path} ({error}); correct the name or start in the module's folder."
+        ) from None
+    return found

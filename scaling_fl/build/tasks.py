@@ -1,0 +1,41 @@
+"""Configuration -> task: the table of all tasks, each with what makes it from a run's options."""
+
+from scaling_fl.config import Config
+from scaling_fl.learning.cache import cache_folder
+from scaling_fl.learning.task import MakeTask, Task, TaskOptions
+from scaling_fl.learning.tasks.classification import (
+    agnews,
+    imdb,
+    spooky_author,
+    twenty_newsgroups,
+    twenty_newsgroups_topics,
+    yelp,
+)
+from scaling_fl.learning.tasks.classification.family import classification
+
+TASKS: dict[str, MakeTask] = {
+    "agnews": classification("agnews", agnews),
+    "yelp": classification("yelp", yelp),
+    "imdb": classification("imdb", imdb),
+    "spooky_author": classification("spooky_author", spooky_author),
+    "20newsgroups": classification("20newsgroups", twenty_newsgroups),
+    "20newsgroups_topics": classification("20newsgroups_topics", twenty_newsgroups_topics),
+}
+
+
+def make_task(config: Config) -> Task:
+    """Make the task of a run; nothing is read or loaded yet."""
+    options = TaskOptions(
+        model=config.model,
+        max_seq_len=config.max_seq_len,
+        seed=config.seed,
+        data_seed=config.data_seed,
+        cache_dir=cache_folder(config.data.cache_dir),
+        paths={"train": config.train_path, "test": config.test_path},
+        max_examples={
+            "train": config.data.max_train_examples,
+            "test": config.data.max_test_examples,
+        },
+        text=config.data.text,
+    )
+    return TASKS[config.task_name](options)

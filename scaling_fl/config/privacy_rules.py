@@ -1,0 +1,120 @@
+"""The rules about privacy: what the guarantee does not survive is refused."""
+
+from collections.abc import Callable
+
+from scaling_fl.config.conditions import listed
+from scaling_fl.config.merges import MERGES
+from scaling_fl.config.problems import Rule
+from scaling_fl.config.schema import Config
+
+Check = Callable[[Config], bool]
+
+
+def _has_clip(config: Config) -> bool:
+    return config.privacy.clip is not None
+
+
+def _has_noise(config: Config) -> bool:
+    return _has_clip(config) and config.privacy.is_noisy
+
+
+def _has_groups(config: Config) -> bool:
+    return _has_clip(config) and config.privacy.unit == "group"
+
+
+def _rule(applies: Check, path: str, holds: Check, text: str, remedy: str) -> Rule:
+    other = "privacy.unit" if applies is _has_groups else "privacy.clip"
+    return Rule(path, (other,), lambda c: not applies(c) or holds(c), text, remedy)
+
+
+def _some_upload_is_lossy(config: Config) -> bool:
+    return any(tier.upload.is_lossy for tier in config.by_tier())
+
+
+def _merge_is_private(config: Config) -> bool:
+    row = MERGES.get(config.merge.method)
+    return row is not None and row.private
+
+
+_PRIVATE_MERGES = listed(name for name, row in MERGES.items() if row.private)
+_PROTECT_CLIENTS = "protect clients (privacy.unit=client)"
+
+PRIVACY: tuple[Rule, ...] = (
+    _rule(
+        _has_clip,
+        "weighting",
+        lambda c: c.weighting == "uniform",
+        "must be uniform with privacy.clip, because the clip bounds a client's influence only when"
+        " all clients count alike",
+        "set weighting=uniform or drop privacy.clip",
+    ),
+    _rule(
+        _has_clip,
+        "merge.method",
+        _merge_is_private,
+        f"must be {_PRIVATE_MERGES} with privacy.clip, because any other merge tells more of the"
+        " data than the noisy sum of clipped updates",
+        "drop merge.method or privacy.clip",
+    ),
+    _rule(
+        _has_noise,
+        "upload.error_feedback",
+        lambda c: not c.upload.error_feedback,
+        "must be False with noise, because epsilon holds only for clients that keep nothing from"
+        " one round to another",
+        "drop upload.error_feedback or the noise",
+    ),
+    _rule(
+        _has_clip,
+        "cohorts",
+        lambda c: len({len(cohort) for cohort in c.listed_cohorts}) <= 1,
+        "must have the same number of clients in every round with privacy.clip, because the sum is"
+        " divided by a fixed number",
+        "list equally many clients for every round",
+    ),
+    _rule(
+        _has_noise,
+        "min_clients",
+        lambda c: c.min_clients == 1,
+        "must be 1 with noise, because a run that ends for lack of clients tells whose data made"
+        " them fail",
+        "drop min_clients or the noise",
+    ),
+    *(
+        _rule(
+            _has_groups,
+            path,
+            holds,
+            "must be exact with privacy.unit=group, because a codec or a density changes a client's"
+            " sum after the updates of its groups were clipped",
+            f"drop the settings of {path}, or {_PROTECT_CLIENTS}",
+        )
+        for path, holds in (
+            ("upload", lambda c: not c.upload.is_lossy or not _some_upload_is_lossy(c)),
+            ("tiers[].upload", lambda c: c.upload.is_lossy or not _some_upload_is_lossy(c)),
+        )
+    ),
+    _rule(
+        _has_groups,
+        "client_freeze",
+        lambda c: not c.client_freeze,
+        "must be False with privacy.unit=group, because updates of groups are clipped before"
+        " coordinates are left out",
+        f"drop client_freeze or {_PROTECT_CLIENTS}",
+    ),
+    _rule(
+        _has_groups,
+        "tiers[].rank",
+        lambda c: all(tier.rank is None for tier in c.tiers),
+        "must be left alone with privacy.unit=group, because updates of groups are clipped before"
+        " coordinates are left out",
+        f"drop the ranks or {_PROTECT_CLIENTS}",
+    ),
+    Rule(
+        "privacy.groups_per_round",
+        ("privacy.groups_per_client",),
+        lambda c: not _has_groups(c) or c.privacy.groups_per_round <= c.privacy.groups_per_client,
+        "must be at most privacy.groups_per_client",
+        "lower privacy.groups_per_round or raise privacy.groups_per_client",
+    ),
+)

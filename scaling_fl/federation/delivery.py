@@ -1,0 +1,42 @@
+"""What a round sends down: for each tier one download, made and received once."""
+
+from collections.abc import Sequence
+
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client_end import ClientEnd, Received
+from scaling_fl.federation.link import Download, Link
+from scaling_fl.federation.server_end import ServerEnd
+
+MASK = "download.mask"
+"""Where the server remembers the vector that froze the download mask."""
+
+
+class Delivery:
+    """The downloads of one round, each made when it is first asked for.
+
+    All clients of a tier receive the same, so one process decodes it once for all of them.
+    """
+
+    def __init__(self, links: Sequence[Link], state: GlobalState, round_number: int) -> None:
+        self._links, self._state, self._round = links, state, round_number
+        self._sent: dict[int, Download] = {}
+        self._received: dict[int, Received] = {}
+
+    @property
+    def num_tiers(self) -> int:
+        return len(self._links)
+
+    def sent(self, tier: int) -> Download:
+        """Return what the server sends to a tier."""
+        if tier not in self._sent:
+            self._sent[tier] = ServerEnd(self._links[tier]).download(
+                self._state.vector, self._round, mask_by=self._state.memory.server.get(MASK)
+            )
+        return self._sent[tier]
+
+    def received(self, tier: int) -> Received:
+        """Return what the clients of a tier receive."""
+        if tier not in self._received:
+            end = ClientEnd(self._links[tier])
+            self._received[tier] = end.receive(self.sent(tier), self._state.vector.device)
+        return self._received[tier]

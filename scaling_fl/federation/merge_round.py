@@ -1,0 +1,152 @@
+"""What a merge may ask of all workers, answered by exact sums; see ``methods.merging.merge``."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scaling_fl.core.exact_sum import ExactSum
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.records import ClientReport
+from scaling_fl.methods.merging.merge import SentTerm, Term, Updates
+
+Total = Callable[[Iterable[Term]], ExactSum]
+"""The exact sum of the terms of all workers."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients of a round once all have trained, and what each of them counts for."""
+
+    reports: list[ClientReport]
+    """Of all workers, by client."""
+    shares: Mapping[int, float]
+    divisor: float
+    """What sums are divided by: the part of the shares that is left."""
+    memories: Mapping[int, Mapping[str, list[int]]]
+    """The shapes of what each client has to remember, by name."""
+
+    @property
+    def usable(self) -> list[ClientReport]:
+        return [report for report in self.reports if report.failure is None]
+
+
+class ExactSums:
+    """The two sums that a merge may need at a time, in memory that all rounds use."""
+
+    def __init__(self, exchange: Exchange, size: int, device: torch.device) -> None:
+        self._exchange, self._size, self._device = exchange, size, device
+        self.values = self._make()
+
+    @cached_property
+    def shares(self) -> ExactSum:
+        """The summed shares of each coordinate, which not every merge needs."""
+        return self._make()
+
+    def _make(self) -> ExactSum:
+        units = self._exchange.zeros(self._size, self._device)
+        return ExactSum(self._size, self._device, units)
+
+
+class MergeRound:
+    """A merge's view of one round.
+
+    ``gather_cohort`` waits until the clients of all workers have trained. ``scratch`` is a buffer
+    of the vector's size that is free from then on; the first result goes there. ``wrap`` replaces
+    the way in which terms are summed, as privacy does.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        sums: ExactSums,
+        scratch: Tensor,
+        gather_cohort: Callable[[], Cohort],
+        wrap: Callable[[Total], Total] = lambda total: total,
+    ) -> None:
+        self._exchange, self._sums, self._gather_cohort = exchange, sums, gather_cohort
+        self._scratch: Tensor | None = scratch
+        self._size, self._device = scratch.numel(), scratch.device
+        self._total = wrap(self._sum_over_workers)
+        self._cohort: Cohort | None = None
+        self.metrics: dict[str, float] = {}
+        self.waiting_seconds = 0.0
+        """Time for which this worker, whose clients were done, waited for the others."""
+
+    @property
+    def cohort(self) -> Cohort:
+        """The clients of all workers; the first to ask waits until all have trained."""
+        if self._cohort is None:
+            began = time.perf_counter()
+            self._cohort = self._gather_cohort()
+            self.waiting_seconds += time.perf_counter() - began
+        return self._cohort
+
+    def total(self, terms: Iterable[Term]) -> Tensor:
+        sums = self._total(terms)
+        return sums.mean(self._result(), self.cohort.divisor)
+
+    def mean_over_senders(self, terms: Iterable[SentTerm]) -> Tensor:
+        values, shares = self._sums.values, self._sums.shares
+        values.clear()
+        shares.clear()
+        for vector, share, sent in terms:
+            values.add(vector, share)
+            shares.add_share(share, sent)
+        self._wait_for_all()
+        self._exchange.total(values.units)
+        self._exchange.total(shares.units)
+        return values.mean_over(self._result(), shares)
+
+    def gather(self, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
+        mine = dict(rows)
+        shapes = self._exchange.gather([{"shape": list(row.shape)} for row in mine.values()])
+        shape = next((row["shape"] for row in shapes), [0])
+        return self._stack(mine, shape)
+
+    def columns(self, updates: Updates, size: int) -> Iterator[Tensor]:
+        mine = {update.client: update.vector.clone() for update in updates.again()}
+        for start in range(0, self._size, size):
+            part = {client: vector[start : start + size] for client, vector in mine.items()}
+            yield self._stack(part, [min(size, self._size - start)])
+
+    def report(self, name: str, value: float) -> None:
+        self.metrics[name] = value
+
+    def drift_from(self, mean: Tensor) -> float:
+        # Sum of p_k |u_k - m|^2 = sum of p_k |u_k|^2 - |m|^2, so that no update is kept.
+        shares, divisor = self.cohort.shares, self.cohort.divisor
+        squares = math.fsum(
+            shares[r.client] / divisor * r.update_norm**2 for r in self.cohort.usable
+        )
+        return math.sqrt(max(squares - float(torch.linalg.vector_norm(mean)) ** 2, 0.0))
+
+    def _sum_over_workers(self, terms: Iterable[Term]) -> ExactSum:
+        sums = self._sums.values
+        sums.clear()
+        for vector, share in terms:
+            sums.add(vector, share)
+        self._wait_for_all()
+        self._exchange.total(sums.units)
+        return sums
+
+    def _wait_for_all(self) -> Cohort:
+        return self.cohort
+
+    def _stack(self, mine: Mapping[int, Tensor], shape: list[int]) -> Tensor:
+        """Stack the rows of all clients: the bits of each, as integer sums with nothing else."""
+        clients = [report.client for report in self.cohort.usable]
+        bits = torch.zeros(len(clients), *shape, dtype=torch.int64, device=self._device)
+        for place, client in enumerate(clients):
+            if client in mine:
+                bits[place] = mine[client].contiguous().view(torch.int32)
+        return self._exchange.total(bits).to(torch.int32).view(torch.float32)
+
+    def _result(self) -> Tensor:
+        """Return memory for a result: the scratch buffer once, then new memory."""
+        result, self._scratch = self._scratch, None
+        return torch.empty(self._size, device=self._device) if result is None else result

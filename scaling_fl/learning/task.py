@@ -1,0 +1,146 @@
+"""A task is a value: what is learned, from which examples, and how it is measured.
+
+The federation, the merges, the codecs and privacy know only what stands here. A family of tasks
+(``tasks/classification`` is the first) implements it for its kind of data and model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scaling_fl.learning.text.labelled import Split
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Named tensors, and the indices of the examples that they were made of."""
+
+    tensors: Mapping[str, Tensor]
+    indices: Indices
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return len(self.indices)
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch({name: t.to(device) for name, t in self.tensors.items()}, self.indices)
+
+
+class Examples(Protocol):
+    """The examples of one split, in an order that is the same on all workers."""
+
+    @property
+    def key(self) -> str:
+        """Identify the content: two splits with one key hold the same examples."""
+
+    @property
+    def lengths(self) -> Indices:
+        """Return the size of each example, by which batches may be grouped (a text: tokens)."""
+
+    @property
+    def strata(self) -> Indices:
+        """Return the class of each example, which partitions skew; zeros if there are none."""
+
+    def __len__(self) -> int:
+        """Count the examples."""
+
+    def batch(self, indices: Indices) -> Batch:
+        """Collate the examples at ``indices`` (one or more), in that order."""
+
+
+class BatchLoss(NamedTuple):
+    """The loss of a batch, and what else was measured with it."""
+
+    mean: Tensor
+    """The loss to be minimised, a scalar with a gradient; a mean over ``weight`` items."""
+    weight: int | Tensor
+    """The number of those items, such as examples or tokens."""
+    sums: Mapping[str, Tensor]
+    """Metric -> its sum over the same items, without a gradient."""
+
+
+LossFunction = Callable[[nn.Module, Batch], BatchLoss]
+
+
+class PartitionDescription(NamedTuple):
+    """Who owns what: ``fields`` for the journal's event ``partition``, a sentence for people."""
+
+    fields: dict[str, Any]
+    sentence: str
+
+
+class Task(Protocol):
+    """One task with its options. To make one costs nothing; methods named ``load_`` read files."""
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """Return what a saved vector means by this task, as JSON; checkpoints must match it."""
+
+    @property
+    def peft_type(self) -> str:
+        """Name PEFT's type of such tasks, which exported adapters carry."""
+
+    @property
+    def num_counts(self) -> int:
+        """Return the size of what ``count`` returns."""
+
+    def load_examples(self, split: Split) -> Examples:
+        """Read and prepare one split, once per machine.
+
+        Raises:
+            UserError: the data is not what the task needs.
+        """
+
+    def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
+        """Describe a partition, given the examples of each client."""
+
+    def load_model(self) -> nn.Module:
+        """Load the model in fp32 onto the CPU; new weights in it depend on the seed alone.
+
+        Raises:
+            UserError: the model cannot be loaded, or does not fit the task.
+        """
+
+    def heads(self, model: nn.Module) -> list[str]:
+        """Name the modules that were made for the task; adapters leave them to be trained whole."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> BatchLoss:
+        """Compute the loss of a batch for a training step."""
+
+    def count(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Evaluate a batch; returns int64 counts, which add up over batches and workers."""
+
+    def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
+        """Turn the total counts into metrics by name; ``detailed`` adds those of each class."""
+
+    def largest_batch(self, size: int) -> Batch:
+        """Make up a batch of the largest possible examples, to measure the memory it takes."""
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write a trained model without an adapter as other programs expect it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What a run chooses about its task; a family refuses what has no effect on it."""
+
+    model: str
+    """A nickname, a Hugging Face id or a folder."""
+    max_seq_len: int
+    seed: int
+    data_seed: int
+    cache_dir: Path
+    paths: Mapping[Split, str | None]
+    max_examples: Mapping[Split, int | None]
+    text: str | None
+
+
+MakeTask = Callable[[TaskOptions], Task]

@@ -1,0 +1,139 @@
+"""The family of tasks that give a text one of several labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scaling_fl.learning.models.export import save_classifier
+from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.task import (
+    Batch,
+    BatchLoss,
+    Examples,
+    Indices,
+    MakeTask,
+    PartitionDescription,
+    TaskOptions,
+)
+from scaling_fl.learning.tasks.classification import scoring
+from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
+from scaling_fl.learning.text.labelled import Corpus, Split, subset
+from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A sequence classifier on the texts of a corpus."""
+
+    name: str
+    corpus: Corpus
+    options: TaskOptions
+
+    @property
+    def label_names(self) -> list[str]:
+        return list(self.corpus.LABELS)
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        return {"labels": self.label_names}
+
+    @property
+    def peft_type(self) -> str:
+        return "SEQ_CLS"
+
+    @property
+    def num_counts(self) -> int:
+        return scoring.num_counts(len(self.label_names))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.options.model, self.options.cache_dir)
+
+    def load_examples(self, split: Split) -> TokenisedExamples:
+        path, wanted = self.options.paths[split], self.options.max_examples[split]
+        seed, text, cache_dir = self.options.data_seed, self.options.text, self.options.cache_dir
+        depends_on = {
+            "task": self.name,
+            "split": split,
+            "source": self.corpus.source_digest(split, path, cache_dir=cache_dir),
+            "text": text or "",
+            "subset": f"{wanted}/{seed}" if wanted else "",
+        }
+        return tokenise(
+            lambda: subset(
+                self.corpus.load(split, path, text=text, cache_dir=cache_dir), wanted, seed
+            ),
+            depends_on=depends_on,
+            tokenizer=self.tokenizer,
+            max_seq_len=self.options.max_seq_len,
+            cache_dir=cache_dir,
+        )
+
+    def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
+        histograms = label_histograms(examples.strata, clients, len(self.label_names))
+        entropies = [entropy_bits(histogram) for histogram in histograms]
+        fields = {
+            "label_names": self.label_names,
+            "histograms": histograms.tolist(),
+            "entropies": entropies,
+        }
+        sentence = (
+            f"{len(examples)} examples of {len(self.label_names)} labels; label entropy "
+            f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
+            f"{max(entropies):.2f} bits at the clients"
+        )
+        return PartitionDescription(fields, sentence)
+
+    def load_model(self) -> nn.Module:
+        return load_classifier(
+            self.options.model,
+            num_labels=len(self.label_names),
+            max_seq_len=self.options.max_seq_len,
+            seed=self.options.seed,
+            tokenizer=self.tokenizer,
+            cache_dir=self.options.cache_dir,
+        )
+
+    def heads(self, model: Any) -> list[str]:
+        return beside_the_encoder(model)
+
+    def loss(self, model: nn.Module, batch: Batch) -> BatchLoss:
+        return scoring.loss(model, batch)
+
+    def count(self, model: nn.Module, batch: Batch) -> Tensor:
+        return scoring.count(model, batch, num_labels=len(self.label_names))
+
+    def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
+        return scoring.metrics(counts, self.label_names, per_class=detailed)
+
+    def largest_batch(self, size: int) -> Batch:
+        mask = torch.ones(size, self.options.max_seq_len, dtype=torch.int64)
+        mask[0, -1] = 0  # without any padding, attention would leave its mask out
+        tensors = {
+            "input_ids": torch.zeros_like(mask),
+            "attention_mask": mask,
+            "labels": torch.zeros(size, dtype=torch.int64),
+        }
+        return Batch(tensors, torch.arange(size).numpy())
+
+    def save_model(self, model: nn.Module, folder: Path) -> None:
+        save_classifier(model, folder, label_names=self.label_names, tokenizer=self.tokenizer)
+
+
+def classification(name: str, corpus: Corpus) -> MakeTask:
+    """Return what makes the task of classifying a corpus."""
+    return partial(Classification, name, corpus)
+
+
+def beside_the_encoder(model: Any) -> list[str]:
+    """Name the children of a classifier that have weights and are not its encoder."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and next(child.parameters(), None) is not None
+    ]

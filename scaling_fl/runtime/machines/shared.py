@@ -1,0 +1,77 @@
+"""Sums in memory that all workers of one machine map, so that nothing has to be sent.
+
+The memory has no name in any folder: it ends with the last process that maps it, however that
+process ends, and the size of /dev/shm does not limit it.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_CHUNK = 1 << 15  # int64 values of some workers that stay in a core's cache between the passes
+
+Gather = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+"""Gives every worker the records of all, in worker order."""
+
+
+class SharedUnits:
+    """One int64 vector for each worker; every worker maps all of them."""
+
+    def __init__(self, rank: int, vectors: list[Tensor]) -> None:
+        self.own = vectors[rank]
+        size, share = self.own.numel(), len(vectors)
+        self._bounds = size * rank // share, size * (rank + 1) // share
+        self._arrays: list[NDArray[np.int64]] = [vector.numpy() for vector in vectors]
+
+    def add_up(self) -> None:
+        """Write the sum of all vectors into each of them, for this worker's share of the places.
+
+        No other worker reads or writes these places. Call it after all workers have written their
+        vectors; the sum is whole when all workers have returned.
+        """
+        low, high = self._bounds
+        for start in range(low, high, _CHUNK):
+            place = slice(start, min(start + _CHUNK, high))
+            first, *others = (array[place] for array in self._arrays)
+            for other in others:
+                first += other
+            for other in others:
+                other[:] = first
+
+
+def share_units(size: int, rank: int, gather: Gather) -> SharedUnits | None:
+    """Make a vector of ``size`` zeros for each worker and map the vectors of all.
+
+    All workers call it together. Returns None to every worker when one of them has no such memory:
+    an operating system other than Linux, or a process that may not open what another one has open.
+    """
+    descriptor = _make(8 * size)
+    path = None if descriptor is None else f"/proc/{os.getpid()}/fd/{descriptor}"
+    vectors = _map([record["path"] for record in gather([{"path": path}])], size)
+    have_all = [record["mapped"] for record in gather([{"mapped": vectors is not None}])]
+    if descriptor is not None:
+        os.close(descriptor)
+    return SharedUnits(rank, vectors) if vectors is not None and all(have_all) else None
+
+
+def _make(num_bytes: int) -> int | None:
+    try:
+        descriptor = os.memfd_create("scaling_fl sums")
+    except (AttributeError, OSError):
+        return None
+    os.ftruncate(descriptor, num_bytes)
+    return descriptor
+
+
+def _map(paths: list[str | None], size: int) -> list[Tensor] | None:
+    try:
+        return [
+            torch.from_file(str(path), shared=True, size=size, dtype=torch.int64) for path in paths
+        ]
+    except RuntimeError:
+        return None

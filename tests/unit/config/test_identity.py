@@ -1,0 +1,28 @@
+"""The identity of a run: the settings that decide what is computed."""
+
+from scaling_fl.config import read_config
+from tests.unit.config.settings import PACKAGED, with_tiers
+
+
+def test_the_identity_leaves_out_what_decides_nothing() -> None:
+    base = read_config({**PACKAGED})
+    same = read_config({
+        **PACKAGED, "site_ids": [0, 1], "num_rounds": 9, "device": "cpu", "job_name": "x",
+        "num_threads": 1, "partition": {"kind": "iid"}, "keep_last": 1,
+    })  # fmt: skip
+    assert same.identity() == base.identity()
+    for change in ({"seed": 1}, {"iid_split": False}, {"schedule": {"kind": "linear"}}):
+        assert read_config({**PACKAGED, **change}).identity() != base.identity()
+
+
+def test_the_number_of_rounds_matters_to_a_schedule_over_them() -> None:
+    linear = {**PACKAGED, "schedule": {"kind": "linear"}}
+    one, two = (read_config({**linear, "num_rounds": n}).identity() for n in (3, 4))
+    assert one != two
+
+
+def test_tiers_are_part_of_the_identity() -> None:
+    base = {**PACKAGED, **with_tiers({"rank": 2}, {})}
+    changed = {**PACKAGED, **with_tiers({"rank": 4}, {})}
+    assert read_config(base).identity() != read_config(changed).identity()
+    assert read_config(read_config(base).model_dump(mode="json")) == read_config(base)

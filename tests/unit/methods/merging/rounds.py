@@ -1,0 +1,99 @@
+"""A merge's updates and round on one worker or several, without clients, links or models."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scaling_fl.core.exchange import Exchange, SingleExchange
+from scaling_fl.core.records import ClientReport
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.arrivals import Reply
+from scaling_fl.federation.link import Link
+from scaling_fl.federation.server import Server, Step
+from scaling_fl.methods.merging.merge import Merge
+from scaling_fl.methods.server_optimisers import sgd
+from scaling_fl.methods.wire.direction import Payload
+from scaling_fl.methods.wire.payloads import encode
+from tests.unit.federation.worker_threads import on_workers
+
+SIZE = 60
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one client sends: its update, its share, and which coordinates (None: all)."""
+
+    client: int
+    vector: Tensor
+    share: float
+    sent: Tensor | None = None
+    loss: float = 0.5
+
+    def reply(self) -> Reply:
+        report = ClientReport(
+            round=1,
+            client=self.client,
+            num_examples=10,
+            metrics={"loss": self.loss},
+            download_bytes=1,
+            upload_bytes=1,
+            seconds=0.1,
+        )
+        if self.sent is None:
+            return Reply(report=report, payload=Payload(SIZE, 1, vector=self.vector.clone()))
+        data = encode(self.vector, indices=self.sent)
+        return Reply(report=report, payload=Payload.from_bytes(data, SIZE))
+
+
+def merge_on(
+    exchange: Exchange, merge: Merge, mine: Sequence[Sent], everyone: Sequence[Sent]
+) -> tuple[Tensor, Step]:
+    """Merge on one of several workers, which has the updates of ``mine``."""
+    server = Server(
+        exchange,
+        merge,
+        sgd(1.0),
+        torch.empty(SIZE),
+        links=[Link(SIZE)],
+        min_clients=1,
+    )
+    state = GlobalState(torch.zeros(SIZE))
+    shares = {one.client: one.share for one in everyone}
+    replies: Iterator[Reply] = (one.reply() for one in mine)
+    after, step = server.step(state, server.deliver(state), shares, replies)
+    return after.vector, step
+
+
+def merged(make: Callable[[], Merge], updates: Sequence[Sent]) -> Tensor:
+    """Merge on one worker; from a state of zeros, the new state is the merged update."""
+    return merge_on(SingleExchange(1), make(), updates, updates)[0]
+
+
+def merged_on_workers(
+    make: Callable[[], Merge], updates: Sequence[Sent], placement: Sequence[int]
+) -> list[Tensor]:
+    """Merge on as many workers as ``placement`` names, and one more; returns what each got."""
+
+    def work(exchange: Exchange) -> Tensor:
+        pairs = zip(updates, placement, strict=True)
+        mine = [one for one, worker in pairs if worker == exchange.rank]
+        return merge_on(exchange, make(), mine, updates)[0]
+
+    return on_workers(max(placement) + 2, work)
+
+
+def some_updates(num_clients: int, seed: int, *, density: float | None = None) -> list[Sent]:
+    """Draw updates of unequal shares; with a density, each sends some coordinates alone."""
+    rng = torch.Generator().manual_seed(seed)
+    weights = torch.randint(1, 50, (num_clients,), generator=rng).double()
+    made = []
+    for client, share in enumerate((weights / weights.sum()).tolist()):
+        vector, sent = torch.randn(SIZE, generator=rng) * 0.1, None
+        if density is not None:
+            kept = torch.rand(SIZE, generator=rng) < density
+            kept[0] = True
+            vector, sent = vector * kept, kept.nonzero().squeeze(1)
+        made.append(Sent(client, vector, share, sent))
+    return made

@@ -1,0 +1,150 @@
+"""The laws that every merge keeps; a new merge is one line of ``MERGES``."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from scaling_fl.methods.merging.means import mean, mean_of_senders
+from scaling_fl.methods.merging.merge import Merge, Round, Updates
+from scaling_fl.methods.merging.signs import ties
+from tests.unit.methods.merging.rounds import (
+    SIZE,
+    Sent,
+    merged,
+    merged_on_workers,
+    some_updates,
+)
+
+
+def coordinate_median() -> Merge:
+    """A user's own merge, as an example: the median of every coordinate, by ``columns``."""
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        blocks: Iterator[Tensor] = round.columns(updates, 7)
+        return torch.cat([block.median(0).values for block in blocks])
+
+    return merge
+
+
+def largest_client() -> Merge:
+    """Another one: the update of the client whose norm is the largest, by ``gather``."""
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        norms = {u.client: u.vector.norm().reshape(1) for u in updates.again()}
+        largest = float(round.gather(norms.items()).max())
+        chosen = (u for u in updates.again() if float(u.vector.norm()) == largest)
+        return round.mean_over_senders((u.vector, u.share, None) for u in chosen)
+
+    return merge
+
+
+@dataclass(frozen=True)
+class Laws:
+    """What a merge promises beyond the laws that hold for all."""
+
+    make: Callable[[], Merge]
+    of_equals: Callable[[Tensor], Tensor] = lambda vector: vector
+    """What equal updates come to: themselves, or what the merge leaves of each."""
+    is_linear: bool = False
+    """A client whose update is zero counts, with its share."""
+
+
+def trimmed(vector: Tensor, density: float) -> Tensor:
+    kept = torch.topk(vector.abs(), int(SIZE * density)).indices
+    return torch.zeros(SIZE).index_copy(0, kept, vector[kept])
+
+
+MERGES: dict[str, Laws] = {
+    "mean": Laws(mean, is_linear=True),
+    "mean_of_senders": Laws(mean_of_senders, is_linear=True),
+    "ties": Laws(partial(ties, density=0.2), partial(trimmed, density=0.2)),
+    "a median of one's own": Laws(coordinate_median),
+    "one's own by gathering": Laws(largest_client),
+}
+SEEDS = range(5)
+each_merge = pytest.mark.parametrize("name", sorted(MERGES))
+
+
+@each_merge
+def test_the_order_of_the_clients_changes_no_bit(name: str) -> None:
+    for seed in SEEDS:
+        updates = some_updates(6, seed)
+        shuffled = random.Random(seed).sample(updates, 6)
+        assert torch.equal(merged(MERGES[name].make, shuffled), merged(MERGES[name].make, updates))
+
+
+@each_merge
+@pytest.mark.parametrize("density", [None, 0.4])
+def test_the_place_of_the_clients_changes_no_bit(name: str, density: float | None) -> None:
+    """On two to four workers, of which one has no client; whatever part of it clients send."""
+    for seed in SEEDS:
+        updates = some_updates(6, seed, density=density)
+        alone = merged(MERGES[name].make, updates)
+        rng = random.Random(seed)
+        placement = [rng.randrange(3) for _ in updates]
+        for vector in merged_on_workers(MERGES[name].make, updates, placement):
+            assert torch.equal(vector, alone)
+
+
+@each_merge
+def test_equal_clients_are_a_fixed_point(name: str) -> None:
+    for seed in SEEDS:
+        shares = [one.share for one in some_updates(5, seed)]
+        vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+        equal = [Sent(client, vector, share) for client, share in enumerate(shares)]
+        expected = MERGES[name].of_equals(vector)
+        assert torch.allclose(merged(MERGES[name].make, equal), expected, rtol=2e-7, atol=0)
+
+
+@each_merge
+def test_twice_the_updates_are_twice_the_merge(name: str) -> None:
+    """To the bit: to double a number changes none of its digits."""
+    for seed in SEEDS:
+        updates = some_updates(5, seed)
+        twice = [replace(one, vector=2 * one.vector) for one in updates]
+        once, doubled = merged(MERGES[name].make, updates), merged(MERGES[name].make, twice)
+        assert torch.allclose(doubled, 2 * once, rtol=2e-7, atol=2.0**-50)
+
+
+@each_merge
+def test_a_client_that_did_not_move_moves_nothing(name: str) -> None:
+    zero = Sent(3, torch.zeros(SIZE), 0.5)
+    alone = [replace(zero, client=client, share=0.25) for client in range(4)]
+    assert not merged(MERGES[name].make, alone).any()
+    if MERGES[name].is_linear:
+        others = [replace(one, share=one.share / 2) for one in some_updates(3, 1)]
+        halved = merged(MERGES[name].make, [*others, zero])
+        expected = 0.5 * merged(MERGES[name].make, some_updates(3, 1))
+        assert torch.allclose(halved, expected, rtol=1e-6, atol=1e-9)
+
+
+@each_merge
+@pytest.mark.parametrize("how", ["its loss", "its update"])
+def test_a_client_that_diverged_is_as_if_it_had_not_been_there(name: str, how: str) -> None:
+    for seed in SEEDS:
+        updates = some_updates(4, seed)
+        share = 1.0 - updates[3].share
+        without = [replace(one, share=one.share / share) for one in updates[:3]]
+        bad = updates[3].vector.clone()
+        bad[5] = math.inf
+        lost = replace(updates[3], **({"loss": math.nan} if how == "its loss" else {"vector": bad}))
+        found = merged(MERGES[name].make, [*updates[:3], lost])
+        expected = merged(MERGES[name].make, without)
+        assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@each_merge
+def test_a_merge_keeps_nothing_from_round_to_round(name: str) -> None:
+    """So that a resumed run goes on with the same bits."""
+    merge = MERGES[name].make()
+    for seed in (1, 2, 1):
+        assert torch.equal(
+            merged(lambda: merge, some_updates(4, seed)),
+            merged(MERGES[name].make, some_updates(4, seed)),
+        )
