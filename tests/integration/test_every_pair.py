@@ -20,7 +20,8 @@ from pydantic.fields import FieldInfo
 
 from scaling_fl.build.prediction import predict
 from scaling_fl.config import Config, read_config
-from scaling_fl.config.schema import choices, leaves
+from scaling_fl.config.base import choices
+from scaling_fl.config.schema import leaves
 from scaling_fl.core.errors import UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {

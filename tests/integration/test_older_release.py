@@ -14,6 +14,7 @@ from one_process import QuickRun, outcome
 from transformers import AutoModelForSequenceClassification
 
 from scaling_fl.commands import evaluate, export
+from scaling_fl.config.older import in_todays_names
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "jobs_of_e368924"
 JOBS = {"feedback": "1", "flasc": "2"}
@@ -33,7 +34,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings_with_round_3(jobs: Path, job: str) -> dict[str, Any]:
     stored = json.loads((jobs / "checkpoints" / job / "round-000002" / "config.json").read_text())
-    return stored | {"num_rounds": 3, "data": {"cache_dir": str(jobs / "cache")}}
+    return in_todays_names(stored) | {"num_rounds": 3, "data": {"cache_dir": str(jobs / "cache")}}
 
 
 @pytest.mark.parametrize("job", JOBS)
