@@ -173,7 +173,7 @@ def test_an_endpoint_that_is_down_is_named_and_shows_no_secret(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:hunter2@127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKhunter2")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    monkeypatch.setattr("scaling_fl.runtime.storage.remote._RETRY_SECONDS", 1.0)
+    monkeypatch.setattr("scaling_fl.runtime.storage.remote.RETRY_SECONDS", 1.0)
     with pytest.raises(StorageError, match="cannot be reached") as caught:
         open_storage("s3://bucket/job").write_bytes("x", b"")
     assert is_one_sentence(str(caught.value))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scaling_fl.runtime.tracking import mirror as mirror_module
 from scaling_fl.runtime.tracking.mirror import MongoMirror
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.databases import PASSWORD, SecantusServer, check_delivered, secantus_server, the_run
@@ -41,6 +42,13 @@ def main():
 
 ex.run()
 """
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look and try again sooner than a run does."""
+    monkeypatch.setattr(mirror_module, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(mirror_module, "POLL_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -99,7 +107,7 @@ def test_a_database_that_is_down_at_the_start_gets_everything_later(
     folder.refresh(record_of(3))
     mirror.poke()
     wait_until(lambda: notes)
-    time.sleep(3)  # further failures are not reported again
+    time.sleep(1)  # further failures are not reported again
     server.start()
     wait_until(lambda: len(notes) > 1)
     assert finish(folder, mirror) < 3
@@ -115,16 +123,16 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
     server.start()
     mirror, notes = open_mirror(folder, server)
     slowest = 0.0
-    for rounds in range(1, 61):
+    for rounds in range(1, 31):
         began = time.monotonic()
         folder.refresh(record_of(rounds))
         mirror.poke()
         slowest = max(slowest, time.monotonic() - began)
-        if rounds == 15:
+        if rounds == 8:
             server.stop(kill=True)
-        if rounds == 55:
+        if rounds == 25:
             server.start()
-        time.sleep(0.1)
+        time.sleep(0.05)
     wait_until(lambda: len(notes) == 2)
     assert [f"mongodb://{server.host}/sacred" in note for note in notes] == [True, True]
     finish(folder, mirror)
@@ -157,6 +165,7 @@ def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     check(server, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_sacred_run_ends_in_time_whether_or_not_the_database_answers(
     server: SecantusServer, tmp_path: Path, frozen: bool
