@@ -20,7 +20,8 @@ from scaling_fl.jobs.job import Job, from_here, open_job
 from scaling_fl.jobs.session import Session, Stopped
 from scaling_fl.runtime.environment import load_environment
 from scaling_fl.runtime.machines.launch import WorkerFailed
-from scaling_fl.runtime.machines.node import Node, PlacementError, read_node
+from scaling_fl.runtime.machines.node import Node, PlacementError, read_node, threads_per_worker
+from scaling_fl.runtime.machines.start import FreshProcesses, Starter, choose_starter
 from scaling_fl.runtime.record.journal import JournalError
 from scaling_fl.runtime.secret_manager import SecretUnavailable
 from scaling_fl.runtime.storage import StorageError
@@ -32,6 +33,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine may have no gi
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources")
     from sacred import SETTINGS, Experiment
+    from sacred.dependencies import Source, get_commit_if_possible, get_digest
     from sacred.observers import RunObserver as RunObserver  # and for the command that plans
 
 # Workers write to the console through the parent, which keeps cout.txt itself: Sacred's own capture
@@ -51,6 +53,7 @@ class Command:
         self._argv = argv
         self.session: Session | None = None
         self._job: Job | None = None
+        self._starter: Starter = FreshProcesses()
 
     def open(self, experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Check everything, claim the job and attach the observers; nothing is recorded before."""
@@ -58,6 +61,9 @@ class Command:
             node = read_node(settings["site_ids"], os.environ) if _is_ids(settings) else None
             config = read_config(settings, num_nodes=node.num_nodes if node else 1)
             assert node
+            num_threads = threads_per_worker(node, config.num_threads, os.environ)
+            # The slow imports of the workers begin while this process goes on.
+            self._starter = choose_starter(config.device, num_threads, os.environ)
             config = config.model_copy(update={"author": config.author or _user()})
             return self._attach(experiment, config, node)
         except ConfigurationError as error:
@@ -101,6 +107,7 @@ class Command:
             job=job,
             folder=folder,
             mirror=mirror,
+            starter=self._starter,
             resume_command=self._resume_command(named),
         )
         return named
@@ -125,7 +132,8 @@ class Command:
             raise Refused(f"Error: {error}") from None
 
     def close(self) -> None:
-        """Give the job up, once its record is complete."""
+        """Give the job up, once its record is complete, and leave no process behind."""
+        self._starter.close()
         if self._job:
             self._job.claim.release()
 
@@ -161,10 +169,15 @@ def _has_commit(root: Path) -> bool:
 
 
 def _name_sources(experiment: Experiment, root: Path) -> None:
-    """Have the whole package stored: Sacred sees only what this process imports."""
-    for path in sorted((root / "scaling_fl").rglob("*.py")):
-        if path.stat().st_size:
-            experiment.add_source_file(str(path))
+    """Have the whole package stored: Sacred sees only what this process imports.
+
+    The commit is looked up once: Sacred would start git three times for each file, which takes two
+    seconds, and does not where ``experiment`` was made with ``save_git_info=False``.
+    """
+    commit = get_commit_if_possible(str(root / "scaling_fl"), _has_commit(root))
+    seen = {source.filename for source in experiment.sources}
+    files = {str(path) for path in (root / "scaling_fl").rglob("*.py") if path.stat().st_size}
+    experiment.sources = {Source(path, get_digest(path), *commit) for path in seen | files}
     for package in (
         "torch",
         "transformers",
@@ -180,7 +193,7 @@ def _name_sources(experiment: Experiment, root: Path) -> None:
 
 def make_settings(root: Path, doc: str | None) -> Experiment:
     """Declare the configuration, the named configurations and the command that prints them."""
-    experiment = Experiment("scaling_fl", base_dir=str(root), save_git_info=_has_commit(root))
+    experiment = Experiment("scaling_fl", base_dir=str(root), save_git_info=False)
     experiment.doc = doc
     # Silent up to warnings, unlike its default.
     experiment.logger = logging.getLogger("sacred")  # type: ignore[assignment]

@@ -13,7 +13,8 @@ from scaling_fl.reporting.console import Console
 from scaling_fl.reporting.partition_figure import draw
 from scaling_fl.reporting.summary import summary
 from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup
-from scaling_fl.runtime.machines.node import Node, available_cores
+from scaling_fl.runtime.machines.node import Node, threads_per_worker
+from scaling_fl.runtime.machines.start import Starter
 from scaling_fl.runtime.record.journal import JournalError, JournalTail
 from scaling_fl.runtime.tracking.mirror import MongoMirror
 from scaling_fl.runtime.tracking.run_folder import RunFolder
@@ -45,11 +46,12 @@ class Session:
         job: Job | None,
         folder: RunFolder | None,
         mirror: MongoMirror | None,
+        starter: Starter,
         resume_command: str,
     ) -> None:
         self._config, self._node = config, node
         self._job, self._folder, self._mirror = job, folder, mirror
-        self._resume_command = resume_command
+        self._starter, self._resume_command = starter, resume_command
         self._console = Console(log=folder.log if folder else None)
         if mirror:
             mirror.note = self._console.warn
@@ -88,7 +90,10 @@ class Session:
             self._close(status, message)
 
     def _run_workers(self) -> int | None:
-        workers = WorkerGroup(self._node, self._orders(), num_threads=self._num_threads())
+        num_threads = threads_per_worker(self._node, self._config.num_threads, os.environ)
+        workers = WorkerGroup(
+            self._node, self._orders(), num_threads=num_threads, starter=self._starter
+        )
         lock = self._job.claim.fileno() if self._job else None
         callbacks = Callbacks(event=self._show, printed=self._console.line, tick=self._tick)
         return workers.run(callbacks, keep_open=[] if lock is None else [lock])
@@ -99,12 +104,6 @@ class Session:
             path = str(self._job.journal.path)
             job = {"checkpoints": self._job.checkpoints_url, "journal": path}
         return {"config": self._config.model_dump(mode="json"), "job": job}
-
-    def _num_threads(self) -> int:
-        workers = len(self._node.device_ids)
-        if "LOCAL_WORLD_SIZE" in os.environ:
-            workers = int(os.environ["LOCAL_WORLD_SIZE"])
-        return self._config.num_threads or max(1, available_cores() // workers)
 
     def _how_to_go_further(self) -> str | None:
         """Say how the resume command trains beyond the last round, if a run of this kind can."""
