@@ -23,7 +23,7 @@ from scaling_fl.build.restored import (
     settings_of,
 )
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import run_command, stage
+from scaling_fl.commands.endings import end, stage
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Task
@@ -70,7 +70,7 @@ class Evaluation:
 
 def main(options: Mapping[str, Any]) -> int:
     """Run the command with its parsed options; returns the exit code."""
-    return run_command("evaluate", partial(_run, Request(**options)))
+    return end(partial(_run, Request(**options)))
 
 
 def _run(request: Request) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scaling_fl.build.restored import Saved, check_alike, open_saved, restore, settings_of
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import Misused, run_command, stage
+from scaling_fl.commands.endings import Misused, end, stage
 from scaling_fl.config import Config
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.cache import cache_folder
@@ -61,7 +61,7 @@ def main(options: Mapping[str, Any]) -> int:
     """Run the command with its parsed options; returns the exit code."""
     # From here on Ctrl-C clears away what is half written.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return run_command("merge_adapter", partial(_run, Request(**options)))
+    return end(partial(_run, Request(**options)))
 
 
 def _run(request: Request) -> None:

@@ -1,13 +1,13 @@
 """One start of a job in the parent process: from a checked configuration to the summary."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from scaling_fl.config import Config
+from scaling_fl.core.errors import Interrupted
 from scaling_fl.jobs.job import Job, from_here
 from scaling_fl.reporting.console import Console
 from scaling_fl.reporting.partition_figure import draw
@@ -19,16 +19,6 @@ from scaling_fl.runtime.tracking.mirror import MongoMirror
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 
 REFRESH_SECONDS = 1.0
-
-
-class Stopped(KeyboardInterrupt):
-    """The run was stopped by a signal; Sacred stores ``STATUS`` as the run's."""
-
-    STATUS = "INTERRUPTED"
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.exit_code = 128 + signal_number
 
 
 class Session:
@@ -64,7 +54,7 @@ class Session:
 
         Raises:
             WorkerFailed: with the first error.
-            Stopped: by SIGTERM or Ctrl-C, after the last finished round was saved.
+            Interrupted: by SIGTERM or Ctrl-C, after the last finished round was saved.
         """
         status, message = "FAILED", ""
         try:
@@ -73,11 +63,11 @@ class Session:
                 self._job.begin(self._folder.run_id)
             stopped_by = self._run_workers()
             if stopped_by:
-                raise Stopped(stopped_by)
+                raise Interrupted(stopped_by)
             status = self._final_status()
             return self._last_metrics()
-        except Stopped as stopped:
-            status, message = stopped.STATUS, str(stopped)
+        except Interrupted as interrupted:
+            status, message = interrupted.STATUS, str(interrupted)
             raise
         except WorkerFailed as error:
             message = str(error)

@@ -211,7 +211,7 @@ def test_errors_of_the_real_commands_are_one_sentence(shell: Shell, adapted: Job
     (torn / "manifest.json").write_text("{")
     cases = [
         (EVALUATE, [str(torn)], 1, "is not a whole checkpoint (its manifest cannot be read)"),
-        (MERGE, [place, "--out", place], 2, "merge_adapter: --out must name a folder"),
+        (MERGE, [place, "--out", place], 2, "Error: --out must name a folder"),
         (MERGE, [place, "--out", "s3://bucket/x"], 2, "must be a folder on this machine"),
         (MERGE, [place, "--out", "x", "--weights", "1,-2"], 2, "must be positive numbers"),
     ]
