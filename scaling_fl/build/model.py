@@ -40,23 +40,3 @@ def load_model(config: Config, task: Task) -> nn.Module:
         return model
     adapter = Adapter(**config.adapter.model_dump())
     return adapt(model, adapter, heads=task.heads(model), seed=config.seed)
-
-
-def meaning(
-    config: Config, trainer: LocalTrainer, data: Data, exchange: Exchange
-) -> dict[str, Any]:
-    """Collect what gives the vector its meaning, beyond the names and shapes of its layout.
-
-    Raises:
-        UserError: the workers' frozen weights differ.
-    """
-    found: dict[str, Any] = {
-        "model": config.model,
-        "task_name": config.task_name,
-        **data.task.meaning,
-    }
-    if config.adapter.kind != "none":
-        found["frozen weights"] = check_same_model(trainer.model, exchange)
-        found["adapter.alpha"] = config.adapter.alpha
-        found["adapter.rslora"] = config.adapter.rslora
-    return found

@@ -13,6 +13,7 @@ A command that calls another program (``kubectl``, ``gcloud``) and sees it fail 
 of that program. Every other exception is a fault of the program: its traceback is shown, code 1.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,18 @@ def end(action: Callable[[], object], *, with_environment: bool = True) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
+
+
+def raise_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM end what the command does in good order, by ``Interrupted``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    # Only once: a second signal must not cut the closing short.
+    signal.signal(number, signal.SIG_IGN)
+    raise Interrupted(number)
 
 
 def stage(text: str) -> None:

@@ -15,9 +15,7 @@ import torch
 
 from scaling_fl.build.federation import choose_device
 from scaling_fl.build.restored import (
-    Saved,
     evaluate_vector,
-    open_saved,
     received_by_tier,
     restore,
     settings_of,
@@ -28,6 +26,7 @@ from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Task
 from scaling_fl.reporting.evaluation import class_table, metrics_text
+from scaling_fl.runtime.tracking.places import Saved, open_saved
 
 
 @dataclass(frozen=True, kw_only=True)

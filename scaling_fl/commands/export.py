@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from scaling_fl.build.restored import Saved, check_alike, open_saved, restore, settings_of
+from scaling_fl.build.restored import check_alike, restore, settings_of
 from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.endings import Misused, end, stage
 from scaling_fl.config import Config
@@ -31,6 +31,7 @@ from scaling_fl.methods.wire.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage.base import remove_if_abandoned
 from scaling_fl.runtime.storage.errors import explain
+from scaling_fl.runtime.tracking.places import Saved, open_saved
 
 ORIGIN = "merged_from.json"
 

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import tempfile
 import time
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling_fl.commands.endings import carried_through_sacred, end
+from scaling_fl.commands.endings import carried_through_sacred, end, raise_on_signals
 from scaling_fl.commands.settings import (
     RunObserver,
     keep_names_as_typed,
@@ -18,13 +17,13 @@ from scaling_fl.commands.settings import (
     store_sources,
 )
 from scaling_fl.config import Config, ConfigurationError, read_config
-from scaling_fl.core.errors import Interrupted
-from scaling_fl.jobs.job import Job, from_here, open_job
+from scaling_fl.jobs.job import Job, open_job
 from scaling_fl.jobs.session import Session
 from scaling_fl.runtime.machines.node import Node, PlacementError, read_node
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.tracking.mirror import MongoMirror, settings_from_environment
 from scaling_fl.runtime.tracking.run_folder import RunFolder
+from scaling_fl.runtime.tracking.runs import from_here
 
 if TYPE_CHECKING:
     from sacred import Experiment
@@ -152,8 +151,7 @@ def make_experiment(doc: str | None, command: Command) -> "Experiment":
 
 def main(doc: str | None, argv: list[str]) -> int:
     """Run the command line; returns the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    raise_on_signals()  # while the workers run, their launcher has handlers of its own
     command = Command(argv)
     try:
         return end(partial(_run, doc, command))
@@ -163,12 +161,3 @@ def main(doc: str | None, argv: list[str]) -> int:
 
 def _run(doc: str | None, command: Command) -> None:
     make_experiment(doc, command).run_commandline(keep_names_as_typed(command.argv))
-
-
-def _stop(number: int, frame: object) -> None:
-    """End in good order before and after the workers' time; the launcher has handlers of its own.
-
-    Only once: a second signal must not cut the closing short.
-    """
-    signal.signal(number, signal.SIG_IGN)
-    raise Interrupted(number)

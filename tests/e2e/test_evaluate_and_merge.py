@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from scaling_fl.build.model import load_model
-from scaling_fl.build.restored import Saved, open_saved, restore, settings_of
+from scaling_fl.build.restored import restore, settings_of
 from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.evaluate import Request, evaluate, main
 from scaling_fl.learning.models.loading import load_tokenizer
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.storage import open_storage
+from scaling_fl.runtime.tracking.places import Saved, open_saved
 from tests.e2e.commands import ROOT, Command, Job, Shell, arguments, federation
 from tests.servers import free_port, moto_server
 

@@ -15,7 +15,6 @@ from scaling_fl.build.model import load_model
 from scaling_fl.build.restored import (
     check_alike,
     evaluate_vector,
-    open_saved,
     restore,
     settings_of,
 )
@@ -31,6 +30,7 @@ from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.record.checkpoints import CheckpointError, Checkpoints
 from scaling_fl.runtime.storage import StorageError, open_storage
+from scaling_fl.runtime.tracking.places import open_saved
 from tests.integration.harness import settings
 from tests.tiny_models import save_model
 
@@ -191,7 +191,7 @@ def test_a_restored_model_holds_the_state_and_the_frozen_weights_of_its_base(job
     trainer = restore(saved, config, make_task(config), CPU)
     assert torch.equal(trainer.vector, saved.checkpoint.vector)
     assert trainer.layout == saved.checkpoint.layout
-    assert frozen_digest(trainer.model) == saved.identity["frozen weights"]
+    assert frozen_digest(trainer.model) == saved.fingerprint["frozen weights"]
 
 
 @pytest.mark.parametrize("kind", ["lora", "head"])
