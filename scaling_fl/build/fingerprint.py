@@ -22,7 +22,9 @@ _SHOWN_CHARACTERS = 12
 _SAME_ROUNDS = ("num_rounds", "num_clients", "min_clients", "eval_every", "per_class_metrics")
 
 
-def of_vector(config: Config, task_meaning: Mapping[str, Any], frozen_digest: str) -> dict[str, Any]:
+def of_vector(
+    config: Config, task_meaning: Mapping[str, Any], frozen_digest: str
+) -> dict[str, Any]:
     """Collect what gives the vector its meaning, beyond the names and shapes of its layout.
 
     ``frozen_digest`` is the hash of the weights that no vector holds; without an adapter there are

@@ -1,15 +1,12 @@
 """Composition of a worker's model: configuration -> the trainer, and what its vector means."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 
-from scaling_fl.build.agreement import check_same_model
 from scaling_fl.build.data import Data
 from scaling_fl.config import Config
-from scaling_fl.core.exchange import Exchange
 from scaling_fl.learning.models.adapters import Adapter, adapt
 from scaling_fl.learning.task import Task
 from scaling_fl.learning.training.local import LocalTrainer

@@ -37,7 +37,7 @@ ORIGIN = "merged_from.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ExportRequest:
     """What was asked for."""
 
     checkpoints: list[str]
@@ -62,16 +62,16 @@ def main(options: Mapping[str, Any]) -> int:
     """Run the command with its parsed options; returns the exit code."""
     # From here on Ctrl-C clears away what is half written.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return end(partial(_run, Request(**options)))
+    return end(partial(_run, ExportRequest(**options)))
 
 
-def _run(request: Request) -> None:
+def _run(request: ExportRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
         text = merge(request)
     print(text)
 
 
-def merge(request: Request) -> str:
+def merge(request: ExportRequest) -> str:
     """Write the folder that was asked for and return what to tell about it.
 
     Raises:
@@ -108,7 +108,7 @@ def merge(request: Request) -> str:
     return _closing_text(request, states, config, mean)
 
 
-def _checked(request: Request) -> list[float]:
+def _checked(request: ExportRequest) -> list[float]:
     """Check the options against each other and the disk; return a weight for each checkpoint."""
     places = [request.out] + ([_zip_of(request.out)] if request.zip else [])
     for path in places:
@@ -167,7 +167,9 @@ def _origin(
     return {"checkpoints": rows, "quantize": codec, "payload_bytes": mean.payload_bytes}
 
 
-def _closing_text(request: Request, states: Sequence[Saved], config: Config, mean: Mean) -> str:
+def _closing_text(
+    request: ExportRequest, states: Sequence[Saved], config: Config, mean: Mean
+) -> str:
     kind = "an adapter" if request.adapter else "a classifier"
     source = states[0].where if len(states) == 1 else f"the mean of {len(states)} checkpoints"
     lines = [f"wrote {request.out}: {kind} for {config.model}, from {source}"]

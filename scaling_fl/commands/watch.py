@@ -59,15 +59,9 @@ def _newest(runs_dir: Path) -> str:
 def header(run: Run) -> str:
     """Say which run it is, what became of it, where it is and since when."""
     record = run.record
-    words = [f"Job {record.job_name}" if record.job_name else "A job", f"({run.where})"]
-    words.append(run.status)
-    if record.started:
-        words.append(f"since {_moment(record.started)}")
-    if record.host:
-        words.append(f"on {record.host}")
-    if record.pid:
-        words.append(f"as process {record.pid}")
-    return " ".join(words)
+    where = f"started {_moment(record.started)} on {record.host or 'an unknown host'}"
+    process = f", process {record.pid}" if record.pid else ""
+    return f"Job {record.job_name or '?'} ({run.where}) is {run.status}; {where}{process}."
 
 
 def closing(run: Run) -> str:

@@ -42,12 +42,15 @@ class Keeper:
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take in what a worker tells; rounds are in the journal when they are told."""
         if event["event"] in ("stage", "note"):
-            fields = {key: value for key, value in event.items() if key != "event"}
-            try:
-                self._job.journal.append(event["event"], **fields)
-            except JournalError:  # the workers, who write there, too, say why
-                self._console.show(event)
+            self._journal(event)
         self._read()
+
+    def _journal(self, event: Mapping[str, Any]) -> None:
+        level = {"level": "info"} if event["event"] == "note" else {}
+        try:
+            self._job.journal.append(**event, **level)
+        except JournalError:  # the workers, who write there, too, say why
+            self._console.show(event)
 
     def tick(self) -> None:
         """Show what is new in the journal, and carry it into the run folder once a second."""

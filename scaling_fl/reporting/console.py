@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REDRAWS_PER_SECOND = 5
-BAR_WIDTH = 32
+BAR_WIDTH = 28
 SHOWN_GROUPS = ("train", "validation", "privacy")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -207,13 +207,14 @@ class _Picture:
             self._begin(number, num_rounds)
         self._done = number
         if number == self._round:  # else another worker is at the next round already
-            self._rows = []
+            self._rows, self._num_done = [], 0
 
     def _begin(self, round: int, num_rounds: int) -> None:
         self._round, self._num_rounds, self.stage = round, num_rounds, ""
         self._num_done, self._rows = 0, []
 
     def render(self) -> "RenderableType":
+        from rich.console import Group
         from rich.spinner import Spinner
         from rich.table import Table
 
@@ -226,7 +227,8 @@ class _Picture:
         if self._num_done:
             waits = "" if self._rows else ", merging and evaluating"
             plural = "s" * (self._num_done > 1)
-            table.add_row(f"  {self._num_done} client{plural} done{waits}")
+            # Below the table, whose first column would otherwise become as wide.
+            return Group(table, f"  {self._num_done} client{plural} done{waits}")
         return table
 
     def _add_bar(self, table: Any, name: str, done: int, total: int, note: str) -> None:

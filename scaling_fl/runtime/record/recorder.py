@@ -71,9 +71,7 @@ class Recorder:
         Raises:
             CheckpointMismatch: it is of another model, task or layout.
         """
-        found = self._checkpoints.load_latest(
-            self._fingerprints.layout, self._fingerprints.kept
-        )
+        found = self._checkpoints.load_latest(self._fingerprints.layout, self._fingerprints.kept)
         num_threads = None
         if found is not None:
             state = self._restored(state, found)

@@ -34,6 +34,7 @@ from scaling_fl.runtime.tracking.runs import (
     RUNNING,
     UNKNOWN,
     Run,
+    from_here,
     is_run_folder,
     locate,
 )
@@ -83,10 +84,11 @@ class JournalSource(RunSource):
             record = fold(JournalTail(self._path).read_new())
         if progress := read_progress(self._path):
             record.heard = max(record.heard or "", progress["time"])
+        self._status = record.status
         folder = self._folder or _run_folder_of(record, self._path, self._storage)
         config = _read_json(folder / "config.json") if folder else None
         return Run(
-            where=str(self._path.parent),
+            where=from_here(str(folder or self._path.parent)),
             status=_status(record, self._storage),
             record=record,
             config=config or _config_of(record, self._storage),
