@@ -10,8 +10,15 @@ from scaling_fl.commands.endings import Misused, end, raise_on_signals
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.console import Console
 from scaling_fl.reporting.summary import how_to_train_further, summary
-from scaling_fl.runtime.tracking.runs import DEAD, RUNNING, Run, is_run_folder, run_folders
-from scaling_fl.runtime.tracking.sources import RunSource, open_source
+from scaling_fl.runtime.tracking.runs import (
+    DEAD,
+    RUNNING,
+    Run,
+    RunSource,
+    is_run_folder,
+    run_folders,
+)
+from scaling_fl.runtime.tracking.sources import open_source
 
 
 def main(place: str | None, *, runs_dir: Path, is_once: bool) -> int:

@@ -15,7 +15,7 @@ from scaling_fl.runtime.record.journal import JOURNAL, JobRecord, Journal, Journ
 from scaling_fl.runtime.storage import Storage, StorageError, open_storage
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.claim import Claim
-from scaling_fl.runtime.tracking.sources import journal_path
+from scaling_fl.runtime.tracking.journals import journal_path
 
 
 @dataclass(frozen=True)

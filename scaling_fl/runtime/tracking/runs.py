@@ -5,15 +5,17 @@ A run is named by its folder (``runs/3``), by the folder or address of its check
 (``mongo:7``).
 """
 
+import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.journal import JobRecord
+from scaling_fl.runtime.record.journal import Event, JobRecord
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.tracking.run_database import MONGO, RunDatabase
 
@@ -117,3 +119,36 @@ def locate(place: str, option: str) -> tuple[str, int | None]:
         place, parent, name = str(path), str(path.parent), path.name
     match = _ROUND.fullmatch(name)
     return (parent, int(match[1])) if match else (place, None)
+
+
+class RunSource(ABC):
+    """One way to read a run."""
+
+    poll_seconds: float
+    """How often it is worth looking for news."""
+    tells_its_end = False
+    """Whether the lines that it gives hold the closing summary, too."""
+
+    @abstractmethod
+    def load(self) -> Run:
+        """Read all of the run as it is now.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+    @abstractmethod
+    def read_new(self) -> list[Event]:
+        """Read what the console shows and was not read before, as events."""
+
+    @abstractmethod
+    def is_running(self) -> bool:
+        """Whether somebody is at work, so that there may be more news."""
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None when there is none, or it is being written."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None

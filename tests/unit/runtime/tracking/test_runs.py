@@ -16,10 +16,11 @@ from scaling_fl.runtime.record.journal import JOURNAL, Journal, fold
 from scaling_fl.runtime.record.live import NAME, LiveProgress
 from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.storage.claim import OWNER, Claim, Owner
+from scaling_fl.runtime.tracking.journals import journal_path
 from scaling_fl.runtime.tracking.mirror import sync
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.runs import list_runs
-from scaling_fl.runtime.tracking.sources import journal_path, open_run, open_source
+from scaling_fl.runtime.tracking.sources import open_run, open_source
 from tests.databases import secantus_server
 from tests.past_jobs import copy_past_jobs
 from tests.tracked_runs import now, record_of, round_event, start
