@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from scaling_fl.methods.wire.payloads import encode
 from tests.e2e.commands import ROOT, Job, Shell, resume_command
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TOPICS = (["treaty", "senate"], ["goal", "match"], ["shares", "profit"], ["chip", "orbit"])
 

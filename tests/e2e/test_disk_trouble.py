@@ -9,8 +9,9 @@ from tests.e2e.commands import Shell, arguments, federation
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("setting", ["checkpoints_dir", "tracking.runs_dir"])
-@pytest.mark.parametrize("place", ["a_file", "a_file/below", "/proc/nowhere"])
+@pytest.mark.parametrize(
+    ("setting", "place"), [("checkpoints_dir", "a_file"), ("tracking.runs_dir", "/proc/nowhere")]
+)
 def test_a_place_that_cannot_hold_a_folder_is_one_sentence(
     shell: Shell, corpus: Path, setting: str, place: str
 ) -> None:

@@ -1,6 +1,8 @@
 """Run a federation whose workers are threads of this process: all but the processes is real."""
 
 import threading
+from hashlib import sha256
+from typing import Any
 
 import torch
 from harness import Run
@@ -41,11 +43,12 @@ class QuickRun(Run):
             stage=_mute,
         )
 
-        def record(state: GlobalState, report: RoundReport) -> None:
+        def record(state: GlobalState, report: RoundReport) -> GlobalState:
             if federation.recorder:
-                federation.recorder.record(state, report)
+                state = federation.recorder.record(state, report)
                 if report.round == self._stop_after:
                     self._stopped.set()
+            return state
 
         run_rounds(
             federation.state,
@@ -68,3 +71,20 @@ def _mute(text: str) -> None:
 
 def _show_nothing(number: int, client: int, step: int, num_steps: int, loss: float) -> None:
     pass
+
+
+def outcome(run: Run, round_number: int = 3) -> dict[str, Any]:
+    """All that a run came to, less its times: equal outcomes are equal to the last bit."""
+    return {
+        "digest": run.digest,
+        "state": {
+            name: sha256(value.numpy().tobytes()).digest()
+            for part in ("state", "optimiser")
+            for name, value in run.state(round_number, part).items()
+        },
+        "metrics": run.results(),
+        "clients": [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in run.record.clients
+        ],
+    }

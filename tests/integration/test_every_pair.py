@@ -8,20 +8,20 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from hashlib import sha256
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Run, settings
-from one_process import QuickRun
+from one_process import QuickRun, outcome
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from scaling_fl.build.prediction import predict
 from scaling_fl.config import Config, read_config
-from scaling_fl.config.schema import choices, leaves
+from scaling_fl.config.base import choices
+from scaling_fl.config.schema import leaves
 from scaling_fl.core.errors import UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
@@ -117,7 +117,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
             ]
         },
     },
-    "merge": {".": {}, "senders": {"merge.divide_by": "senders"}},
+    "merge": {".": {}, "senders": {"merge.method": "mean_of_senders"}},
     "server": {
         ".": {"server.learning_rate": 0.7},
         "momentum": {"server.momentum": 0.9},
@@ -338,20 +338,3 @@ def fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
         yield f"{prefix}{name}", field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
-
-
-def outcome(run: Run, round_number: int = 3) -> dict[str, Any]:
-    """All that a run came to, less its times: equal outcomes are equal to the last bit."""
-    return {
-        "digest": run.digest,
-        "state": {
-            name: sha256(value.numpy().tobytes()).digest()
-            for part in ("state", "optimiser")
-            for name, value in run.state(round_number, part).items()
-        },
-        "metrics": run.results(),
-        "clients": [
-            {key: value for key, value in row.items() if key != "seconds"}
-            for row in run.record.clients
-        ],
-    }

@@ -1,6 +1,7 @@
 """Clients that diverge, workers that die, and stops: nothing that was finished is lost."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -8,10 +9,30 @@ from pathlib import Path
 import pytest
 import torch
 from harness import Run
+from one_process import QuickRun
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.machines.launch import WorkerFailed
 
 HUGE = {"learning_rate": 1e6, "optimiser": "sgd", "num_local_epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "train.csv: the file must have rows, and is empty; check the path."),
+        ("id,text,writer\n1,raven,EAP\n", "train.csv, row 1, column 'author': the header must"),
+        ("id,text,author\n1,raven,POE\n", "train.csv, row 2, column 'author': the label must"),
+        ("id,text,author\n1,,EAP\n", "train.csv, row 2, column 'text': the text must not"),
+    ],
+)
+def test_data_that_cannot_be_used_is_one_sentence(
+    corpus: Path, tmp_path: Path, text: str, error: str
+) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(error)):
+        QuickRun(tmp_path / "run", shared=corpus, train_path=str(path)).start_here()
 
 
 def test_too_few_usable_clients_fail_the_run_naming_them(corpus: Path, tmp_path: Path) -> None:
@@ -34,7 +55,7 @@ def test_mu_and_momentum_change_the_result_and_mu_0_does_not(corpus: Path, tmp_p
         "by_examples": {"partition": {"kind": "dirichlet_by_class"}},
     }
     states = {
-        name: Run(tmp_path / name, shared=corpus, **(base | changes)).start().state(1)
+        name: QuickRun(tmp_path / name, shared=corpus, **(base | changes)).start_here().state(1)
         for name, changes in variants.items()
     }
     flat = {name: torch.cat([v.flatten() for v in s.values()]) for name, s in states.items()}

@@ -11,9 +11,9 @@ from harness import Run
 
 from scaling_fl.runtime.machines.launch import WorkerFailed
 from tests.model_hub import Hub, model_hub
-from tests.tiny_models import FAMILIES, save_model
+from tests.tiny_models import save_model
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 ONE_ROUND: dict[str, Any] = {"num_rounds": 1, "num_local_epochs": 2, "num_local_steps": 1}
 
@@ -88,16 +88,3 @@ def test_code_of_a_repository_is_neither_run_nor_asked_for(
         run.start(fresh=True)
     assert not (tmp_path / "ran").exists()
     assert hub.downloads("own.py") == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"bert"}))
-def test_every_family_trains_alike_on_one_worker_and_on_two(
-    corpus: Path, tmp_path: Path, family: str
-) -> None:
-    folder = str(save_model(family, tmp_path / "model"))
-    changes = {"model": folder, "max_seq_len": 16, "num_rounds": 2}
-    one = Run(tmp_path / "one", shared=corpus, **changes).start(fresh=True)
-    two = Run(tmp_path / "two", shared=corpus, site_ids=[0, 1], **changes).start(fresh=True)
-    assert one.digest == two.digest
-    assert one.results() == two.results()

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Run
+from one_process import QuickRun
 
-from scaling_fl.runtime.machines.launch import WorkerFailed
-
-pytestmark = pytest.mark.slow
+from scaling_fl.core.errors import UserError
 
 CHAIN: dict[str, Any] = {
     "num_clients": 2,
@@ -22,31 +20,31 @@ CHAIN: dict[str, Any] = {
 
 
 def test_a_job_starts_from_the_state_of_another(corpus: Path, tmp_path: Path) -> None:
-    first = Run(tmp_path / "c0", shared=corpus, clients=[0], **CHAIN).start()
+    first = QuickRun(tmp_path / "c0", shared=corpus, clients=[0], **CHAIN).start_here()
     changes = CHAIN | {"clients": [1], "init_from": str(first.checkpoints), "upload": {}}
     # Steps too small for fp32 leave what the job started from.
-    still = Run(tmp_path / "still", shared=corpus, learning_rate=1e-30, **changes).start()
+    still = QuickRun(tmp_path / "still", shared=corpus, learning_rate=1e-30, **changes).start_here()
     for name, value in first.state(1).items():
         assert torch.equal(still.state(1)[name], value), name
-    one = Run(tmp_path / "c1", shared=corpus, **changes).start()
-    two = Run(tmp_path / "c1_on_two", shared=corpus, site_ids=[0, 1], **changes).start()
+    one = QuickRun(tmp_path / "c1", shared=corpus, **changes).start_here()
+    two = QuickRun(tmp_path / "c1_on_two", shared=corpus, site_ids=[0, 1], **changes).start_here()
     assert one.digest == two.digest != still.digest
     assert [row["client"] for row in one.record.clients] == [1]
 
     named = changes | {"init_from": f"{first.checkpoints}/round-000001"}
-    assert Run(tmp_path / "by_round", shared=corpus, **named).start().digest == one.digest
+    assert QuickRun(tmp_path / "by_round", shared=corpus, **named).start_here().digest == one.digest
 
     shutil.rmtree(first.checkpoints)
-    further = Run(tmp_path / "c1", shared=corpus, **changes | {"num_rounds": 2}).start()
+    further = QuickRun(tmp_path / "c1", shared=corpus, **changes | {"num_rounds": 2}).start_here()
     assert further.record.last_round == 2
-    with pytest.raises(WorkerFailed, match="init_from must be a folder that exists"):
-        Run(tmp_path / "gone", shared=corpus, **changes).start()
+    with pytest.raises(UserError, match="init_from must be a folder that exists"):
+        QuickRun(tmp_path / "gone", shared=corpus, **changes).start_here()
 
 
 def test_a_state_of_another_adapter_is_refused(corpus: Path, tmp_path: Path) -> None:
-    first = Run(tmp_path / "c0", shared=corpus, clients=[0], **CHAIN).start()
+    first = QuickRun(tmp_path / "c0", shared=corpus, clients=[0], **CHAIN).start_here()
     changes = CHAIN | {"init_from": str(first.checkpoints)}
     for adapter, what in (({"rank": 2}, "parameter 0 was"), ({"alpha": 8.0}, "adapter.alpha was")):
         changes["adapter"] = CHAIN["adapter"] | adapter
-        with pytest.raises(WorkerFailed, match=f"init_from must be of the same model.*{what}"):
-            Run(tmp_path / what, shared=corpus, **changes).start()
+        with pytest.raises(UserError, match=f"init_from must be of the same model.*{what}"):
+            QuickRun(tmp_path / what, shared=corpus, **changes).start_here()

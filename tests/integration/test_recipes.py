@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import Run, settings
+from harness import settings
+from one_process import QuickRun
 
 from scaling_fl.build.prediction import predict
 from scaling_fl.config import read_config
@@ -46,14 +47,13 @@ def test_a_recipe_is_a_configuration_without_problems(path: Path, tmp_path: Path
     assert config.weighting == "uniform"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_and_costs_what_was_predicted(
     path: Path, corpus: Path, tmp_path: Path
 ) -> None:
     changes = recipe(path)
     predicted = predict(read_config(settings(corpus, **changes)), lambda text: None)
-    run = Run(tmp_path / "run", shared=corpus, **changes).start()
+    run = QuickRun(tmp_path / "run", shared=corpus, **changes).start_here()
     metrics = run.record.metrics
     assert run.record.last_round == 2
     assert metrics["bytes.download"]["values"] == predicted.download_bytes

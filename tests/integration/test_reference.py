@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import Run
+from one_process import QuickRun
 from torch.nn.functional import cross_entropy
 
 from scaling_fl.build.data import load_data
@@ -20,13 +20,13 @@ def test_equals_an_independent_federated_averaging(
     corpus: Path, tmp_path: Path, optimiser: str
 ) -> None:
     changes = {"optimiser": optimiser, "weight_decay": 0.01, "prox_mu": 0.05, "max_grad_norm": 1.0}
-    run = Run(
+    run = QuickRun(
         tmp_path / "run",
         shared=corpus,
         num_rounds=2,
         partition={"kind": "dirichlet_by_class", "alpha": 0.7, "min_examples": 3},
         **changes,
-    ).start()
+    ).start_here()
     torch.set_num_threads(1)
     data = load_data(run.config, 4, stage=lambda text: None)
     model = load_trainer(run.config, data, torch.device("cpu"), stage=lambda text: None).model

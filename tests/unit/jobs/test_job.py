@@ -1,5 +1,6 @@
 """What several starts of a job share: its name, its record, its claim, wherever it is kept."""
 
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,11 @@ def test_in_a_container_a_bucket_needs_no_mount(
 ) -> None:
     monkeypatch.setenv("SCALING_FL_CONTAINER", "1")
     assert start_and_end(job_name="job", checkpoints_dir=remote)[0] == "job"
+
+
+@pytest.mark.parametrize("place", ["a_file", "a_file/below", "/proc/nowhere"])
+def test_a_place_that_cannot_hold_a_folder_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a_file").write_text("precious")
+    with pytest.raises(UserError, match=re.escape(place)):
+        open_job(make_config(checkpoints_dir=place))
+    assert (tmp_path / "a_file").read_text() == "precious"

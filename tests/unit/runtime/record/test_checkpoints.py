@@ -23,6 +23,7 @@ from scaling_fl.runtime.record.checkpoints import (
 from scaling_fl.runtime.record.manifest import check_file, parse_manifest
 from scaling_fl.runtime.storage import LocalStorage, StorageError, open_storage
 from scaling_fl.runtime.storage.base import Storage
+from tests.dice import seed_of_the_day
 
 LAYOUT = Layout(("body.weight", "body.empty", "head.bias"), ((4, 5), (0, 3), (2,)))
 IDENTITY = {"model": "bert", "task": "agnews", "labels": ["World", "Sports"]}
@@ -413,14 +414,16 @@ def saver() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def save_until_killed(saver: subprocess.Popen[str], seconds: float, **order: Any) -> None:
+def save_until_killed(
+    saver: subprocess.Popen[str], moments: random.Random, seconds: float, **order: Any
+) -> None:
     """Let a process save until a random moment after its first checkpoint."""
     assert saver.stdin is not None
     assert saver.stdout is not None
     print(json.dumps(order), file=saver.stdin, flush=True)
     pid = int(saver.stdout.readline())
     assert saver.stdout.readline() == "saved\n"
-    time.sleep(random.random() * seconds)
+    time.sleep(moments.random() * seconds)
     os.kill(pid, 9)
     while saver.stdout.readline() != "dead\n":
         pass
@@ -430,8 +433,8 @@ def save_until_killed(saver: subprocess.Popen[str], seconds: float, **order: Any
     ("kind", "size", "kills", "seconds"),
     [
         ("tmp_path", 100_000, 20, 0.2),
-        pytest.param("s3_url", 1_000_000, 4, 0.8, marks=pytest.mark.servers),
-        pytest.param("gcs_url", 1_000_000, 4, 0.8, marks=pytest.mark.servers),
+        pytest.param("s3_url", 1_000_000, 2, 0.8, marks=pytest.mark.servers),
+        pytest.param("gcs_url", 1_000_000, 2, 0.8, marks=pytest.mark.servers),
     ],
 )
 def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(
@@ -446,10 +449,11 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(
     layout = Layout(("a", "b"), ((size - 1,), (1,)))
     storage = open_storage(url)
     environment = {name: value for name, value in os.environ.items() if "_" in name}
+    moments = random.Random(seed_of_the_day())
     number = 0
     for _ in range(kills):
         order = {"url": url, "size": size, "round": number + 1, "environment": environment}
-        save_until_killed(saver, seconds, **order)
+        save_until_killed(saver, moments, seconds, **order)
         assert 1 <= len(assert_every_manifest_is_true(storage)) <= 3
         found = Checkpoints(storage, 2, pytest.fail).load_latest(layout, {})
         assert found is not None

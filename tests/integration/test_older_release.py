@@ -1,0 +1,74 @@
+"""Jobs of the release before this one are resumed, evaluated and exported as if they were new.
+
+The fixture has two of them, of two rounds each; ``@FOLDER@`` stands for the folder they were in.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from one_process import QuickRun, outcome
+from transformers import AutoModelForSequenceClassification
+
+from scaling_fl.commands import evaluate, export
+from scaling_fl.config.older import in_todays_names
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "jobs_of_e368924"
+JOBS = {"feedback": "1", "flasc": "2"}
+"""The names of the jobs, and of their tracked runs."""
+
+
+@pytest.fixture(autouse=True)
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the jobs are in now, which is the current one."""
+    folder = tmp_path / "jobs"
+    shutil.copytree(FIXTURE, folder)
+    for path in [*folder.glob("checkpoints/*/journal.jsonl"), *folder.glob("runs/*/*.json")]:
+        path.write_text(path.read_text().replace("@FOLDER@", str(folder)))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def settings_with_round_3(jobs: Path, job: str) -> dict[str, Any]:
+    stored = json.loads((jobs / "checkpoints" / job / "round-000002" / "config.json").read_text())
+    return in_todays_names(stored) | {"num_rounds": 3, "data": {"cache_dir": str(jobs / "cache")}}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_goes_on_as_if_this_release_had_begun_it(
+    jobs: Path, corpus: Path, tmp_path: Path, job: str
+) -> None:
+    settings = settings_with_round_3(jobs, job)
+    resumed = QuickRun(tmp_path / "resumed", shared=corpus, **settings)
+    resumed.checkpoints = jobs / "checkpoints" / job
+    resumed.url = str(resumed.checkpoints)
+    resumed.start_here()
+    whole = QuickRun(tmp_path / "whole", shared=corpus, **settings).start_here()
+    assert outcome(resumed) == outcome(whole)
+
+
+@pytest.mark.parametrize(("job", "number"), JOBS.items())
+def test_a_run_is_evaluated_to_the_bits_that_it_reported(
+    jobs: Path, capsys: pytest.CaptureFixture[str], job: str, number: str
+) -> None:
+    metrics = json.loads((jobs / "runs" / number / "metrics.json").read_text())
+    reported = {
+        name: series["values"][-1]
+        for name, series in metrics.items()
+        if name.startswith("validation.")
+    }
+    options = {"checkpoint": f"runs/{number}", "tiers": job == "feedback", "json": True}
+    assert evaluate.main(options) == 0
+    evaluated = json.loads(capsys.readouterr().out)["metrics"]
+    assert {name: evaluated[name] for name in reported} == reported
+
+
+@pytest.mark.parametrize("number", JOBS.values())
+def test_a_run_is_exported(jobs: Path, number: str) -> None:
+    assert export.main({"checkpoints": [f"runs/{number}"], "out": Path("merged")}) == 0
+    model = AutoModelForSequenceClassification.from_pretrained("merged")
+    assert model.config.id2label == {0: "EAP", 1: "HPL", 2: "MWS"}
+    assert all(torch.isfinite(weights).all() for weights in model.parameters())
