@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.commands.endings import Misused, end, stage  # noqa: E402
+from scaling_fl.commands.endings import Misused, end, show, stage  # noqa: E402
 from scaling_fl.config import Problem  # noqa: E402
 from scaling_fl.submission import manifests  # noqa: E402
 from scaling_fl.submission.clients import submit  # noqa: E402
@@ -66,7 +66,7 @@ def _submit(request: Request, *, is_dry: bool) -> None:
     except manifests.ManifestError as error:
         raise Misused(str(error)) from None
     if is_dry:
-        print(manifests.write(documents), end="")
+        show(manifests.write(documents).rstrip("\n"))
     else:
         submit(documents, request)
 

@@ -13,6 +13,7 @@ A command that calls another program (``kubectl``, ``gcloud``) and sees it fail 
 of that program. Every other exception is a fault of the program: its traceback is shown, code 1.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -85,6 +86,14 @@ def _interrupt(number: int, frame: object) -> None:
 def stage(text: str) -> None:
     """Say what is being done; standard output is for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Print a result. A reader that has seen enough, such as ``head``, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(error: UserError) -> int:

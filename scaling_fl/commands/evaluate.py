@@ -21,7 +21,7 @@ from scaling_fl.build.restored import (
     settings_of,
 )
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import end, stage
+from scaling_fl.commands.endings import end, show, stage
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Task
@@ -75,7 +75,7 @@ def main(options: Mapping[str, Any]) -> int:
 def _run(request: EvaluationRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
         evaluation = evaluate(request)
-    print(_as_json(evaluation, request) if request.json else _as_text(evaluation, request))
+    show(_as_json(evaluation, request) if request.json else _as_text(evaluation, request))
 
 
 def evaluate(request: EvaluationRequest) -> Evaluation:

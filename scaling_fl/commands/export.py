@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scaling_fl.build.restored import check_alike, restore, settings_of
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import Misused, end, stage
+from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.config import Config
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.cache import cache_folder
@@ -68,7 +68,7 @@ def main(options: Mapping[str, Any]) -> int:
 def _run(request: ExportRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
         text = merge(request)
-    print(text)
+    show(text)
 
 
 def merge(request: ExportRequest) -> str:

@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 from scaling_fl.build.prediction import predict
-from scaling_fl.commands.endings import end, stage
+from scaling_fl.commands.endings import end, show, stage
 from scaling_fl.config import Config
 from scaling_fl.reporting.plan import render
 
@@ -16,4 +16,4 @@ def main(config: Config, *, as_json: bool) -> int:
 
 def _run(config: Config, *, as_json: bool) -> None:
     prediction = predict(config, stage).to_json()
-    print(json.dumps(prediction) if as_json else render(prediction))
+    show(json.dumps(prediction) if as_json else render(prediction))

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.commands.endings import ROOT, carried_through_sacred
+from scaling_fl.commands.endings import ROOT, carried_through_sacred, show
 from scaling_fl.config import NAMED, Config, defaults, describe, read_config
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine may have no git at all
@@ -40,7 +40,7 @@ def make_settings(doc: str | None) -> Experiment:
     @experiment.command(unobserved=True)
     def print_config(_config: dict[str, Any]) -> None:
         """Print every setting with its value and what it means."""
-        print(describe(_config, colour=sys.stdout.isatty()))
+        show(describe(_config, colour=sys.stdout.isatty()))
 
     return experiment
 

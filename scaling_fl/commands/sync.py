@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling_fl.commands.endings import Misused, end
+from scaling_fl.commands.endings import Misused, end, show
 from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.tracking.mirror import deliver, is_delivered
 from scaling_fl.runtime.tracking.mongo_settings import (
@@ -75,17 +75,17 @@ def _deliver(
     from bson.errors import BSONError
 
     if not _is_ours(run):
-        print(f"run {run.name}: passed over, it is not a run of this project")
+        show(f"run {run.name}: passed over, it is not a run of this project")
         return True
     if not again and is_delivered(run, settings):
-        print(f"run {run.name}: already delivered")
+        show(f"run {run.name}: already delivered")
         return True
     try:
         number = deliver(run, database, settings)
     except (BSONError, OSError, LookupError, ValueError) as error:
-        print(f"run {run.name}: cannot be delivered ({type(error).__name__}: {error})")
+        show(f"run {run.name}: cannot be delivered ({type(error).__name__}: {error})")
         return False
-    print(f"run {run.name}: delivered to {settings.target} as run {number}")
+    show(f"run {run.name}: delivered to {settings.target} as run {number}")
     return True
 
 

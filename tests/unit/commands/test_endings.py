@@ -1,6 +1,8 @@
 """Every command ends in one way: a sentence on standard error, and a code of one table."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,17 @@ def test_the_environment_is_read_first_and_its_errors_end_the_command_too(
     assert end(lambda: pytest.fail("the command began")) == 1
     assert capsys.readouterr().err.startswith("Error: SACRED_MONGO_URI must be sm://projects/")
     assert end(lambda: None, with_environment=False) == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As of ``scripts/plan.py with demo | head -1``."""
+    code = "from scaling_fl.commands.endings import show; [show('x' * 9999) for _ in range(99)]"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert writer.stdout
+    assert writer.stderr
+    writer.stdout.read(10)
+    writer.stdout.close()
+    assert (writer.wait(60), writer.stderr.read()) == (0, b"")
+    writer.stderr.close()
