@@ -1,10 +1,12 @@
-"""Seconds from the command to the first training step, and of the commands that train nothing.
+"""Seconds from the command to the first training step, here and in another checkout.
 
-A run is started on a terminal of its own and watched until its first step shows; all caches are
-warm. The comparison is a bare Python process that imports torch and transformers, loads the same
-model and takes one step of the same size.
+    python benchmarks/startup.py OTHER [--quick]
+
+A run of two workers is started on a terminal of its own and watched until its first step shows; all
+caches are warm. Commands that train nothing are timed too. The two checkouts take turns.
 """
 
+import argparse
 import json
 import os
 import pty
@@ -18,36 +20,20 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from setting import is_quick, median_ratio, print_machine
+from setting import median_ratio, print_machine
 
-from scaling_fl.learning.models.packaged import minilm_folder
-
-SCRIPT = str(Path(__file__).parents[1] / "scripts" / "train_federated.py")
-ANSWER_TARGET = 3.0
+HERE = Path(__file__).parents[1]
+FIRST_STEP_TARGET, ANSWER_TARGET = 0.5, 1.0
+"""The most that a time here may be of the time there."""
 STAGES = ("parent", "imports", "data", "model", "first step")
-MARKS = {"imports": b"on 1 CPU worker", "data": b"loading model", "first step": b"loss "}
-BARE = """
-import sys, torch, transformers
-from transformers import AutoModelForSequenceClassification, BertConfig
-name = sys.argv[1]
-if name == "tiny":
-    config = BertConfig(vocab_size=259, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                        intermediate_size=64, num_labels=4)
-    model = transformers.BertForSequenceClassification(config)
-else:
-    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=4)
-optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-ids = torch.randint(3, 259, (16, 64))
-model.train()
-model(input_ids=ids, labels=torch.zeros(16, dtype=torch.int64)).loss.backward()
-optimiser.step()
-"""
+MARKS = {"imports": b"on 2 CPU workers", "data": b"loading model", "first step": b"loss "}
 
 
 def settings(model: str) -> list[str]:
     return [
         "with",
         "device=cpu",
+        "site_ids=[0,1]",
         "num_threads=1",
         f"model={model}",
         "task_name=20newsgroups_topics",
@@ -62,18 +48,18 @@ def settings(model: str) -> list[str]:
     ]
 
 
-def start_run(model: str) -> dict[str, float]:
-    """Start a run, stop it at its first step, and return when each stage ended, in seconds."""
+def start_run(root: Path, model: str) -> dict[str, float]:
+    """Start a run, stop it at its first step; returns the seconds until each stage ended."""
     with tempfile.TemporaryDirectory() as folder:
         master, slave = pty.openpty()
         began = time.time()
         process = subprocess.Popen(
-            [sys.executable, SCRIPT, *settings(model)],
+            [sys.executable, str(_script(root)), *settings(model)],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=slave,
             stderr=slave,
-            env=_environment() | {"TERM": "xterm", "COLUMNS": "200"},
+            env=_environment(root) | {"TERM": "xterm", "COLUMNS": "200"},
         )
         os.close(slave)
         ends = _watch(master, Path(folder) / "runs" / "1" / "cout.txt", began)
@@ -89,9 +75,14 @@ def start_run(model: str) -> dict[str, float]:
     return ends
 
 
-def _environment() -> dict[str, str]:
-    """Leave out what would track this run elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SACRED_")}
+def _script(root: Path) -> Path:
+    return root / "scripts" / "train_federated.py"
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """Leave out what would track this run elsewhere, and have the checkout's own package run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SACRED_")}
+    return kept | {"PYTHONPATH": str(root)}
 
 
 def _watch(terminal: int, log: Path, began: float) -> dict[str, float]:
@@ -119,53 +110,73 @@ def _drain(terminal: int) -> None:
         os.close(terminal)
 
 
-def seconds_of(*command: str, code: int = 0) -> float:
+def seconds_of(root: Path, *arguments: str, code: int = 0) -> float:
+    """Time a command that trains nothing."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, env=_environment()
+        [sys.executable, str(_script(root)), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(root),
     )
     assert done.returncode == code, done.stderr
     return time.perf_counter() - began
 
 
-def compare(model: str, repetitions: int) -> float:
-    """Start runs and bare processes in turn; prints the stages and returns the ratio."""
-    bare_model = "tiny" if model == "tiny" else str(minilm_folder())
-    start_run(model)  # fills the caches
-    runs, bare = list[dict[str, float]](), list[float]()
+def compare_runs(model: str, other: Path, repetitions: int) -> float:
+    """Start runs here and there in turns; prints the seconds of each stage, returns the ratio."""
+    runs: dict[Path, list[dict[str, float]]] = {HERE: [], other: []}
+    for root in runs:
+        start_run(root, model)  # fills the caches
     for _ in range(repetitions):
-        runs.append(start_run(model))
-        bare.append(seconds_of("-c", BARE, bare_model))
-    ends = [statistics.median(run[stage] for run in runs) for stage in STAGES]
-    stages = " ".join(f"{b - a:>10.2f}" for a, b in zip([0.0, *ends], ends, strict=False))
-    print(f"{model:>7} {stages} {ends[-1]:>7.2f} {statistics.median(bare):>7.2f}", flush=True)
-    return median_ratio([run["first step"] for run in runs], bare)
+        for root, mine in runs.items():
+            mine.append(start_run(root, model))
+    for root, mine in runs.items():
+        ends = [statistics.median(run[stage] for run in mine) for stage in STAGES]
+        stages = " ".join(f"{seconds:>10.2f}" for seconds in ends)
+        print(f"{model:>7} {'here' if root == HERE else 'there':>5} {stages}", flush=True)
+    return median_ratio(*([run["first step"] for run in mine] for mine in runs.values()))
 
 
-def time_answers(repetitions: int) -> dict[str, float]:
-    """Time the commands that answer without training; a wrong setting ends with exit code 2."""
-    answers: dict[str, Callable[[], float]] = {
-        "--help": lambda: seconds_of(SCRIPT, "--help"),
-        "print_config": lambda: seconds_of(SCRIPT, "print_config"),
-        "a configuration error": lambda: seconds_of(SCRIPT, "with", "num_rounds=0", code=2),
+def compare_answers(other: Path, repetitions: int) -> dict[str, float]:
+    """Time the commands that train nothing here and there in turns; returns the ratios."""
+    answers: dict[str, Callable[[Path], float]] = {
+        "--help": lambda root: seconds_of(root, "--help"),
+        "print_config": lambda root: seconds_of(root, "print_config"),
+        "a start that is refused (unknown key)": lambda root: seconds_of(
+            root, "with", "demo", "num_round=1", code=2
+        ),
+        "a start that is refused (wrong value)": lambda root: seconds_of(
+            root, "with", "demo", "num_rounds=0", code=2
+        ),
     }
-    return {
-        name: statistics.median(answer() for _ in range(repetitions))
-        for name, answer in answers.items()
-    }
+    ratios = {}
+    for name, answer in answers.items():
+        pairs = [(answer(HERE), answer(other)) for _ in range(repetitions)]
+        here, there = zip(*pairs, strict=True)
+        print(f"{name}: {statistics.median(here):.2f} s here, {statistics.median(there):.2f} there")
+        ratios[name] = median_ratio(here, there)
+    return ratios
 
 
 def main() -> None:
-    repetitions = 1 if is_quick(__doc__) else 5
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("other", type=Path, help="the folder of another checkout")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    options = parser.parse_args()
+    other, repetitions = options.other.resolve(), 2 if options.quick else 5
     print_machine()
-    print(f"{'seconds':>7} {' '.join(f'{stage:>10}' for stage in STAGES)}   total    bare")
-    ratios = {model: compare(model, repetitions) for model in ("tiny", "minilm")}
-    answers = time_answers(repetitions)
+    print(f"seconds until {' '.join(f'{stage:>10}' for stage in STAGES)}")
+    first_steps = {model: compare_runs(model, other, repetitions) for model in ("tiny", "minilm")}
+    answers = compare_answers(other, repetitions)
     print_machine()
-    for name, seconds in answers.items():
-        print(f"{name}: {seconds:.2f} s (target {ANSWER_TARGET:g} s)")
-    for model, ratio in ratios.items():
-        print(f"first step of {model}, ratio: {ratio:.2f} (no target)")
+    for model, ratio in first_steps.items():
+        print(
+            f"first step of {model}, here / there, ratio: {ratio:.2f} (target {FIRST_STEP_TARGET})"
+        )
+    for name, ratio in answers.items():
+        print(f"{name}, here / there, ratio: {ratio:.2f} (target {ANSWER_TARGET:g})")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 """Evaluate what a run has saved, on the test data of its task or on other data.
 
 CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of checkpoints (the
-newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7).
+newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7, or
+mongo:7 of the database that .env names).
 Everything is as the run had it unless an option changes it, so that the metrics are those that
 the run reported for that round: on a CPU to the last bit.
 """

@@ -8,7 +8,8 @@ AutoModelForSequenceClassification.from_pretrained("FOLDER"), or model=FOLDER to
 merged_from.json says which rounds it was made from. It is written as a whole or not at all.
 
 CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of checkpoints (the
-newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7).
+newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7, or
+mongo:7 of the database that .env names).
 """
 
 import argparse

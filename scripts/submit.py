@@ -14,13 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
+from scaling_fl.commands.endings import Misused, end, show, stage  # noqa: E402
 from scaling_fl.config import Problem  # noqa: E402
 from scaling_fl.submission import manifests  # noqa: E402
-from scaling_fl.submission.clients import ClientFailed, submit  # noqa: E402
+from scaling_fl.submission.clients import submit  # noqa: E402
 from scaling_fl.submission.command import TRAINING, TrainingCommand  # noqa: E402
 from scaling_fl.submission.request import Request, name_of_job, problems  # noqa: E402
 
-SUBMITTED, MISUSED = 0, 2
 _TRAIN = "scripts/train_federated.py with configs/fedavg.yaml job_name=my_job"
 _EXAMPLES = {
     "kubeflow-pytorchjob": f"""
@@ -52,24 +52,23 @@ def main(argv: list[str] | None = None) -> int:
     own, command = _split(argv)
     options = _parser().parse_args(own)
     request = _request(options, command)
+    return end(lambda: _submit(request, is_dry=options.dry_run), with_environment=False)
+
+
+def _submit(request: Request, *, is_dry: bool) -> None:
     try:
         documents = manifests.read(request.platform, ROOT)
         request, found = _complete(request, documents)
         if found:
-            _say(f"{len(found)} problem{'s'[: len(found) > 1]}:", *map(str, found))
-            return MISUSED
+            count = f"{len(found)} problem{'s'[: len(found) > 1]}:"
+            raise Misused("\n".join([count, *map(str, found)]))
         manifests.fill(documents, request)
-        if options.dry_run:
-            print(manifests.write(documents), end="")
-        else:
-            submit(documents, request)
     except manifests.ManifestError as error:
-        _say(str(error))
-        return MISUSED
-    except ClientFailed as error:
-        _say(str(error))
-        return error.exit_code
-    return SUBMITTED
+        raise Misused(str(error)) from None
+    if is_dry:
+        show(manifests.write(documents).rstrip("\n"))
+    else:
+        submit(documents, request)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -96,13 +95,9 @@ def _complete(
         found += training.problems(nodes=request.nodes, gpus=request.gpus, mounts=mounts)
         request = replace(request, name=name, arguments=training.arguments)
         if training.added:
-            _say(f"added to the command: {' '.join(training.added)}")
+            stage(f"added to the command: {' '.join(training.added)}")
     options = [*problems(request), *manifests.machine_problems(documents, request)]
     return request, [*options, *found]
-
-
-def _say(*lines: str) -> None:
-    print("submit: " + "\n".join(lines), file=sys.stderr)
 
 
 def _request(options: argparse.Namespace, command: list[str]) -> Request:

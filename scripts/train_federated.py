@@ -16,4 +16,4 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 from scaling_fl.commands.train import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(__file__, __doc__, sys.argv))
+    sys.exit(main(__doc__, sys.argv))

@@ -19,9 +19,9 @@ from scaling_fl.learning.task import (
     Examples,
     Indices,
     PartitionDescription,
+    Split,
     TaskOptions,
 )
-from scaling_fl.learning.text.labelled import Split
 
 UNIT = 2.0**20
 

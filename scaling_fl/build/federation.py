@@ -7,20 +7,19 @@ from dataclasses import dataclass
 
 import torch
 
-from scaling_fl.build.agreement import check_same_data, forget_unused, share_state
+from scaling_fl.build import fingerprint
+from scaling_fl.build.agreement import (
+    check_same_data,
+    check_same_model,
+    forget_unused,
+    share_state,
+)
 from scaling_fl.build.budget import check_same_noise, make_budget
 from scaling_fl.build.clients import make_clients, make_plan
 from scaling_fl.build.data import Data, load_data
 from scaling_fl.build.merge import make_merge, source_of_own_merge
-from scaling_fl.build.model import load_trainer, meaning
-from scaling_fl.build.record import (
-    Job,
-    Note,
-    computation,
-    kept_terms,
-    make_recorder,
-    vector_digest,
-)
+from scaling_fl.build.model import load_trainer
+from scaling_fl.build.record import Note, make_recorder
 from scaling_fl.build.start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
@@ -33,6 +32,7 @@ from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.runtime.record.recorder import Recorder
+from scaling_fl.runtime.tracking.places import JobPlaces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def build(
     config: Config,
     exchange: Exchange,
     device: torch.device,
-    job: Job | None,
+    job: JobPlaces | None,
     *,
     note: Note,
     stage: Note,
@@ -95,18 +95,27 @@ def build(
     server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
         config.server.learning_rate, **config.server.options
     )
-    must_match = meaning(config, trainer, data, exchange) | kept_terms(config, data, budget)
-    start = load_start(config, trainer, must_match, job, exchange)
-    computed = computation(config, data) | start.identity | source_of_own_merge(config)
-    weights = vector_digest(trainer.vector)
+    frozen = check_same_model(trainer.model, exchange) if config.adapter.kind != "none" else ""
+    kept = fingerprint.of_vector(config, data.task.meaning, frozen) | fingerprint.of_guarantee(
+        config,
+        num_clients,
+        train_key=data.train.key,
+        privacy_terms=budget.terms if budget else {},
+    )
+    start = load_start(config, trainer, kept, job, exchange)
+    computation = fingerprint.of_computation(
+        config, num_clients, train_key=data.train.key, test_key=data.test.key
+    )
+    computation |= start.fingerprint | source_of_own_merge(config)
+    weights = fingerprint.of_values(trainer.vector)
     vector = trainer.vector.clone() if start.vector is None else start.vector
     state = GlobalState(vector, server_optimiser.init(vector))
-    if budget and start.identity:
+    if budget and start.fingerprint:
         note("epsilon counts this job alone, and not what the state of init_from has cost")
     recorder = None
     if exchange.rank == 0:
         assert job is not None
-        recorder = make_recorder(config, trainer, data, job, must_match, computed, budget, note)
+        recorder = make_recorder(config, trainer, data, job, kept, computation, budget, note)
     state = share_state(
         state,
         recorder,
@@ -118,7 +127,7 @@ def build(
     privacy = None
     if budget:
         machine = {"device": device.type, "num_threads": torch.get_num_threads()}
-        privacy = budget.privacy([computed, must_match, weights, machine])
+        privacy = budget.privacy([computation, kept, weights, machine])
         check_same_noise(privacy, exchange)
     clients = make_clients(config, trainer, data, budget, privacy)
     server = Server(

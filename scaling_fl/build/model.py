@@ -1,15 +1,12 @@
 """Composition of a worker's model: configuration -> the trainer, and what its vector means."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 
-from scaling_fl.build.agreement import check_same_model
 from scaling_fl.build.data import Data
 from scaling_fl.config import Config
-from scaling_fl.core.exchange import Exchange
 from scaling_fl.learning.models.adapters import Adapter, adapt
 from scaling_fl.learning.task import Task
 from scaling_fl.learning.training.local import LocalTrainer
@@ -40,23 +37,3 @@ def load_model(config: Config, task: Task) -> nn.Module:
         return model
     adapter = Adapter(**config.adapter.model_dump())
     return adapt(model, adapter, heads=task.heads(model), seed=config.seed)
-
-
-def meaning(
-    config: Config, trainer: LocalTrainer, data: Data, exchange: Exchange
-) -> dict[str, Any]:
-    """Collect what gives the vector its meaning, beyond the names and shapes of its layout.
-
-    Raises:
-        UserError: the workers' frozen weights differ.
-    """
-    found: dict[str, Any] = {
-        "model": config.model,
-        "task_name": config.task_name,
-        **data.task.meaning,
-    }
-    if config.adapter.kind != "none":
-        found["frozen weights"] = check_same_model(trainer.model, exchange)
-        found["adapter.alpha"] = config.adapter.alpha
-        found["adapter.rslora"] = config.adapter.rslora
-    return found

@@ -1,9 +1,6 @@
-"""A state that a run has saved: found by folder, address or run, and put back into its model."""
+"""A state that a run has saved, put back into its model."""
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling_fl.build.clients import make_link
+from scaling_fl.build.fingerprint import FROZEN, MEANING
 from scaling_fl.build.model import load_model
 from scaling_fl.config import Config, read_single_settings
 from scaling_fl.core.errors import UserError
@@ -22,100 +20,11 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.task import Examples, Task
 from scaling_fl.learning.training.local import LocalTrainer
-from scaling_fl.runtime.record.checkpoints import Checkpoint, Checkpoints
 from scaling_fl.runtime.record.manifest import layout_differences
-from scaling_fl.runtime.storage import open_storage
-from scaling_fl.runtime.storage.base import explained
+from scaling_fl.runtime.tracking.places import Saved
 
-Note = Callable[[str], None]
-
-FROZEN = "frozen weights"
-_ROUND = re.compile(r"round-(\d{6,})")
 _OF_MODEL = ("model", "adapter", "seed", "max_seq_len")
 _OF_TEST = ("task_name", "test_path", "val_batch_size", "data", "data_seed", "device")
-_MEANING = ("model", "labels", FROZEN, "adapter.alpha", "adapter.rslora")
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A whole checkpoint, hashes checked, and where it is."""
-
-    where: str
-    checkpoint: Checkpoint
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What gives the vector its meaning: the model, the labels, the hash of frozen weights."""
-        return dict(self.checkpoint.manifest["identity"])
-
-    @property
-    def label_names(self) -> list[str]:
-        return list(self.identity["labels"])
-
-    @property
-    def num_threads(self) -> int | None:
-        """Threads per worker of the run, which the last bits of its results depend on."""
-        threads = self.checkpoint.manifest["progress"].get("num_threads")
-        return None if threads is None else int(threads)
-
-
-def open_saved(place: str, note: Note, *, option: str = "CHECKPOINT") -> Saved:
-    """Load the checkpoint at a folder or address, which was given as ``option``.
-
-    ``place`` is that of one checkpoint (``round-000012``), or of a job's checkpoints or a tracked
-    run, of which the newest whole one is taken.
-
-    Raises:
-        UserError: there is nothing, or the run does not say where its checkpoints are.
-        CheckpointError, CheckpointMismatch, StorageError: it cannot be loaded.
-    """
-    with explained(f"read {place}"):
-        folder, number = _locate(place, option)
-    storage = open_storage(folder)
-    checkpoint = Checkpoints(storage, None, note).load(number)
-    return Saved(f"{storage.url}/round-{checkpoint.round:06d}", checkpoint)
-
-
-def _locate(place: str, option: str) -> tuple[str, int | None]:
-    """Tell which folder of checkpoints a place means, and which round (None: the newest)."""
-    place = place.removeprefix("file://")
-    if not place.endswith("://"):
-        place = place.rstrip("/") or "/"
-    parent, _, name = place.rpartition("/")
-    if "://" not in place:
-        path = Path(place).expanduser()
-        is_missing_round = _ROUND.fullmatch(path.name) and path.parent.is_dir()
-        if not path.is_dir() and not is_missing_round:
-            raise UserError(
-                f"{option} must be a folder that exists or an address such as "
-                f"s3://bucket/job, got {place}; check the path."
-            )
-        if (path / "run.json").is_file():
-            return _checkpoints_of_run(path), None
-        path = path.resolve()  # so that a dot has a name
-        place, parent, name = str(path), str(path.parent), path.name
-    match = _ROUND.fullmatch(name)
-    return (parent, int(match[1])) if match else (place, None)
-
-
-def _checkpoints_of_run(run: Path) -> str:
-    """Read where a run saved its last checkpoint; config.json may have a path that was relative."""
-    try:
-        saved = json.loads((run / "info.json").read_bytes()).get("checkpoints", [])
-        places = [str(row["path"]).rpartition("/")[0] for row in saved]
-    except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError):
-        raise UserError(
-            f"{run} is not the record of a run of this project, by its info.json; give the folder "
-            "of the checkpoints."
-        ) from None
-    if not places:
-        raise UserError(f"the run {run} has saved no checkpoint yet; try again after a round.")
-    if "://" not in places[-1] and not Path(places[-1]).is_dir():
-        raise UserError(
-            f"the run {run} had its checkpoints in {places[-1]}, which is not here; give the "
-            "folder that they are in now."
-        )
-    return places[-1]
 
 
 def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
@@ -146,9 +55,9 @@ def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> Non
     first = states[0]
     for other in states[1:]:
         found = [
-            f"{name} ({first.identity.get(name)} and {other.identity.get(name)})"
-            for name in _MEANING
-            if name not in ignoring and first.identity.get(name) != other.identity.get(name)
+            f"{name} ({first.fingerprint.get(name)} and {other.fingerprint.get(name)})"
+            for name in ("model", *MEANING)
+            if name not in ignoring and first.fingerprint.get(name) != other.fingerprint.get(name)
         ]
         if first.checkpoint.layout != other.checkpoint.layout:
             found.append("the names or shapes of their parameters")
@@ -183,7 +92,7 @@ def _verified_model(saved: Saved, config: Config, task: Task) -> nn.Module:
             f"{saved.where} does not fit model={config.model}: {'; '.join(found)}; give the "
             "folder or id of the run's own base model with --model."
         )
-    expected = saved.identity.get(FROZEN)
+    expected = saved.fingerprint.get(FROZEN)
     if expected is not None and frozen_digest(model) != expected:
         raise UserError(
             f"{saved.where} was trained on a base model with other weights than those of "

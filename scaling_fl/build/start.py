@@ -1,13 +1,11 @@
 """Composition of where a job starts from: its model, or the state that another job has saved."""
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from scaling_fl.build.record import Job
-from scaling_fl.build.restored import Saved, open_saved
+from scaling_fl.build.fingerprint import MEANING, START, of_values
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
@@ -16,30 +14,28 @@ from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.checkpoints import Checkpoints
 from scaling_fl.runtime.record.manifest import layout_differences
 from scaling_fl.runtime.storage import open_storage
-
-_KEY = "init_from"
-_MEANING = ("labels", "frozen weights", "adapter.alpha", "adapter.rslora")
+from scaling_fl.runtime.tracking.places import JobPlaces, Saved, open_saved
 
 
 @dataclass(frozen=True)
 class Start:
-    """The vector of round 0, where it is not the model's own, and what identifies it."""
+    """The vector of round 0, where it is not the model's own, and the fingerprint of it."""
 
     vector: Tensor | None = None
     """On worker 0 alone, which gives it to the others."""
-    identity: dict[str, Any] = field(default_factory=dict)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
 
 def load_start(
     config: Config,
     trainer: LocalTrainer,
-    meaning: dict[str, Any],
-    job: Job | None,
+    kept: dict[str, Any],
+    job: JobPlaces | None,
     exchange: Exchange,
 ) -> Start:
     """Load what ``init_from`` names, on worker 0; a job that has begun no longer needs it.
 
-    ``meaning`` is what the run's own checkpoints must match.
+    ``kept`` is the fingerprint that the run's own checkpoints must have.
 
     Raises:
         UserError: it is of another model or adapter, or has other labels.
@@ -52,30 +48,30 @@ def load_start(
         assert job is not None
         digest = _digest_of_begun(job)
         if not digest:
-            saved = open_saved(config.init_from, lambda text: None, option=_KEY)
-            vector = _fitting(saved, trainer.layout, meaning)
-            digest = hashlib.sha256(vector.numpy().tobytes()).hexdigest()
+            saved = open_saved(config.init_from, lambda text: None, option=START)
+            vector = _fitting(saved, trainer.layout, kept)
+            digest = of_values(vector)
             vector = vector.to(trainer.vector.device)
-    mine = [{_KEY: digest}] if exchange.rank == 0 else []
+    mine = [{START: digest}] if exchange.rank == 0 else []
     (shared,) = exchange.gather(mine)
-    return Start(vector, {_KEY: shared[_KEY]})
+    return Start(vector, {START: shared[START]})
 
 
-def _digest_of_begun(job: Job) -> str:
+def _digest_of_begun(job: JobPlaces) -> str:
     """Return what a job that has checkpoints started from; empty when it has none."""
     checkpoints = Checkpoints(open_storage(job["checkpoints"]), None, lambda text: None)
     if not checkpoints.rounds():
         return ""
-    computed = checkpoints.load().manifest["progress"]["computation"]
-    return str(computed.get(_KEY, "the model"))
+    computation = checkpoints.load().manifest["progress"]["computation"]
+    return str(computation.get(START, "the model"))
 
 
-def _fitting(saved: Saved, layout: Layout, meaning: dict[str, Any]) -> Tensor:
+def _fitting(saved: Saved, layout: Layout, kept: dict[str, Any]) -> Tensor:
     theirs = saved.checkpoint.layout
     found = [
-        f"{name} was {saved.identity.get(name)}, is now {meaning.get(name)}"
-        for name in _MEANING
-        if saved.identity.get(name) != meaning.get(name)
+        f"{name} was {saved.fingerprint.get(name)}, is now {kept.get(name)}"
+        for name in MEANING
+        if saved.fingerprint.get(name) != kept.get(name)
     ]
     found += layout_differences(theirs.to_json(), layout.to_json())
     if found:

@@ -1,37 +1,86 @@
-"""How the commands on saved states end: with an exit code, and an error in one sentence."""
+"""How every command ends: one prefix on standard error, and one table of exit codes.
 
+====  =======================================================================================
+code  meaning
+====  =======================================================================================
+0     done (a run that left clients out is done, too: its status says DEGRADED)
+1     failed: standard error has one sentence that starts with ``Error: ``
+2     misused: the settings or options are refused, with all that is wrong about them
+130   interrupted by Ctrl-C; by another signal 128 + its number, such as 143 for SIGTERM
+====  =======================================================================================
+
+A command that calls another program (``kubectl``, ``gcloud``) and sees it fail ends with the code
+of that program. Every other exception is a fault of the program: its traceback is shown, code 1.
+"""
+
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scaling_fl.config import ConfigurationError
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import Interrupted, UserError
 from scaling_fl.runtime.environment import load_environment
+from scaling_fl.submission.clients import ClientFailed
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
+"""The folder of the project, which may hold ``.env``."""
 
 
 class Misused(UserError):
-    """Options that cannot be meant; the text is one sentence."""
+    """Options that cannot be meant."""
 
 
-def run_command(name: str, action: Callable[[], None]) -> int:
-    """Run what a command does and return its exit code; standard error says what went wrong."""
+class Refused(SystemExit):
+    """Carries an error through Sacred, which shows a traceback of all but a SystemExit."""
+
+    def __init__(self, reason: UserError) -> None:
+        super().__init__(f"Error: {reason}")
+        self.reason = reason
+
+
+@contextmanager
+def carried_through_sacred() -> Iterator[None]:
+    """Turn an error that a user is told into ``Refused``."""
     try:
-        load_environment(_ROOT)
-        action()
-    except ConfigurationError as error:
-        return _say(
-            name, "; ".join(str(problem).rstrip(".") for problem in error.problems), MISUSED
-        )
-    except Misused as error:
-        return _say(name, str(error), MISUSED)
+        yield
     except UserError as error:
-        return _say(name, str(error), FAILED)
+        raise Refused(error) from None
+
+
+def end(action: Callable[[], object], *, with_environment: bool = True) -> int:
+    """Do what a command does, say on standard error what went wrong, and return the exit code.
+
+    ``with_environment`` first adds what ``.env`` says to the environment.
+    """
+    try:
+        if with_environment:
+            load_environment(ROOT)
+        action()
+    except Refused as refused:
+        return _tell(refused.reason)
+    except UserError as error:
+        return _tell(error)
+    except Interrupted as interrupted:
+        return interrupted.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
+
+
+def raise_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM end what the command does in good order, by ``Interrupted``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    # Only once: a second signal must not cut the closing short.
+    signal.signal(number, signal.SIG_IGN)
+    raise Interrupted(number)
 
 
 def stage(text: str) -> None:
@@ -39,6 +88,16 @@ def stage(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _say(name: str, sentence: str, exit_code: int) -> int:
-    print(f"{name}: {sentence.rstrip('.')}.", file=sys.stderr)
-    return exit_code
+def show(text: str) -> None:
+    """Print a result. A reader that has seen enough, such as ``head``, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(error: UserError) -> int:
+    print(f"Error: {str(error).rstrip('.')}.", file=sys.stderr)
+    if isinstance(error, ClientFailed):
+        return error.exit_code
+    return MISUSED if isinstance(error, ConfigurationError | Misused) else FAILED

@@ -15,23 +15,22 @@ import torch
 
 from scaling_fl.build.federation import choose_device
 from scaling_fl.build.restored import (
-    Saved,
     evaluate_vector,
-    open_saved,
     received_by_tier,
     restore,
     settings_of,
 )
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import run_command, stage
+from scaling_fl.commands.endings import end, show, stage
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Task
 from scaling_fl.reporting.evaluation import class_table, metrics_text
+from scaling_fl.runtime.tracking.places import Saved, open_saved
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class EvaluationRequest:
     """What was asked for; None leaves a setting as the run had it."""
 
     checkpoint: str
@@ -70,16 +69,16 @@ class Evaluation:
 
 def main(options: Mapping[str, Any]) -> int:
     """Run the command with its parsed options; returns the exit code."""
-    return run_command("evaluate", partial(_run, Request(**options)))
+    return end(partial(_run, EvaluationRequest(**options)))
 
 
-def _run(request: Request) -> None:
+def _run(request: EvaluationRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
         evaluation = evaluate(request)
-    print(_as_json(evaluation, request) if request.json else _as_text(evaluation, request))
+    show(_as_json(evaluation, request) if request.json else _as_text(evaluation, request))
 
 
-def evaluate(request: Request) -> Evaluation:
+def evaluate(request: EvaluationRequest) -> Evaluation:
     """Evaluate a saved state as its run did, but for what the request changes.
 
     Raises:
@@ -113,7 +112,7 @@ def evaluate(request: Request) -> Evaluation:
     )
 
 
-def _changes(request: Request, saved: Saved) -> dict[str, Any]:
+def _changes(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
     """Turn what was asked for into settings that replace the run's."""
     data: dict[str, Any] = {}
     changes: dict[str, Any] = {"data": data}
@@ -152,7 +151,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names if len(names) <= 6 else [*names[:5], f"... {len(names)} in all"])
 
 
-def _as_text(evaluation: Evaluation, request: Request) -> str:
+def _as_text(evaluation: Evaluation, request: EvaluationRequest) -> str:
     saved, config = evaluation.saved, evaluation.config
     lines = [
         f"{saved.where}",
@@ -165,7 +164,7 @@ def _as_text(evaluation: Evaluation, request: Request) -> str:
     return "\n".join(lines)
 
 
-def _as_json(evaluation: Evaluation, request: Request) -> str:
+def _as_json(evaluation: Evaluation, request: EvaluationRequest) -> str:
     saved, config = evaluation.saved, evaluation.config
     found = evaluation.metrics if request.per_class else evaluation.overall
     result = {

@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from scaling_fl.build.restored import Saved, check_alike, open_saved, restore, settings_of
+from scaling_fl.build.restored import check_alike, restore, settings_of
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import Misused, run_command, stage
+from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.config import Config
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.cache import cache_folder
@@ -31,12 +31,13 @@ from scaling_fl.methods.wire.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage.base import remove_if_abandoned
 from scaling_fl.runtime.storage.errors import explain
+from scaling_fl.runtime.tracking.places import Saved, open_saved
 
 ORIGIN = "merged_from.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ExportRequest:
     """What was asked for."""
 
     checkpoints: list[str]
@@ -61,16 +62,16 @@ def main(options: Mapping[str, Any]) -> int:
     """Run the command with its parsed options; returns the exit code."""
     # From here on Ctrl-C clears away what is half written.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return run_command("merge_adapter", partial(_run, Request(**options)))
+    return end(partial(_run, ExportRequest(**options)))
 
 
-def _run(request: Request) -> None:
+def _run(request: ExportRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
         text = merge(request)
-    print(text)
+    show(text)
 
 
-def merge(request: Request) -> str:
+def merge(request: ExportRequest) -> str:
     """Write the folder that was asked for and return what to tell about it.
 
     Raises:
@@ -107,7 +108,7 @@ def merge(request: Request) -> str:
     return _closing_text(request, states, config, mean)
 
 
-def _checked(request: Request) -> list[float]:
+def _checked(request: ExportRequest) -> list[float]:
     """Check the options against each other and the disk; return a weight for each checkpoint."""
     places = [request.out] + ([_zip_of(request.out)] if request.zip else [])
     for path in places:
@@ -166,7 +167,9 @@ def _origin(
     return {"checkpoints": rows, "quantize": codec, "payload_bytes": mean.payload_bytes}
 
 
-def _closing_text(request: Request, states: Sequence[Saved], config: Config, mean: Mean) -> str:
+def _closing_text(
+    request: ExportRequest, states: Sequence[Saved], config: Config, mean: Mean
+) -> str:
     kind = "an adapter" if request.adapter else "a classifier"
     source = states[0].where if len(states) == 1 else f"the mean of {len(states)} checkpoints"
     lines = [f"wrote {request.out}: {kind} for {config.model}, from {source}"]

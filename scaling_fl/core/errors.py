@@ -1,4 +1,6 @@
-"""The one kind of error whose text is all that a user needs."""
+"""How a command is ended early: by what the user gave, or by a signal."""
+
+import signal
 
 
 class UserError(Exception):
@@ -7,3 +9,13 @@ class UserError(Exception):
     Commands print the text alone. Every other exception is a fault of the program and is shown
     with its traceback. A subclass exists only where code has to tell it from the others.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the command; Sacred stores ``STATUS`` as the status of the run."""
+
+    STATUS = "INTERRUPTED"
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number

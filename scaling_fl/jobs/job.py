@@ -1,8 +1,6 @@
 """A job: what several starts of one federation have in common, found by its checkpoint folder."""
 
-import hashlib
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -13,12 +11,11 @@ from pathlib import Path
 
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.journal import JobRecord, Journal, JournalTail, fold
+from scaling_fl.runtime.record.journal import JOURNAL, JobRecord, Journal, JournalTail, fold
 from scaling_fl.runtime.storage import Storage, StorageError, open_storage
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.claim import Claim
-
-JOURNAL = "journal.jsonl"
+from scaling_fl.runtime.tracking.journals import journal_path
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,8 @@ class Job:
     def is_new(self) -> bool:
         return not self.record.attempts
 
-    def begin(self, run_id: str) -> None:
-        """Journal this start."""
+    def begin(self, run_id: str, resume_command: str = "") -> None:
+        """Journal this start, and the command that would resume it."""
         self.journal.append(
             "start",
             uid=self.uid,
@@ -45,6 +42,7 @@ class Job:
             run_id=run_id,
             host=socket.gethostname(),
             pid=os.getpid(),
+            resume_command=resume_command,
         )
 
     def end(self, status: str, message: str = "") -> None:
@@ -55,12 +53,6 @@ class Job:
 def default_name(task_name: str) -> str:
     """Name a job by its task and the time, to the second."""
     return f"{task_name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def from_here(path: str) -> str:
-    """Write a path below the current folder relative to it; other paths and addresses stay."""
-    here = Path.cwd()
-    return os.path.relpath(path) if Path(path).is_relative_to(here) else path
 
 
 def open_job(config: Config) -> Job:
@@ -78,7 +70,7 @@ def open_job(config: Config) -> Job:
         check_outlives_container(Path(storage.url), "checkpoints_dir")
     claim = Claim.acquire(storage)
     try:
-        path = _journal_path(storage, Path(config.tracking.runs_dir))
+        path = _fetched_journal(storage, Path(config.tracking.runs_dir))
         with explained(f"read the journal {path}"):
             record = fold(JournalTail(path).read_new())
         if config.job_name is None and record.job_name:
@@ -94,18 +86,11 @@ def open_job(config: Config) -> Job:
         raise
 
 
-def _journal_path(storage: Storage, runs_dir: Path) -> Path:
-    """Keep the journal beside local checkpoints; for remote ones here, with a copy beside them."""
-    if storage.is_local:
-        folder = Path(storage.url)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / JOURNAL
-    # By address and not by name: one name in two places is two jobs.
-    digest = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
-    folder = runs_dir / "jobs" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', storage.url)[:60]}-{digest}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / JOURNAL
-    if JOURNAL in storage.names():
+def _fetched_journal(storage: Storage, runs_dir: Path) -> Path:
+    """Make the journal's folder, and take what the job journaled elsewhere over from the store."""
+    path = journal_path(storage, runs_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not storage.is_local and JOURNAL in storage.names():
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary) / JOURNAL
             storage.fetch(JOURNAL, copy)

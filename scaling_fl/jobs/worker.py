@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from scaling_fl.build.federation import Federation, build, choose_device
-from scaling_fl.config import Config, read_config
+from scaling_fl.build.fingerprint import of_machines
+from scaling_fl.config import read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
@@ -83,7 +84,7 @@ class Worker:
         orders = self._orders
         config = read_config(orders["config"], num_nodes=orders["meeting"]["num_nodes"])
         torch.set_num_threads(orders["num_threads"])
-        common = _common_settings(config, orders["meeting"]["num_nodes"])
+        common = of_machines(config, orders["meeting"]["num_nodes"])
         meeting = Meeting(**orders["meeting"], common_settings=common)
         speaks_for_machine = meeting.local_index == 0
         device = choose_device(config.device, orders["device_id"])
@@ -227,14 +228,6 @@ class Worker:
             self._federation.save_unsaved()
         except OSError as error:
             self._channel.emit("note", text=str(error))
-
-
-def _common_settings(config: Config, num_nodes: int) -> dict[str, Any]:
-    """List the settings that all machines must share, or they would wait for each other forever."""
-    local = ("train_path", "test_path")
-    names = ("num_rounds", "num_clients", "min_clients", "eval_every", "per_class_metrics")
-    settings = {name: value for name, value in config.identity().items() if name not in local}
-    return settings | {name: getattr(config, name) for name in names} | {"WORLD_SIZE": num_nodes}
 
 
 def main() -> None:

@@ -7,16 +7,15 @@ The federation, the merges, the codecs and privacy know only what stands here. A
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scaling_fl.learning.text.labelled import Split
-
 Indices = NDArray[np.int64]
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)

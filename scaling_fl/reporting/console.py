@@ -5,44 +5,51 @@ import os
 import re
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from scaling_fl.reporting.picture import Picture
 from scaling_fl.reporting.summary import size
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.console import RenderableType
     from rich.live import Live
 
-MAX_CLIENT_ROWS = 8
 REDRAWS_PER_SECOND = 5
-BAR_WIDTH = 32
 SHOWN_GROUPS = ("train", "validation", "privacy")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Console:
-    """Print lines, and on a terminal keep the state of the round below them.
+    """Print what the events of a job say, and on a terminal keep the round under way below it.
 
     ``log`` receives every line, never a redraw. A stream that goes away is not an error: the run
     goes on and ``log`` still has everything. Any thread may print.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, log: Callable[[str], None] | None = None
+        self,
+        stream: TextIO | None = None,
+        log: Callable[[str], None] | None = None,
+        *,
+        num_rounds: int = 0,
     ) -> None:
         self._stream = _Stream(sys.stdout if stream is None else stream)
         self._log = log
+        self._num_rounds = num_rounds  # until the job says that it ends earlier
         self._lock = threading.RLock()
-        self._picture = _Picture()
+        self._picture = Picture()
         self._rich: RichConsole | None = None
         self._live: Live | None = None
         self._closed = False
         # A dumb terminal cannot move its cursor: bars would come out as a flood of lines.
         dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
         self._animated = self._stream.isatty() and not dumb
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the stream is gone, so that nobody reads what is printed."""
+        return self._stream.is_silent
 
     def line(self, text: str) -> None:
         """Print a line, or several."""
@@ -52,8 +59,29 @@ class Console:
         """Print a line that calls for attention."""
         self._print(f"warning: {text}", style="yellow")
 
-    def stage(self, text: str) -> None:
-        """Say what is being done before the first round, such as loading a model."""
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Show one event of a job, whether a worker has just told it or its journal holds it.
+
+        Events of other names show nothing. Without a terminal, neither does progress.
+        """
+        match event["event"]:
+            case "stage":
+                self._stage(event["text"])
+            case "line":
+                self.line(event["text"])
+            case "note" if event.get("level") == "warning":
+                self.warn(event["text"])
+            case "note":
+                self.line(event["text"])
+            case "resume" | "ready":
+                self._resume(event)
+            case "progress" if self._animated and not self._closed:
+                self._picture.progress(event, self._num_rounds)
+                self._animate()
+            case "round":
+                self._round(event)
+
+    def _stage(self, text: str) -> None:
         if self._animated and not self._closed:
             self._record(text)
             self._picture.stage = text
@@ -61,28 +89,25 @@ class Console:
         else:
             self._print(text)
 
-    def client_progress(
-        self, round: int, num_rounds: int, client: int, step: int, num_steps: int, loss: float
-    ) -> None:
-        """Show how far a client is in its round; without a terminal this shows nothing."""
-        if self._animated and not self._closed:
-            self._picture.client(round, num_rounds, client, step, num_steps, loss)
-            self._animate()
+    def _resume(self, event: Mapping[str, Any]) -> None:
+        done = event["round"]
+        self._num_rounds = event.get("num_rounds") or self._num_rounds
+        self._picture.resume(event)
+        if done and done >= self._num_rounds:
+            self._print(f"nothing is left to do: round {done} of {self._num_rounds} is done")
+        elif done:
+            self._print(f"resuming after round {done} of {self._num_rounds}")
 
-    def round_done(
-        self,
-        round: int,
-        num_rounds: int,
-        metrics: Mapping[str, float],
-        num_clients: int,
-        failures: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
+    def _round(self, event: Mapping[str, Any]) -> None:
         """Print the line of a finished round, and one for each client that was left out."""
-        self._picture.finish(round, num_rounds)
-        self._print(round_line(round, num_rounds, metrics, num_clients), style="bold")
-        for failure in failures:
+        number = event["round"]
+        num_clients = event.get("num_clients", len(event.get("clients", ())))
+        self._picture.finish(number, self._num_rounds)
+        text = round_line(number, self._num_rounds, event.get("metrics", {}), num_clients)
+        self._print(text, style="bold")
+        for failure in event.get("failures", ()):
             reason = failure.get("reason") or "no reason given"
-            self.warn(f"round {round}: client {failure['client']} was left out: {reason}")
+            self.warn(f"round {number}: client {failure['client']} was left out: {reason}")
 
     def close(self) -> None:
         """Take the bars away; lines can still be printed."""
@@ -149,95 +174,22 @@ def round_line(round: int, num_rounds: int, metrics: Mapping[str, float], num_cl
     return " | ".join([*parts, ", ".join(facts)])
 
 
-class _Picture:
-    """The state that the bars show.
-
-    The thread that redraws holds the display's own lock, so nothing here may wait for another:
-    rows are replaced as a whole and read without a lock.
-    """
-
-    def __init__(self) -> None:
-        self.stage = ""
-        self._round = self._num_rounds = self._done = self._first = 0
-        self._clients_done: frozenset[int] = frozenset()
-        self._rows: dict[int, tuple[int, int, float]] = {}
-        self._began = time.monotonic()
-
-    def client(
-        self, round: int, num_rounds: int, client: int, step: int, num_steps: int, loss: float
-    ) -> None:
-        if round != self._round:
-            self._begin(round, num_rounds)
-        rows = {key: row for key, row in self._rows.items() if key != client}
-        if step < num_steps:
-            rows[client] = (step, num_steps, loss)
-        else:
-            self._clients_done = self._clients_done | {client}
-        self._rows = rows
-
-    def finish(self, round: int, num_rounds: int) -> None:
-        if round != self._round:
-            self._begin(round, num_rounds)
-        self._done, self._rows = round, {}
-
-    def _begin(self, round: int, num_rounds: int) -> None:
-        if not self._round:
-            # A resumed run starts in the middle; its pace is that of its own rounds.
-            self._began, self._first, self._done = time.monotonic(), round - 1, round - 1
-        self._round, self._num_rounds, self.stage = round, num_rounds, ""
-        self._clients_done, self._rows = frozenset(), {}
-
-    def render(self) -> "RenderableType":
-        from rich.spinner import Spinner
-        from rich.table import Table
-
-        if self.stage or not self._num_rounds:
-            return Spinner("line", self.stage)
-        table = Table.grid(padding=(0, 1))
-        self._add_bar(table, "rounds", self._done, self._num_rounds, self._pace())
-        rows = sorted(list(self._rows.items())[-MAX_CLIENT_ROWS:])
-        for client, (step, num_steps, loss) in rows:
-            self._add_bar(table, f"  client {client}", step, num_steps, f"loss {loss:.4f}")
-        if self._clients_done:
-            waits = "" if self._rows else ", merging and evaluating"
-            done = len(self._clients_done)
-            table.add_row(f"  {done} client{'s'[: done > 1]} done{waits}")
-        return table
-
-    def _add_bar(self, table: Any, name: str, done: int, total: int, note: str) -> None:
-        from rich.progress_bar import ProgressBar
-
-        bar = ProgressBar(
-            total, done, width=BAR_WIDTH, complete_style="cyan", finished_style="green"
-        )
-        table.add_row(name, bar, f"{done}/{total}", note)
-
-    def _pace(self) -> str:
-        seconds, rounds = time.monotonic() - self._began, self._done - self._first
-        text = f"{_clock(seconds)} so far"
-        if rounds:
-            # The time of whole rounds is known only when they end; until then this is a guess.
-            left = seconds / rounds * (self._num_rounds - self._done)
-            text += f", about {_clock(left)} left"
-        return text
-
-
 class _Stream:
     """A text stream that falls silent, instead of raising, when nobody reads it any more."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._silent = False
+        self.is_silent = False
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
         # What the terminal cannot show is replaced, not refused.
         shown = text.encode(self.encoding, "replace").decode(self.encoding)
-        self._unless_silent(lambda: self._stream.write(shown))
+        self._attempt(lambda: self._stream.write(shown))
         return len(text)
 
     def flush(self) -> None:
-        self._unless_silent(self._stream.flush)
+        self._attempt(self._stream.flush)
 
     def isatty(self) -> bool:
         return self._stream.isatty()
@@ -245,15 +197,15 @@ class _Stream:
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def _unless_silent(self, action: Callable[[], object]) -> None:
-        if self._silent:
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self.is_silent:
             return
         try:
             action()
         except BlockingIOError:
             pass  # A reader that is only slow: this text is lost to it, the next may not be.
         except (OSError, ValueError):
-            self._silent = True
+            self.is_silent = True
             self._discard()
 
     def _discard(self) -> None:
@@ -268,9 +220,3 @@ def _printable(line: str) -> str:
     """Keep what a progress display of another program last wrote, without its control codes."""
     parts = [part for part in line.split("\r") if part]
     return CONTROL.sub("", parts[-1]) if parts else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

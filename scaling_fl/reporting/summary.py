@@ -11,6 +11,8 @@ ENDINGS = {
     "DEGRADED": "completed, but degraded: clients were left out",
     "INTERRUPTED": "interrupted",
     "FAILED": "failed",
+    "DEAD": "died",
+    "RUNNING": "is running",
 }
 PLACES = {"run": "run_dir", "checkpoints": "checkpoints", "journal": "journal"}
 
@@ -34,6 +36,18 @@ def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
     lines = [_headline(facts), *_failure_lines(facts.get("failures") or [])]
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
     return "\n".join([*lines, *_resume_lines(facts)])
+
+
+def how_to_train_further(config: Mapping[str, Any], num_rounds: int) -> str | None:
+    """Say how the resume command trains beyond the last round, if a run of this kind can.
+
+    ``config`` holds the settings as they are stored, ``num_rounds`` is where the job really ends.
+    """
+    if num_rounds < config.get("num_rounds", num_rounds):
+        return "give a larger privacy.max_epsilon to"
+    if (config.get("privacy") or {}).get("target_epsilon") is not None:
+        return None  # the noise was chosen for these rounds
+    return "give a larger num_rounds to"
 
 
 def size(num_bytes: float) -> str:

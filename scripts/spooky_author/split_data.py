@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
+
+from scaling_fl.commands.endings import end  # noqa: E402
+from scaling_fl.core.errors import UserError  # noqa: E402
+
 COLUMNS = ["text", "author"]
-
-
-class SplitError(ValueError):
-    """The file cannot be split; the text says why and what to do."""
 
 
 def read_full(path: str) -> "pd.DataFrame":
@@ -27,22 +29,20 @@ def read_full(path: str) -> "pd.DataFrame":
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise SplitError(
-            f"{path}: this file must exist, and does not; check --full-path."
-        ) from None
+        raise UserError(f"{path}: this file must exist, and does not; check --full-path.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         reason = str(error).strip().rstrip(".")
-        raise SplitError(
+        raise UserError(
             f"{path}: this must be a UTF-8 CSV file ({reason}); download it again."
         ) from error
     missing = [column for column in ["id", *COLUMNS] if column not in frame.columns]
     if missing:
-        raise SplitError(
+        raise UserError(
             f"{path}, row 1, column {missing[0]!r}: the header must be id,text,author, got "
             f"{','.join(frame.columns)[:80]}; use train.csv of the competition."
         )
     if len(frame) < 4:
-        raise SplitError(
+        raise UserError(
             f"{path}: there must be at least 4 rows to split, got {len(frame)}; use train.csv of "
             "the competition."
         )
@@ -54,7 +54,7 @@ def split(full_path: str, train_path: str, test_path: str) -> tuple[int, int]:
     from sklearn.model_selection import train_test_split
 
     if len({full_path, train_path, test_path}) < 3:
-        raise SplitError(
+        raise UserError(
             "--full-path, --train-path and --test-path must be three files, got one of them "
             "twice; nothing was written."
         )
@@ -72,13 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-path", required=True, help="where the 75 %% for training go")
     parser.add_argument("--test-path", required=True, help="where the 25 %% for testing go")
     given = parser.parse_args(arguments)
-    try:
+
+    def action() -> None:
         num_train, num_test = split(given.full_path, given.train_path, given.test_path)
-    except SplitError as error:
-        print(f"split_data: {error}", file=sys.stderr)
-        return 1
-    print(f"{num_train} rows to {given.train_path}, {num_test} rows to {given.test_path}")
-    return 0
+        print(f"{num_train} rows to {given.train_path}, {num_test} rows to {given.test_path}")
+
+    return end(action, with_environment=False)
 
 
 def _write(part: "pd.DataFrame", path: str) -> None:
@@ -87,7 +86,7 @@ def _write(part: "pd.DataFrame", path: str) -> None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         part.to_csv(path)
     except OSError as error:
-        raise SplitError(
+        raise UserError(
             f"{path}: this file must be writable, and is not ({error.strerror or error}); "
             "choose another place."
         ) from error

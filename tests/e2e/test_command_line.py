@@ -49,7 +49,7 @@ def test_all_configuration_errors_come_at_once_and_leave_nothing(shell: Shell) -
     assert command.process.returncode == 2
     assert not HEAVY & imported
     errors = [line for line in command.err.splitlines() if not line.startswith("import time:")]
-    assert errors[0] == "7 problems in the configuration:"
+    assert errors[0] == "Error: 7 problems in the configuration:"
     for start in (
         "num_rounds must be at least 1, got 0;",
         "optimizer must be a known setting, got 'adam'; use optimiser",

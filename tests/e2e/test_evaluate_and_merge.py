@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from scaling_fl.build.model import load_model
-from scaling_fl.build.restored import Saved, open_saved, restore, settings_of
+from scaling_fl.build.restored import restore, settings_of
 from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.evaluate import Request, evaluate, main
+from scaling_fl.commands.evaluate import EvaluationRequest, evaluate, main
 from scaling_fl.learning.models.loading import load_tokenizer
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.storage import open_storage
+from scaling_fl.runtime.tracking.places import Saved, open_saved
 from tests.e2e.commands import ROOT, Command, Job, Shell, arguments, federation
 from tests.servers import free_port, moto_server
 
@@ -122,9 +123,9 @@ def test_every_round_kept_is_evaluated_for_a_reader(shell: Shell, adapted: Job) 
 @pytest.mark.slow
 def test_other_data_is_evaluated_whole(adapted: Job, corpus: Path) -> None:
     place, other = str(adapted.checkpoints), str(corpus / "train.csv")
-    whole = evaluate(Request(checkpoint=place, test_path=other, batch_size=7))
+    whole = evaluate(EvaluationRequest(checkpoint=place, test_path=other, batch_size=7))
     assert (sum(whole.num_examples), whole.config.val_batch_size) == (96, 7)
-    few = evaluate(Request(checkpoint=place, test_path=other, max_test_examples=12))
+    few = evaluate(EvaluationRequest(checkpoint=place, test_path=other, max_test_examples=12))
     assert sum(few.num_examples) == 12
 
 
@@ -211,7 +212,7 @@ def test_errors_of_the_real_commands_are_one_sentence(shell: Shell, adapted: Job
     (torn / "manifest.json").write_text("{")
     cases = [
         (EVALUATE, [str(torn)], 1, "is not a whole checkpoint (its manifest cannot be read)"),
-        (MERGE, [place, "--out", place], 2, "merge_adapter: --out must name a folder"),
+        (MERGE, [place, "--out", place], 2, "Error: --out must name a folder"),
         (MERGE, [place, "--out", "s3://bucket/x"], 2, "must be a folder on this machine"),
         (MERGE, [place, "--out", "x", "--weights", "1,-2"], 2, "must be positive numbers"),
     ]
@@ -238,7 +239,7 @@ def test_checkpoints_in_a_bucket_are_evaluated_there(
             bucket.put(path, f"{path.parent.name}/{path.name}")
         command = run(shell, EVALUATE, "s3://bucket/job", "--json", **server.environment)
         assert json.loads(command.out)["metrics"] == reported(adapted, 3)
-        second = evaluate(Request(checkpoint="s3://bucket/job/round-000002"))
+        second = evaluate(EvaluationRequest(checkpoint="s3://bucket/job/round-000002"))
         assert second.overall == reported(adapted, 2)
         assert main({"checkpoint": "s3://nosuch/job"}) == 1
         assert "the bucket does not exist" in capsys.readouterr().err.splitlines()[-1]

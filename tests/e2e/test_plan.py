@@ -47,7 +47,7 @@ def test_what_was_planned_is_what_a_run_with_tiers_costs(corpus: Path, shell: Sh
 def test_a_plan_refuses_what_a_run_would_refuse(shell: Shell) -> None:
     wrong = ("num_rounds=0", "task_name=20newsgroups", "upload.codek=nf4")
     command = shell.type(sys.executable, PLAN, "with", *wrong).end(expect=2)
-    assert command.err.splitlines()[0] == "2 problems in the configuration:"
+    assert command.err.splitlines()[0] == "Error: 2 problems in the configuration:"
     assert (
         "upload.codek must be a known setting, got nf4; use upload.codec."
         in command.err.replace("'nf4'", "nf4")

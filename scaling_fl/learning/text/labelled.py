@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
-
-Split = Literal["train", "test"]
+from scaling_fl.learning.task import Split
 
 
 class DataError(UserError):

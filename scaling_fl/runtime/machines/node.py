@@ -150,6 +150,12 @@ def silence_seconds() -> float:
     return float(os.environ.get("SCALING_FL_SILENCE_SECONDS", "20"))
 
 
+def threads_per_worker(node: Node, wanted: int | None, environ: Mapping[str, str]) -> int:
+    """Choose ``wanted`` threads, or this machine's cores divided by this machine's workers."""
+    num_workers = int(environ.get("LOCAL_WORLD_SIZE", len(node.device_ids)))
+    return wanted or max(1, available_cores() // num_workers)
+
+
 def available_cores() -> int:
     """Cores this process may use: its affinity, capped by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -69,9 +69,12 @@ def _make(num_bytes: int) -> int | None:
 
 
 def _map(paths: list[str | None], size: int) -> list[Tensor] | None:
-    try:
-        return [
-            torch.from_file(str(path), shared=True, size=size, dtype=torch.int64) for path in paths
-        ]
-    except RuntimeError:
-        return None
+    vectors = []
+    for path in paths:
+        if path is None:
+            return None
+        try:
+            vectors.append(torch.from_file(path, shared=True, size=size, dtype=torch.int64))
+        except RuntimeError:
+            return None
+    return vectors

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
+from scaling_fl.runtime.record.journal import JOURNAL
 from scaling_fl.runtime.record.manifest import (
     CONFIG,
     FORMAT,
@@ -49,7 +50,6 @@ from scaling_fl.runtime.storage.errors import explain
 
 __all__ = ["Checkpoint", "CheckpointError", "CheckpointMismatch", "Checkpoints", "chain_digest"]
 
-JOURNAL = "journal.jsonl"
 _FOLDER = re.compile(r"round-(\d{6,})")
 _ORDER = (STATE, OPTIMISER, CONFIG, MANIFEST)
 
@@ -272,10 +272,10 @@ class Checkpoints:
 
 
 def chain_digest(
-    previous: str, *, round: int, cohort: list[int], config_digest: str, vector: Tensor
+    previous: str, *, round: int, cohort: list[int], computation_digest: str, vector: Tensor
 ) -> str:
     """Chain a round to all before it: SHA-256 of what went in and of the state that came out."""
-    head = json.dumps([previous, round, sorted(cohort), config_digest])
+    head = json.dumps([previous, round, sorted(cohort), computation_digest])
     digest = hashlib.sha256(head.encode())
     digest.update(vector.detach().contiguous().numpy().data)
     return digest.hexdigest()

@@ -22,6 +22,8 @@ from scaling_fl.runtime.storage.errors import diagnose
 
 Event = dict[str, Any]
 
+JOURNAL = "journal.jsonl"
+
 _BLOCK = 1 << 16
 
 
@@ -134,10 +136,11 @@ class JournalTail:
         # A torn tail is not kept: its writer may be dead and the next one will cut it off.
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [_parse(line) for line in whole.splitlines()]
+        return [parse_line(line) for line in whole.splitlines()]
 
 
-def _parse(line: bytes) -> Event:
+def parse_line(line: bytes) -> Event:
+    """Read one line; a line that is no event becomes a note that says so."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -157,6 +160,14 @@ class JobRecord:
     job_name: str | None = None
     run_id: str | None = None
     attempts: int = 0
+    host: str | None = None
+    pid: int | None = None
+    started: str | None = None
+    """When the last attempt began, and ``heard`` when the job last journaled anything."""
+    heard: str | None = None
+    resume_command: str | None = None
+    num_rounds: int | None = None
+    """Of the whole job, where its journal says so; a privacy budget may have shortened it."""
     status: str | None = None
     message: str | None = None
     metrics: dict[str, Series] = field(default_factory=dict)
@@ -177,10 +188,12 @@ class JobRecord:
 
     def apply(self, event: Event) -> None:
         """Take in one event; a name from a later version of the program changes nothing."""
+        self.heard = event.get("time") or self.heard
         match event["event"]:
             case "start":
                 self._start(event)
             case "resume":
+                self.num_rounds = event.get("num_rounds")
                 self._drop_after(int(event["round"]))
             case "partition":
                 self.partition = _payload(event)
@@ -196,6 +209,8 @@ class JobRecord:
     def _start(self, event: Event) -> None:
         self.uid, self.job_name = event.get("uid"), event.get("job_name")
         self.run_id = event.get("run_id") or self.run_id
+        self.host, self.pid, self.started = event.get("host"), event.get("pid"), event.get("time")
+        self.resume_command = event.get("resume_command")
         self.attempts += 1
         self.status, self.message = "running", None
 

@@ -6,6 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.digest import digest
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 
@@ -71,7 +72,7 @@ def parse_manifest(data: bytes, number: int) -> dict[str, Any]:
 def _content_digest(manifest: dict[str, Any]) -> str:
     # Through JSON once, because that turns tuples into lists and all keys into strings.
     plain = json.loads(json.dumps(manifest))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return digest(plain)
 
 
 def check_matches(

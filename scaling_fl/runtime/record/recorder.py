@@ -1,7 +1,5 @@
 """Worker 0's memory: every round into the journal, the global state into checkpoints."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scaling_fl.core.digest import digest
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.core.vector import Layout
@@ -22,21 +21,16 @@ from scaling_fl.runtime.record.journal import Journal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What a run is: what a checkpoint must agree with, what the digest covers, what is stored."""
+class Fingerprints:
+    """What a run is: what its checkpoints agree with, what its digests cover, what is stored."""
 
     layout: Layout
-    must_match: dict[str, Any]
-    """Settings such as model and task, without which a checkpoint makes no sense."""
+    kept: dict[str, Any]
+    """Of the vector and of the guarantee: a checkpoint with another one is refused."""
     computation: dict[str, Any]
-    """All settings that decide what is computed; the digest of every round covers them."""
+    """All that decides what is computed; the digest of every round covers it."""
     config: dict[str, Any]
     """The whole configuration, as stored beside the state."""
-
-    @property
-    def config_digest(self) -> str:
-        text = json.dumps(self.computation, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Recorder:
@@ -49,14 +43,14 @@ class Recorder:
         self,
         journal: Journal,
         checkpoints: Checkpoints,
-        identity: Identity,
+        fingerprints: Fingerprints,
         *,
         save_every: int,
         num_rounds: int,
         tells_cohort: bool = True,
         note: Callable[[str], None],
     ) -> None:
-        self._journal, self._checkpoints, self._identity = journal, checkpoints, identity
+        self._journal, self._checkpoints, self._fingerprints = journal, checkpoints, fingerprints
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
         # Checkpoints may be published, and a private sample must stay unknown.
         self._tells_cohort = tells_cohort
@@ -77,14 +71,14 @@ class Recorder:
         Raises:
             CheckpointMismatch: it is of another model, task or layout.
         """
-        found = self._checkpoints.load_latest(self._identity.layout, self._identity.must_match)
+        found = self._checkpoints.load_latest(self._fingerprints.layout, self._fingerprints.kept)
         num_threads = None
         if found is not None:
             state = self._restored(state, found)
             num_threads = found.manifest["progress"]["num_threads"]
             self._name_changes(found.manifest["progress"]["computation"])
         self._recorded, self._saved_round = state, state.round
-        self._journal.append("resume", round=state.round)
+        self._journal.append("resume", round=state.round, num_rounds=self._num_rounds)
         return state, num_threads
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
@@ -107,7 +101,7 @@ class Recorder:
         )
 
     def _name_changes(self, before: dict[str, Any]) -> None:
-        now = self._identity.computation
+        now = self._fingerprints.computation
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 self._note(
@@ -124,14 +118,14 @@ class Recorder:
         """
         self._cohort = [c.client for c in report.clients] if self._tells_cohort else []
         self._previous_digest = state.digest
-        digest = chain_digest(
+        round_digest = chain_digest(
             state.digest,
             round=state.round,
             cohort=self._cohort,
-            config_digest=self._identity.config_digest,
+            computation_digest=digest(self._fingerprints.computation),
             vector=_on_cpu(state.vector),
         )
-        state = replace(state, digest=digest)
+        state = replace(state, digest=round_digest)
         rows = [client.to_json() for client in report.clients]
         self._journal.append(
             "round",
@@ -182,17 +176,17 @@ class Recorder:
         path = self._checkpoints.save(
             round=state.round,
             vector=_on_cpu(state.vector),
-            layout=self._identity.layout,
+            layout=self._fingerprints.layout,
             optimiser=_server_tensors(state),
             digest=state.digest,
             previous_digest=self._previous_digest,
             cohort=self._cohort,
-            config=self._identity.config,
-            identity=self._identity.must_match,
+            config=self._fingerprints.config,
+            identity=self._fingerprints.kept,
             progress={
                 "total_bytes": state.total_bytes,
                 "num_threads": self.num_threads,
-                "computation": self._identity.computation,
+                "computation": self._fingerprints.computation,
             },
             journal=self._journal.path,
         )

@@ -207,6 +207,33 @@ def read_owner(storage: Storage, name: str = OWNER) -> Owner | None:
         return _UNREADABLE
 
 
+def is_in_use(storage: Storage) -> bool:
+    """Say whether a run is at work on a storage, as far as this machine can know."""
+    owner = read_owner(storage)
+    if owner is None or owner.is_dead:
+        return False
+    if isinstance(storage, LocalStorage):
+        return not _is_free(storage.folder / LOCK)
+    timing = Timing()
+    return timing.clock() - owner.heartbeat <= timing.stale_seconds
+
+
+def _is_free(path: Path) -> bool:
+    """Say whether nobody holds a lock; where there are no locks, nobody is known to be gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    try:
+        # Shared, and let go at once: who wants to claim the place tries again by itself.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def _lock_path(storage: Storage) -> Path:
     if isinstance(storage, LocalStorage):
         return storage.folder / LOCK

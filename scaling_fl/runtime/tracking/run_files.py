@@ -24,6 +24,7 @@ CLIENT_COLUMNS = [
     "upload_bytes",
     "seconds",
 ]
+FRACTIONS = {"loss", "accuracy", "update_norm", "seconds"}
 COMMUNICATION_COLUMNS = ["federated_round", "sender", "receiver", "amount_of_bytes"]
 SERVER = -1
 TABLE_NAMES = ("clients.csv", "comm_log.csv")
@@ -72,6 +73,18 @@ def _csv_text(lines: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue().encode()
+
+
+def read_clients(text: str) -> list[dict[str, Any]]:
+    """Read clients.csv back into the rows that it was written from."""
+    return [
+        {name: _number(name, value) for name, value in row.items() if value}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def _number(name: str, value: str) -> int | float:
+    return float(value) if name in FRACTIONS else int(value)
 
 
 def plain(value: Any, clean: Callable[[str], str] = str) -> Any:

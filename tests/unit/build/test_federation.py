@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import torch
 
 from scaling_fl.build.agreement import forget_unused, share_state
-from scaling_fl.build.budget import make_budget
 from scaling_fl.build.clients import make_plan
 from scaling_fl.build.federation import choose_device
-from scaling_fl.build.record import kept_terms
 from scaling_fl.build.tasks import TASKS, make_task
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.errors import UserError
@@ -161,25 +158,3 @@ def test_what_a_setting_left_behind_goes_with_the_setting() -> None:
         config = read_config({"task_name": "20newsgroups", **changes})
         state = forget_unused(GlobalState(torch.zeros(2), memory=memory), config)
         assert state.memory.to_tensors().keys() == kept
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"weighting": "uniform", "privacy": {"clip": 1.0}},
-        {"upload": {"codec": "nf4", "error_feedback": True}},
-    ],
-)
-def test_what_is_kept_for_the_owners_of_the_data_is_theirs_alone(changes: dict[str, Any]) -> None:
-    def terms(num_clients: int = 4, key: str = "abc", **more: Any) -> dict[str, Any]:
-        config = read_config({"task_name": "20newsgroups", "num_clients": 4, **changes, **more})
-        data = SimpleNamespace(parts=[[]] * num_clients, train=SimpleNamespace(key=key))
-        budget = make_budget(config, num_clients, lambda note: None)
-        return kept_terms(config, data, budget)  # type: ignore[arg-type]
-
-    base = terms()
-    assert base == terms(seed=3)
-    assert base != terms(num_clients=5)
-    assert base != terms(key="abd")
-    assert base != terms(data_seed=1)
-    assert base != terms(partition={"kind": "dirichlet_by_client"})

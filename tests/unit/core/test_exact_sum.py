@@ -87,3 +87,34 @@ def test_leaving_a_client_out_averages_the_others() -> None:
     sums.add(torch.tensor([1.0, 2.0]), 0.25)
     sums.add(torch.tensor([3.0, 6.0]), 0.25)  # the third, with a share of one half, diverged
     assert torch.equal(sums.mean(torch.empty(2), 0.5), torch.tensor([2.0, 4.0]))
+
+
+def units_of(vector: torch.Tensor, share: float) -> torch.Tensor:
+    """Round the product in double to the nearest whole number of units, ties to even."""
+    return (vector.double() * (share * 2.0**FRACTION_BITS)).round().to(torch.int64)
+
+
+@pytest.mark.parametrize("exponent", [-70, -53, -50, -40, -9, -1, 0, 4, 9])
+@pytest.mark.parametrize("share", [1.0, 1 / 3, 1 / 16, 2.0**-30, 0.0])
+def test_a_term_is_rounded_once_whatever_its_size(exponent: int, share: float) -> None:
+    vector = (torch.rand(70_000, generator=torch.Generator().manual_seed(1)) * 2 - 1).ldexp(
+        torch.tensor(exponent)
+    )
+    vector[:17] = torch.arange(-8, 9).ldexp(torch.tensor(exponent - 3))  # ends and halves
+    sums = ExactSum(70_000, CPU)
+    sums.add(vector, share)
+    sums.add(-2 * vector, share)
+    assert torch.equal(sums.units, units_of(vector, share) + units_of(-2 * vector, share))
+
+
+def test_parts_of_any_size_meet_in_one_sum() -> None:
+    """One part of the vector is zero, one tiny, one small, one near the limit."""
+    vector = torch.randn(300_000, generator=torch.Generator().manual_seed(1))
+    vector[:90_000] = 0.0
+    vector[90_000:170_000] *= 1e-17
+    vector[240_000:] *= 100
+    sums = ExactSum(300_000, CPU, torch.full((300_000,), 7))
+    sums.add(vector, 0.7)
+    assert torch.equal(sums.units, units_of(vector, 0.7) + 7)
+    sums.clear()
+    assert not sums.units.any()

@@ -9,9 +9,10 @@ import pytest
 
 from scaling_fl.config import Config, read_config
 from scaling_fl.core.errors import UserError
-from scaling_fl.jobs.job import from_here, open_job
-from scaling_fl.runtime.record.checkpoints import JOURNAL
+from scaling_fl.jobs.job import open_job
+from scaling_fl.runtime.record.journal import JOURNAL
 from scaling_fl.runtime.storage import StorageError, open_storage
+from scaling_fl.runtime.tracking.runs import from_here
 
 
 @pytest.fixture(autouse=True)

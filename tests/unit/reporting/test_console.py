@@ -26,37 +26,43 @@ ROUND_LINE = (
     "round 1/2 | train loss 0.5000, accuracy 0.7500 | validation accuracy 0.8000 | "
     "4 clients, 12.3 s, 8.2 MB down, 4.1 kB up"
 )
+ROUND = {"event": "round", "round": 1, "metrics": METRICS, "clients": [{}, {}, {}, {}]}
 DEMONSTRATION = f"""
 import sys, time
 from scaling_fl.reporting.console import Console
 lines = []
-console = Console(log=lines.append)
-console.stage("loading the model")
+console = Console(log=lines.append, num_rounds=2)
+console.show({{"event": "stage", "text": "loading the model"}})
 time.sleep(0.3)
+progress = {{"event": "progress", "round": 1, "num_done": 0}}
 for step in range(1, 11):
-    console.client_progress(1, 2, 3, step, 10, 0.25)
+    console.show(progress | {{"clients": [[3, step, 10, 0.25]]}})
     time.sleep(0.5 if step == 9 else 0.01)
 print("stray", flush=True)
-console.round_done(1, 2, {METRICS!r}, 4, [])
+console.show({ROUND!r})
 console.close()
 console.line("closing")
 open("log.txt", "w").write("|".join(lines))
 """
 
 
-def run_round(console: Console) -> None:
-    console.stage("loading the model")
+def show_round(console: Console) -> None:
+    console.show({"event": "start", "job_name": "job"})
+    console.show({"event": "stage", "text": "loading the model"})
+    console.show({"event": "resume", "round": 0, "num_rounds": 2})
     for step in (1, 2):
-        console.client_progress(1, 2, 0, step, 2, 0.5)
-    console.round_done(1, 2, METRICS, 4, [{"client": 3, "reason": "its loss is nan"}])
-    console.warn("the disk is nearly full")
+        rows = [[0, step, 2, 0.5]]
+        console.show({"event": "progress", "round": 1, "clients": rows, "num_done": 0})
+    console.show(ROUND | {"failures": [{"client": 3, "reason": "its loss is nan"}]})
+    console.show({"event": "note", "level": "warning", "text": "the disk is nearly full"})
+    console.show({"event": "checkpoint", "round": 1})
     console.close()
     console.line("the\nsummary")
 
 
 def test_without_a_terminal_there_is_one_line_per_round_and_no_bar() -> None:
     stream, logged = io.StringIO(), list[str]()
-    run_round(Console(stream, logged.append))
+    show_round(Console(stream, logged.append))
     expected = [
         "loading the model",
         ROUND_LINE,
@@ -67,6 +73,25 @@ def test_without_a_terminal_there_is_one_line_per_round_and_no_bar() -> None:
     ]
     assert stream.getvalue().splitlines() == expected
     assert logged == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ({"event": "resume", "round": 3, "num_rounds": 9}, "resuming after round 3 of 9\n"),
+        ({"event": "ready", "round": 3}, "resuming after round 3 of 5\n"),
+        ({"event": "resume", "round": 5}, "nothing is left to do: round 5 of 5 is done\n"),
+        ({"event": "resume", "round": 0}, ""),
+        ({"event": "round", "round": 2, "num_clients": 1}, "round 2/5 | 1 client\n"),
+        ({"event": "of a later version"}, ""),
+    ],
+)
+def test_what_a_worker_tells_is_shown_as_what_a_journal_holds(
+    event: dict[str, object], line: str
+) -> None:
+    stream = io.StringIO()
+    Console(stream, num_rounds=5).show(event)
+    assert stream.getvalue() == line
 
 
 def on_a_terminal(folder: Path, code: str, term: str = "xterm") -> str:

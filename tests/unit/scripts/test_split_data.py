@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_split_is_one_sentence(tmp_path, capsys, content, 
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert main(arguments(path, tmp_path)) == 1
     message = capsys.readouterr().err
-    assert message.startswith(f"split_data: {path}")
+    assert message.startswith(f"Error: {path}")
     assert words in message
     assert message.count("\n") == 1
 

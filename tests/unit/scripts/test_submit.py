@@ -131,7 +131,7 @@ def test_a_client_that_fails_is_heard_and_its_exit_code_kept(
     assert main([platform, *PLATFORMS[platform], *TRAIN]) == 1
     err = capfd.readouterr().err
     assert "error: the server is away" in err
-    assert re.search(r"^submit: (kubectl|gcloud ai) .* ended with exit code 1\.$", err, re.M)
+    assert re.search(r"^Error: (kubectl|gcloud ai) .* ended with exit code 1\.$", err, re.M)
     assert [argv[:3] for argv, _ in clients.calls if "create" in argv] == [
         ["gcloud", "ai", "custom-jobs"]
         if platform == "vertex"
@@ -178,7 +178,7 @@ def test_what_is_added_to_the_command_is_said(capsys: pytest.CaptureFixture[str]
     options = ["--name", "my-job", "--gpus", "2", "--image", "i", "--dry-run"]
     assert main(["kubernetes", *options, *command, *data]) == 0
     output = capsys.readouterr()
-    assert output.err == "submit: added to the command: job_name=my-job site_ids=[0,1]\n"
+    assert output.err == "added to the command: job_name=my-job site_ids=[0,1]\n"
     [(arguments, _)] = containers(list(yaml.safe_load_all(output.out)), {})
     assert arguments == [*command[1:], *data, "job_name=my-job", "site_ids=[0,1]"]
 
@@ -200,7 +200,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_submitted(
     output = capsys.readouterr()
     assert output.out == ""
     first, *sentences = output.err.splitlines()
-    assert first == "submit: 7 problems:"
+    assert first == "Error: 7 problems:"
     starts = ["--nodes", "--name", "--image", "--env", "site_ids", "checkpoints_dir", "learning"]
     assert [s.startswith(start) for s, start in zip(sentences, starts, strict=True)] == [True] * 7
     assert "hunter2" not in output.err

@@ -18,11 +18,12 @@ from scaling_fl.learning.task import (
     Indices,
     MakeTask,
     PartitionDescription,
+    Split,
     TaskOptions,
 )
 from scaling_fl.learning.tasks.classification import scoring
 from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
-from scaling_fl.learning.text.labelled import Corpus, Split, subset
+from scaling_fl.learning.text.labelled import Corpus, subset
 from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
 
 

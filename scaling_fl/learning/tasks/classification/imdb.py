@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
+from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.folders import (
     decode,
     find_folder,
@@ -23,7 +24,7 @@ from scaling_fl.learning.tasks.classification.folders import (
     read_folder,
 )
 from scaling_fl.learning.tasks.classification.sources import file_digest, folder_digest, reading
-from scaling_fl.learning.text.labelled import DataError, Labelled, Split, refuse_text_option
+from scaling_fl.learning.text.labelled import DataError, Labelled, refuse_text_option
 
 LABELS = ("neg", "pos")
 ARCHIVE_MD5 = "7c2ac02c03563afcf9b574c7e56c153a"

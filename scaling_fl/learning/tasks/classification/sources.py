@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.learning.text.labelled import DataError, Split
+from scaling_fl.learning.task import Split
+from scaling_fl.learning.text.labelled import DataError
 
 
 def is_remote(path: str) -> bool:

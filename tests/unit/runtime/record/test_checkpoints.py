@@ -358,7 +358,7 @@ def test_the_journal_goes_with_remote_checkpoints_only(any_url: str, tmp_path: P
 def test_the_digest_chains_everything_that_went_in() -> None:
     def digest(previous: str = "p", **changes: Any) -> str:
         vector = torch.tensor([1.0, -2.0])
-        values = {"round": 1, "cohort": [0, 2], "config_digest": "c", "vector": vector}
+        values = {"round": 1, "cohort": [0, 2], "computation_digest": "c", "vector": vector}
         return chain_digest(previous, **(values | changes))
 
     assert digest() == digest() == digest(cohort=[2, 0])
@@ -366,7 +366,7 @@ def test_the_digest_chains_everything_that_went_in() -> None:
         digest(previous="q"),
         digest(round=2),
         digest(cohort=[0, 1]),
-        digest(config_digest="e"),
+        digest(computation_digest="e"),
         digest(vector=torch.tensor([1.0, -2.0000002])),
         digest(vector=torch.tensor([])),
     ]

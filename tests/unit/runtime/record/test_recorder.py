@@ -14,7 +14,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.runtime.record import recorder as module
 from scaling_fl.runtime.record.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
 from scaling_fl.runtime.record.journal import Journal, JournalTail, fold
-from scaling_fl.runtime.record.recorder import Identity, Recorder
+from scaling_fl.runtime.record.recorder import Fingerprints, Recorder
 from scaling_fl.runtime.storage import LocalStorage, StorageError, open_storage
 
 SIZE = 12
@@ -49,14 +49,14 @@ class Job:
         self.state = GlobalState(torch.zeros(SIZE), {moment: torch.zeros(SIZE)})
         options: dict[str, Any] = {
             "layout": Layout(("a", "b"), ((4,), (2, 4))),
-            "must_match": {"model": "tiny"},
+            "kept": {"model": "tiny"},
             "computation": {"learning_rate": 0.1, "seed": 0},
             "config": {"model": "tiny"},
         }
         self.recorder = Recorder(
             Journal(self.path),
             Checkpoints(self.store, None, self.notes.append),
-            Identity(**(options | changes)),
+            Fingerprints(**(options | changes)),
             save_every=save_every,
             num_rounds=num_rounds,
             note=self.notes.append,
@@ -185,7 +185,7 @@ def test_changed_settings_are_named_at_the_resume(tmp_path: Path) -> None:
 def test_another_model_is_refused(tmp_path: Path) -> None:
     Job(tmp_path).do(1)
     with pytest.raises(CheckpointMismatch, match="model"):
-        Job(tmp_path, must_match={"model": "bert"})
+        Job(tmp_path, kept={"model": "bert"})
 
 
 def test_an_outage_is_noted_and_made_up_for_when_it_is_over(

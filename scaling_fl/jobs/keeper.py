@@ -1,0 +1,122 @@
+"""The record of one start: what is journaled goes to the console, the run folder and the database.
+
+Worker 0 journals what it computes; here is journaled what its process is told beside that. All of
+it is then shown from the journal, so that whoever reads the journal elsewhere sees the same.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from scaling_fl.jobs.job import Job
+from scaling_fl.reporting.console import Console
+from scaling_fl.reporting.partition_figure import draw
+from scaling_fl.runtime.record.journal import JournalError, JournalTail
+from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.run_folder import RunFolder
+from scaling_fl.runtime.tracking.runs import Run
+
+READ_SECONDS = 0.2
+REFRESH_SECONDS = 1.0
+
+
+class Keeper:
+    """Carries a job's journal on, from its start to its end."""
+
+    def __init__(
+        self, job: Job, folder: RunFolder, mirror: MongoMirror | None, console: Console
+    ) -> None:
+        self._job, self._folder, self._mirror, self._console = job, folder, mirror, console
+        self._tail = JournalTail(job.journal.path)
+        self.record = job.record
+        self._was_read = self._was_refreshed = 0.0
+        self._is_refreshed = True
+        self._drawing: threading.Thread | None = None
+
+    def begin(self, resume_command: str) -> None:
+        """Journal the start."""
+        self._tail.read_new()  # what earlier starts wrote is in the record already
+        self._job.begin(self._folder.run_id, resume_command)
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take in what a worker tells; rounds are in the journal when they are told."""
+        if event["event"] in ("stage", "note"):
+            self._journal(event)
+        self._read()
+
+    def _journal(self, event: Mapping[str, Any]) -> None:
+        level = {"level": "info"} if event["event"] == "note" else {}
+        try:
+            self._job.journal.append(**event, **level)
+        except JournalError:  # the workers, who write there, too, say why
+            self._console.show(event)
+
+    def tick(self) -> None:
+        """Show what is new in the journal, and carry it into the run folder once a second."""
+        now = time.monotonic()
+        if now - self._was_read >= READ_SECONDS:
+            self._read()
+        if not self._is_refreshed and now - self._was_refreshed >= REFRESH_SECONDS:
+            self._refresh()
+
+    def end(self, status: str, message: str) -> JournalError | None:
+        """Journal the end and complete the record; returns what keeps the disk from taking it."""
+        unrecorded = None
+        try:
+            self._job.end(status, message)
+        except JournalError as error:
+            unrecorded = error
+        self._read()
+        self._refresh()
+        if self._drawing:
+            self._drawing.join()
+        return unrecorded
+
+    def final_status(self) -> str:
+        """Say how a run has ended that went to its end."""
+        self._read()
+        if not self.record.failures:
+            return "COMPLETED"
+        self._folder.mark("DEGRADED")
+        return "DEGRADED"
+
+    def run(self, config: Mapping[str, Any], status: str, message: str) -> Run:
+        """Describe the run as a reader would find it, even where its end could not be journaled."""
+        self.record.message = message
+        return Run(
+            where=str(self._folder.path),
+            status=status,
+            record=self.record,
+            config=config,
+            checkpoints=self._job.checkpoints_url,
+            folder=self._folder.path,
+            journal=self._job.journal.path,
+        )
+
+    def _read(self) -> None:
+        self._was_read = time.monotonic()
+        try:
+            events = self._tail.read_new()
+        except OSError:
+            return  # the workers, who write there, say why
+        for event in events:
+            self.record.apply(event)
+            self._console.show(event)
+            self._is_refreshed = False
+        if self._drawing is None and self.record.partition:
+            self._drawing = threading.Thread(target=self._draw, args=(self.record.partition,))
+            self._drawing.start()
+
+    def _refresh(self) -> None:
+        self._was_refreshed, self._is_refreshed = time.monotonic(), True
+        self._folder.refresh(self.record)
+        if self._mirror:
+            self._mirror.poke()
+
+    def _draw(self, partition: Mapping[str, Any]) -> None:
+        if "histograms" not in partition:
+            return  # the figure is of labels, which not every task has
+        path = self._folder.path / "partition.png"
+        draw(path, partition["label_names"], partition["histograms"], partition["entropies"])
+        self._folder.artifact_event("partition.png", str(path))

@@ -1,0 +1,98 @@
+"""The bars of a run: its rounds, and how far the clients of the round under way are."""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+BAR_WIDTH = 28
+
+
+class Picture:
+    """The state that the bars show.
+
+    The thread that redraws holds the display's own lock, so nothing here may wait for another:
+    rows are replaced as a whole and read without a lock.
+    """
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self._round = self._num_rounds = self._done = self._first = self._num_done = 0
+        self._rows: list[list[Any]] = []
+        self._began = time.time()
+
+    def resume(self, event: Mapping[str, Any]) -> None:
+        """Start counting: the pace of a resumed run is that of its own rounds."""
+        self._began = _seconds(event.get("time"))
+        self._first = self._done = self._round = event["round"]
+
+    def progress(self, event: Mapping[str, Any], num_rounds: int) -> None:
+        number = event["round"]
+        if number <= self._done:
+            return  # a round is told to be done by worker 0, and others may be late
+        if number != self._round:
+            self._begin(number, num_rounds)
+        self._rows, self._num_done = event["clients"], event["num_done"]
+
+    def finish(self, number: int, num_rounds: int) -> None:
+        if number > self._round:
+            self._begin(number, num_rounds)
+        self._done = number
+        if number == self._round:  # else another worker is at the next round already
+            self._rows, self._num_done = [], 0
+
+    def _begin(self, round: int, num_rounds: int) -> None:
+        self._round, self._num_rounds, self.stage = round, num_rounds, ""
+        self._num_done, self._rows = 0, []
+
+    def render(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.spinner import Spinner
+        from rich.table import Table
+
+        if self.stage or not self._num_rounds:
+            return Spinner("line", self.stage)
+        table = Table.grid(padding=(0, 1))
+        self._add_bar(table, "rounds", self._done, self._num_rounds, self._pace())
+        for client, step, num_steps, loss in self._rows:
+            self._add_bar(table, f"  client {client}", step, num_steps, f"loss {loss:.4f}")
+        if self._num_done:
+            waits = "" if self._rows else ", merging and evaluating"
+            plural = "s" * (self._num_done > 1)
+            # Below the table, whose first column would otherwise become as wide.
+            return Group(table, f"  {self._num_done} client{plural} done{waits}")
+        return table
+
+    def _add_bar(self, table: Any, name: str, done: int, total: int, note: str) -> None:
+        from rich.progress_bar import ProgressBar
+
+        bar = ProgressBar(
+            total, done, width=BAR_WIDTH, complete_style="cyan", finished_style="green"
+        )
+        table.add_row(name, bar, f"{done}/{total}", note)
+
+    def _pace(self) -> str:
+        seconds, rounds = max(0.0, time.time() - self._began), self._done - self._first
+        text = f"{_clock(seconds)} so far"
+        if rounds:
+            # The time of whole rounds is known only when they end; until then this is a guess.
+            left = seconds / rounds * (self._num_rounds - self._done)
+            text += f", about {_clock(left)} left"
+        return text
+
+
+def _seconds(moment: str | None) -> float:
+    """Turn the time of an event into seconds since 1970; without one it happens now."""
+    try:
+        return datetime.fromisoformat(moment).timestamp() if moment else time.time()
+    except ValueError:
+        return time.time()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,145 @@
+"""What a run's console shows is what its journal holds: watching it elsewhere shows the same."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling_fl.config import read_config
+from scaling_fl.jobs.job import Job, open_job
+from scaling_fl.jobs.keeper import Keeper
+from scaling_fl.reporting.console import Console
+from scaling_fl.runtime.record import live
+from scaling_fl.runtime.record.journal import Journal, JournalTail
+from scaling_fl.runtime.record.live import NAME, LiveProgress, read_progress
+from scaling_fl.runtime.tracking.run_folder import RunFolder
+from scaling_fl.runtime.tracking.sources import open_source
+from tests.tracked_runs import round_event, start
+
+PARTITION = {"label_names": ["a", "b"], "histograms": [[3, 1]], "entropies": [0.81]}
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.chdir(tmp_path)
+    settings = {"task_name": "20newsgroups", "model": "tiny", "job_name": "job"}
+    return open_job(read_config(settings))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
+
+
+def record(job: Job, event: dict[str, Any]) -> None:
+    """Journal as worker 0 does, from a process of its own."""
+    with Journal(job.journal.path) as journal:
+        journal.append(**{key: value for key, value in event.items() if key != "time"})
+
+
+def play(keeper: Keeper, job: Job) -> None:
+    """Have the workers of a run tell what they do, and worker 0 journal it."""
+    keeper.begin("./run-local.sh scripts/train_federated.py with job_name=job")
+    keeper.hear({"event": "note", "text": "2 sites on 2 CPU workers"})
+    keeper.hear({"event": "stage", "text": "reading 20newsgroups"})
+    record(job, {"event": "partition"} | PARTITION)
+    record(job, {"event": "resume", "round": 0, "num_rounds": 2})
+    keeper.hear({"event": "ready", "round": 0, "num_rounds": 2})
+    failures = [{"client": 1, "reason": "its loss is nan"}]
+    for event in (round_event(1), round_event(2) | {"failures": failures}):
+        record(job, event)
+        keeper.hear({"event": "round", "round": event["round"], "num_clients": 2})
+        keeper.tick()
+
+
+def test_watching_shows_what_the_console_showed(
+    job: Job, folder: RunFolder, tmp_path: Path
+) -> None:
+    here, there = io.StringIO(), io.StringIO()
+    keeper = Keeper(job, folder, None, Console(here, folder.log))
+    play(keeper, job)
+    assert keeper.final_status() == "DEGRADED"
+    assert keeper.end("DEGRADED", "") is None
+    console = Console(there)
+    for event in open_source(job.checkpoints_url).read_new():
+        console.show(event)
+    lines = here.getvalue().splitlines()
+    assert lines[:3] == ["2 sites on 2 CPU workers", "reading 20newsgroups", lines[2]]
+    assert [line.partition(" |")[0] for line in lines[2:]] == [
+        "round 1/2",
+        "round 2/2",
+        "warning: round 2: client 1 was left out: its loss is nan",
+    ]
+    assert there.getvalue() == here.getvalue() == (folder.path / "cout.txt").read_text()
+    # And the run folder has it all.
+    assert (folder.path / "partition.png").exists()
+    run = keeper.run({"num_rounds": 9}, "DEGRADED", "")
+    assert (run.num_rounds, run.record.last_round, len(run.record.notes)) == (2, 2, 1)
+    assert run.facts()["checkpoints"] == "checkpoints/job"
+    job.claim.release()
+
+
+def test_a_second_start_shows_and_records_only_its_own(job: Job, folder: RunFolder) -> None:
+    play(Keeper(job, folder, None, Console(io.StringIO())), job)
+    job.claim.release()
+    again = open_job(read_config({"task_name": "20newsgroups", "job_name": "job"}))
+    shown = io.StringIO()
+    keeper = Keeper(again, folder, None, Console(shown))
+    keeper.begin("")
+    record(again, {"event": "resume", "round": 1, "num_rounds": 2})
+    keeper.end("INTERRUPTED", "stopped by SIGTERM")
+    assert shown.getvalue() == "resuming after round 1 of 2\n"
+    assert (keeper.record.attempts, keeper.record.last_round) == (2, 1)
+    assert keeper.record.status == "INTERRUPTED"
+    again.claim.release()
+
+
+def test_what_cannot_be_journaled_is_shown_all_the_same(
+    job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    keeper = Keeper(job, folder, None, Console(shown))
+    keeper.begin("")
+
+    def full(*_: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "write", full)
+    keeper.hear({"event": "note", "text": "the disk is full"})
+    assert "no space" in str(keeper.end("FAILED", "")).lower()
+    monkeypatch.undo()
+    assert shown.getvalue() == "the disk is full\n"
+    job.claim.release()
+
+
+def test_progress_is_one_small_file_that_does_not_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "WRITE_SECONDS", 0.0)
+    journal = tmp_path / "journal.jsonl"
+    progress = LiveProgress(journal.with_name(NAME))
+    sizes = set()
+    for number in range(1, 4):
+        for client in range(200):
+            for step in (1, 9, 10):
+                told = progress.add(round=number, client=client, step=step, num_steps=10, loss=0.5)
+                sizes.add((tmp_path / NAME).stat().st_size)
+    assert max(sizes) < 1000
+    assert (told["round"], told["clients"], told["num_done"]) == (3, [], 200)
+    assert JournalTail(journal).read_new() == []
+    (tmp_path / NAME).write_text('{"time": "t", "ev')  # it is being written
+    assert read_progress(journal) is None
+
+
+def test_only_the_clients_that_moved_last_are_shown(tmp_path: Path) -> None:
+    progress = LiveProgress(None)
+    for client in range(30):
+        told = progress.add(round=1, client=client, step=1, num_steps=4, loss=0.5)
+    assert [row[0] for row in told["clients"]] == list(range(22, 30))
+    told = progress.add(round=1, client=3, step=2, num_steps=4, loss=0.25)
+    assert [row[0] for row in told["clients"]] == [3, *range(23, 30)]
+    assert told["clients"][0] == [3, 2, 4, 0.25]
+    told = progress.add(round=2, client=3, step=4, num_steps=4, loss=0.25)
+    assert (told["clients"], told["num_done"]) == ([], 1)
