@@ -18,11 +18,12 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from setting import is_quick, median_ratio, print_machine
+from checkouts import THIS, command
+from setting import Settings, is_quick, median_ratio, print_machine
 
 from scaling_fl.learning.models.packaged import minilm_folder
 
-SCRIPT = str(Path(__file__).parents[1] / "scripts" / "train_federated.py")
+SCRIPT = str(THIS / "scripts" / "train_federated.py")
 ANSWER_TARGET = 3.0
 STAGES = ("parent", "imports", "data", "model", "first step")
 MARKS = {"imports": b"on 1 CPU worker", "data": b"loading model", "first step": b"loss "}
@@ -44,22 +45,20 @@ optimiser.step()
 """
 
 
-def settings(model: str) -> list[str]:
-    return [
-        "with",
-        "device=cpu",
-        "num_threads=1",
-        f"model={model}",
-        "task_name=20newsgroups_topics",
-        "num_rounds=1",
-        "num_local_steps=1000",
-        "max_seq_len=64",
-        "batch_size=16",
-        "optimiser=adamw",
-        "data.max_train_examples=2400",
-        "data.max_test_examples=800",
-        "job_name=startup",
-    ]
+def settings(model: str) -> Settings:
+    return {
+        "device": "cpu",
+        "num_threads": 1,
+        "model": model,
+        "task_name": "20newsgroups_topics",
+        "num_rounds": 1,
+        "num_local_steps": 1000,
+        "max_seq_len": 64,
+        "batch_size": 16,
+        "optimiser": "adamw",
+        "data": {"max_train_examples": 2400, "max_test_examples": 800},
+        "job_name": "startup",
+    }
 
 
 def start_run(model: str) -> dict[str, float]:
@@ -68,7 +67,7 @@ def start_run(model: str) -> dict[str, float]:
         master, slave = pty.openpty()
         began = time.time()
         process = subprocess.Popen(
-            [sys.executable, SCRIPT, *settings(model)],
+            command(THIS, settings(model)),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=slave,
@@ -119,10 +118,10 @@ def _drain(terminal: int) -> None:
         os.close(terminal)
 
 
-def seconds_of(*command: str, code: int = 0) -> float:
+def seconds_of(*words: str, code: int = 0) -> float:
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, env=_environment()
+        [sys.executable, *words], capture_output=True, text=True, check=False, env=_environment()
     )
     assert done.returncode == code, done.stderr
     return time.perf_counter() - began
