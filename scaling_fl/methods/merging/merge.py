@@ -32,7 +32,7 @@ class Update(NamedTuple):
     sent: Tensor | None
     """The coordinates that were sent, ascending; None: all."""
     extras: Mapping[str, Tensor] = {}
-    """What the merge's row has clients send beside their updates, by name; as long as ``vector``."""
+    """What the merge has clients send beside their updates, by name; each as long as ``vector``."""
 
 
 class Updates(Protocol):
