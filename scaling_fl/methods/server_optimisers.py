@@ -12,7 +12,7 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
-_CHUNK = 1 << 18  # values whose temporaries stay in a core's cache
+CHUNK = 1 << 18  # values whose temporaries stay in a core's cache
 
 
 class ServerOptimiser(NamedTuple):
@@ -135,7 +135,7 @@ def _on_copies(
 
 def _chunks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut vectors at the same places, so that no temporary is as long as the model."""
-    return zip(*(vector.split(_CHUNK) for vector in vectors), strict=True)
+    return zip(*(vector.split(CHUNK) for vector in vectors), strict=True)
 
 
 SERVER_OPTIMISERS: dict[str, Callable[..., ServerOptimiser]] = {

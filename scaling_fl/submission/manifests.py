@@ -66,7 +66,7 @@ def lasting_mounts(documents: list[Document], platform: str) -> list[str]:
     if platform == "vertex":
         return []
     with _expecting_fields(platform):
-        pod = next(_pods(documents, platform))
+        pod = next(pods(documents, platform))
         passing = {v["name"] for v in pod.get("volumes", []) if any(k in v for k in _PASSING)}
         mounts = pod["containers"][0].get("volumeMounts", [])
         return [mount["mountPath"] for mount in mounts if mount["name"] not in passing]
@@ -115,7 +115,7 @@ def _machine_problems(machine: Mapping[str, Any], request: Request) -> Iterator[
         yield Problem("--accelerator-type", rule, request.accelerator_type, "leave it out")
 
 
-def _pods(documents: list[Document], platform: str) -> Iterator[dict[str, Any]]:
+def pods(documents: list[Document], platform: str) -> Iterator[dict[str, Any]]:
     """Yield the pod specifications of a Kubernetes manifest, the first machine's first."""
     spec = documents[0]["spec"]
     if platform == "kubeflow-pytorchjob":
@@ -133,7 +133,7 @@ def _fill_pytorchjob(documents: list[Document], request: Request) -> None:
     replicas["Worker"]["replicas"] = request.nodes - 1
     if request.nodes == 1:
         del replicas["Worker"]
-    for pod in _pods(documents, request.platform):
+    for pod in pods(documents, request.platform):
         _fill_pod(pod, request)
         _fill_container(pod["containers"][0], request)
         _fill_gpus(pod["containers"][0], "resources", request.gpus)
@@ -141,7 +141,7 @@ def _fill_pytorchjob(documents: list[Document], request: Request) -> None:
 
 def _fill_trainjob(documents: list[Document], request: Request) -> None:
     _fill_metadata(documents, request)
-    for pod in _pods(documents, request.platform):
+    for pod in pods(documents, request.platform):
         _fill_pod(pod, request)
         pod["containers"][0]["image"] = request.image
     job = documents[1]["spec"]
@@ -153,7 +153,7 @@ def _fill_trainjob(documents: list[Document], request: Request) -> None:
 
 def _fill_kubernetes(documents: list[Document], request: Request) -> None:
     _fill_metadata(documents, request)
-    for pod in _pods(documents, request.platform):
+    for pod in pods(documents, request.platform):
         _fill_pod(pod, request)
         _fill_container(pod["containers"][0], request)
         _fill_gpus(pod["containers"][0], "resources", request.gpus)

@@ -1,5 +1,6 @@
 """Jobs whose checkpoints lie in an object store: resumed from there alone, and through outages."""
 
+import os
 import re
 import shutil
 import signal
@@ -236,7 +237,7 @@ def test_an_upload_that_is_cut_leaves_the_checkpoint_before_it(
             saved.append(1)
             store.proxy.stall_after = int(0.6 * min(megabytes, 50) * 2**20)
         if saved and store.proxy.stalled.is_set() and run.group:
-            run.group._workers[0].process.send_signal(signal.SIGKILL)
+            os.kill(run.group.pids[0], signal.SIGKILL)
 
     store.proxy.stalled.clear()
     with pytest.raises(WorkerFailed, match="was ended by SIGKILL"):

@@ -30,7 +30,7 @@ from scaling_fl.runtime.storage.errors import (
 T = TypeVar("T")
 
 _RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
-_RETRY_SECONDS = 10.0
+RETRY_SECONDS = 10.0
 
 
 class RemoteStorage(Storage):
@@ -154,9 +154,9 @@ class RemoteStorage(Storage):
             try:
                 return action()
             except Exception as error:
-                delay = next(delays, _RETRY_SECONDS)
+                delay = next(delays, RETRY_SECONDS)
                 spent = time.monotonic() - started
-                if not diagnose(error).is_transient or spent + delay > _RETRY_SECONDS:
+                if not diagnose(error).is_transient or spent + delay > RETRY_SECONDS:
                     # Not chained: the texts of the clients may show keys and addresses.
                     raise _explain_remote(error, doing) from None
             time.sleep(delay)

@@ -10,12 +10,14 @@ from scaling_fl.core.records import ClientReport
 from scaling_fl.federation.client import Clients, LocalWork
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
+from scaling_fl.learning.task import Batch, BatchLoss, Indices
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.privacy.mechanism import clip_, l2_norm
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.holding import RankPart
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import (
+    TASK,
     even_parts,
     make_clients,
     make_trainer,
@@ -25,10 +27,24 @@ from tests.unit.federation.federations import (
 )
 
 
-def orders(clients: Clients, client: int, round_number: int) -> list[list[int]]:
-    return [
-        batch.tolist() for batch in clients._order(client, round_number, clients._parts[client])
-    ]
+class Watched:
+    """Clients of which one sees the examples of each step."""
+
+    def __init__(self, parts: list[Indices], **options: Any) -> None:
+        self._seen: list[list[int]] = []
+        trainer = LocalTrainer(TASK.load_model(), self._loss, optimiser="sgd")
+        self.clients = make_clients(trainer, parts, **options)
+        self._start = start_of(trainer)
+
+    def _loss(self, model: torch.nn.Module, batch: Batch) -> BatchLoss:
+        self._seen.append(batch.indices.tolist())
+        return TASK.loss(model, batch)
+
+    def orders(self, client: int, round_number: int) -> list[list[int]]:
+        self._seen.clear()
+        received = receive(self.clients, self._start, round_number)
+        self.clients.train(received, client, round_number=round_number, learning_rate=1e-3)
+        return list(self._seen)
 
 
 def test_a_turn_reports_what_happened_in_it() -> None:
@@ -62,15 +78,15 @@ def test_a_turn_reports_what_happened_in_it() -> None:
 def test_the_work_is_counted_in_steps_before_it_is_done(
     epochs: int | None, steps: int | None, expected: int
 ) -> None:
-    clients = make_clients(make_trainer(), even_parts(4), num_epochs=epochs, num_steps=steps)
-    assert clients.total_steps(1) == expected
-    assert len(orders(clients, 1, 1)) == expected
+    watched = Watched(even_parts(4), num_epochs=epochs, num_steps=steps)
+    assert watched.clients.total_steps(1) == expected
+    assert len(watched.orders(1, 1)) == expected
 
 
 def test_every_epoch_visits_each_example_once_and_a_partial_batch_is_kept() -> None:
     parts = even_parts(4)
-    clients = make_clients(make_trainer(), parts, batch_size=5, num_epochs=3)
-    batches = orders(clients, 1, 1)
+    watched = Watched(parts, batch_size=5, num_epochs=3)
+    batches = watched.orders(1, 1)
     assert [len(batch) for batch in batches] == [5, 5, 2] * 3
     for epoch in range(3):
         visited = [index for batch in batches[3 * epoch : 3 * epoch + 3] for index in batch]
@@ -79,8 +95,8 @@ def test_every_epoch_visits_each_example_once_and_a_partial_batch_is_kept() -> N
 
 def test_steps_begin_a_new_epoch_when_one_is_used_up() -> None:
     parts = even_parts(4)
-    clients = make_clients(make_trainer(), parts, num_epochs=None, num_steps=7)
-    batches = orders(clients, 0, 1)
+    watched = Watched(parts, num_epochs=None, num_steps=7)
+    batches = watched.orders(0, 1)
     assert sorted(i for batch in batches[:3] for i in batch) == parts[0].tolist()
     assert sorted(i for batch in batches[3:6] for i in batch) == parts[0].tolist()
     assert len(batches) == 7
@@ -88,18 +104,18 @@ def test_steps_begin_a_new_epoch_when_one_is_used_up() -> None:
 
 def test_the_order_is_new_in_every_epoch_round_and_client_and_the_same_on_a_resume() -> None:
     whole = even_parts(1)[0]
-    clients = make_clients(make_trainer(), [whole, whole], batch_size=48, num_epochs=2)
+    watched = Watched([whole, whole], batch_size=48, num_epochs=2)
     drawn = [
         tuple(epoch)
         for client in (0, 1)
         for round_ in (1, 2)
-        for epoch in orders(clients, client, round_)
+        for epoch in watched.orders(client, round_)
     ]
     assert len(set(drawn)) == len(drawn) == 8
-    again = make_clients(make_trainer(), [whole, whole], batch_size=48, num_epochs=2)
-    assert orders(again, 1, 2) == orders(clients, 1, 2)
-    other = make_clients(make_trainer(), [whole, whole], batch_size=48, num_epochs=2, seed=8)
-    assert orders(other, 1, 2) != orders(clients, 1, 2)
+    again = Watched([whole, whole], batch_size=48, num_epochs=2)
+    assert again.orders(1, 2) == watched.orders(1, 2)
+    other = Watched([whole, whole], batch_size=48, num_epochs=2, seed=8)
+    assert other.orders(1, 2) != watched.orders(1, 2)
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])

@@ -31,7 +31,7 @@ SIZE = 1001
 
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_optimisers, "_CHUNK", 300)
+    monkeypatch.setattr(server_optimisers, "CHUNK", 300)
 
 
 def start_and_updates(num_steps: int = 5) -> list[Tensor]:

@@ -154,11 +154,11 @@ def test_arguments_arrive_as_they_were_given(platform: str) -> None:
 @pytest.mark.parametrize("platform", PLATFORMS[:3])
 def test_what_is_not_filled_in_is_kept(platform: str) -> None:
     documents = manifests.read(platform, ROOT)
-    for pod in manifests._pods(documents, platform):
+    for pod in manifests.pods(documents, platform):
         pod["nodeSelector"] = {"pool": "gpu"}
         pod["containers"][0].setdefault("env", []).append({"name": "MINE", "value": "kept"})
     manifests.fill(documents, request(platform, namespace="research", service_account="robot"))
-    for pod in manifests._pods(documents, platform):
+    for pod in manifests.pods(documents, platform):
         assert pod["nodeSelector"] == {"pool": "gpu"}
         assert {"name": "MINE", "value": "kept"} in pod["containers"][0]["env"]
         assert pod["serviceAccountName"] == "robot"
@@ -188,7 +188,7 @@ def test_a_container_has_time_to_end_in_order_and_is_started_again(platform: str
     if platform == "vertex":  # which gives no choice of the 30 seconds
         assert documents[0]["scheduling"]["restartJobOnWorkerRestart"] is True
         return
-    pods = list(manifests._pods(documents, platform))
+    pods = list(manifests.pods(documents, platform))
     assert [pod["terminationGracePeriodSeconds"] for pod in pods] == [30] * len(pods)
     assert GRACE_SECONDS + 5 <= 30
     if platform == "kubeflow-pytorchjob":

@@ -297,7 +297,7 @@ def test_of_two_that_take_over_at_once_one_wins(s3_url: str, tmp_path: Path) -> 
 
 
 def test_an_object_store_that_is_away_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaling_fl.runtime.storage.remote._RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("scaling_fl.runtime.storage.remote.RETRY_SECONDS", 0.5)
     storage = RemoteStorage("memory://claims/job")
 
     def away(*_: Any, **__: Any) -> bytes:

@@ -173,37 +173,40 @@ def test_an_endpoint_that_is_down_is_named_and_shows_no_secret(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:hunter2@127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKhunter2")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    monkeypatch.setattr("scaling_fl.runtime.storage.remote._RETRY_SECONDS", 1.0)
+    monkeypatch.setattr("scaling_fl.runtime.storage.remote.RETRY_SECONDS", 1.0)
     with pytest.raises(StorageError, match="cannot be reached") as caught:
         open_storage("s3://bucket/job").write_bytes("x", b"")
     assert is_one_sentence(str(caught.value))
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.servers
-def test_a_failure_that_passes_is_tried_again(s3_url: str) -> None:
-    storage = RemoteStorage(f"{s3_url}/job")
+def test_a_failure_that_passes_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = RemoteStorage("memory://flaky/job")
     storage.write_bytes("x", b"1")
     failures = [ConnectionResetError(), TimeoutError()]
+    read = storage.fs.cat_file
 
-    def flaky() -> Any:
+    def flaky(path: str) -> Any:
         if failures:
             raise failures.pop()
-        return storage.read_bytes("x")
+        return read(path)
 
-    assert storage._try("read x", flaky) == b"1"
+    monkeypatch.setattr(storage.fs, "cat_file", flaky)
+    assert storage.read_bytes("x") == b"1"
+    assert not failures
 
 
-def test_a_failure_that_stays_is_tried_once() -> None:
+def test_a_failure_that_stays_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = RemoteStorage("memory://once/job")
     calls = []
 
-    def refused() -> None:
-        calls.append(1)
+    def refused(path: str) -> None:
+        calls.append(path)
         raise PermissionError("".join(["hunt", "er2"]))
 
+    monkeypatch.setattr(storage.fs, "cat_file", refused)
     with pytest.raises(StorageError, match="permission denied") as caught:
-        storage._try("read x", refused)
+        storage.read_bytes("x")
     assert len(calls) == 1
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 

@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from scaling_fl.commands.sync import main
+from scaling_fl.runtime.tracking import mirror as mirror_module
 from scaling_fl.runtime.tracking.mirror import MongoMirror
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.databases import PASSWORD, SecantusServer, check_delivered, secantus_server, the_run
@@ -41,6 +44,13 @@ def main():
 
 ex.run()
 """
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look and try again sooner than a run does."""
+    monkeypatch.setattr(mirror_module, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(mirror_module, "POLL_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -76,15 +86,29 @@ def finish(folder: RunFolder, mirror: MongoMirror) -> float:
     return time.monotonic() - began
 
 
-def sync_runs(folder: Path, uri: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts" / "sync_runs.py", *options],
-        cwd=folder,
-        env=os.environ | {"SACRED_MONGO_URI": uri},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Sync = Callable[..., Result]
+
+
+@pytest.fixture
+def sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Sync:
+    """What scripts/sync_runs.py does once its options are read, on the runs of this test."""
+
+    def run(uri: str, *, again: bool = False, runs_dir: str = "runs") -> Result:
+        monkeypatch.setenv("SACRED_MONGO_URI", uri)
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        code = main(Path(runs_dir), again=again)
+        return Result(code, *capsys.readouterr())
+
+    return run
 
 
 def check(server: SecantusServer, folder: RunFolder) -> None:
@@ -99,7 +123,7 @@ def test_a_database_that_is_down_at_the_start_gets_everything_later(
     folder.refresh(record_of(3))
     mirror.poke()
     wait_until(lambda: notes)
-    time.sleep(3)  # further failures are not reported again
+    time.sleep(1)  # further failures are not reported again
     server.start()
     wait_until(lambda: len(notes) > 1)
     assert finish(folder, mirror) < 3
@@ -115,16 +139,16 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
     server.start()
     mirror, notes = open_mirror(folder, server)
     slowest = 0.0
-    for rounds in range(1, 61):
+    for rounds in range(1, 31):
         began = time.monotonic()
         folder.refresh(record_of(rounds))
         mirror.poke()
         slowest = max(slowest, time.monotonic() - began)
-        if rounds == 15:
+        if rounds == 8:
             server.stop(kill=True)
-        if rounds == 55:
+        if rounds == 25:
             server.start()
-        time.sleep(0.1)
+        time.sleep(0.05)
     wait_until(lambda: len(notes) == 2)
     assert [f"mongodb://{server.host}/sacred" in note for note in notes] == [True, True]
     finish(folder, mirror)
@@ -133,7 +157,7 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
 
 
 def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
-    server: SecantusServer, folder: RunFolder, tmp_path: Path
+    server: SecantusServer, folder: RunFolder, tmp_path: Path, sync: Sync
 ) -> None:
     server.start()
     mirror, notes = open_mirror(folder, server)
@@ -145,21 +169,22 @@ def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     assert finish(folder, mirror) < 6
     assert f"scripts/sync_runs.py --runs-dir {tmp_path / 'runs'}` delivers the rest" in notes[-1]
 
-    away = sync_runs(tmp_path, server.uri)
-    assert (away.returncode, away.stdout) == (1, "")
-    [sentence] = away.stderr.splitlines()
+    away = sync(server.uri)
+    assert (away.code, away.out) == (1, "")
+    [sentence] = away.err.splitlines()
     assert sentence.endswith("cannot be reached; nothing is lost, try again later.")
     server.start()
     target = f"mongodb://{server.host}/sacred"
-    first, second = (sync_runs(tmp_path, server.uri) for _ in range(2))
-    assert (first.returncode, first.stdout) == (0, f"run 1: delivered to {target} as run 1\n")
-    assert (second.returncode, second.stdout) == (0, "run 1: already delivered\n")
+    first, second = sync(server.uri), sync(server.uri)
+    assert (first.code, first.out) == (0, f"run 1: delivered to {target} as run 1\n")
+    assert (second.code, second.out) == (0, "run 1: already delivered\n")
     check(server, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_sacred_run_ends_in_time_whether_or_not_the_database_answers(
-    server: SecantusServer, tmp_path: Path, frozen: bool
+    server: SecantusServer, tmp_path: Path, sync: Sync, frozen: bool
 ) -> None:
     server.start()
     (tmp_path / "train.py").write_text(SACRED_RUN)
@@ -186,7 +211,7 @@ def test_a_sacred_run_ends_in_time_whether_or_not_the_database_answers(
     assert ("scripts/sync_runs.py" in text) == frozen
     if frozen:
         server.thaw()
-        assert sync_runs(tmp_path, server.uri, "--all").returncode == 0
+        assert sync(server.uri, again=True).code == 0
     folder = RunFolder(tmp_path / "runs", uid="uid-1", job_name="job")
     folder.dir, folder.run_entry = str(tmp_path / "runs" / "1"), {"artifacts": ["clients.csv"]}
     folder.run_entry["artifacts"].append("comm_log.csv")
@@ -195,7 +220,7 @@ def test_a_sacred_run_ends_in_time_whether_or_not_the_database_answers(
         assert the_run(client["sacred"])["status"] == "DEGRADED"
 
 
-def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path) -> None:
+def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path, sync: Sync) -> None:
     folder = start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
     folder.refresh(record_of(2))
     with secantus_server(tmp_path, auth=True) as server:
@@ -208,35 +233,33 @@ def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path) -> None
         mirror.started_event()
         wait_until(lambda: "refuses the user" in (folder.path / "cout.txt").read_text())
         mirror.close()
-        script = sync_runs(tmp_path, wrong, "--all")
-        assert script.returncode == 1
-        assert "refuses the user or the password" in script.stderr
+        refused = sync(wrong, again=True)
+        assert refused.code == 1
+        assert "refuses the user or the password" in refused.err
     texts = [path.read_text() for path in folder.path.iterdir()]
-    for text in [*texts, script.stdout, script.stderr]:
+    for text in [*texts, refused.out, refused.err]:
         assert "ann:" not in text
         assert PASSWORD not in text
         assert "wrong-" not in text
 
 
 @pytest.mark.parametrize(
-    ("uri", "options", "sentence"),
+    ("uri", "runs_dir", "sentence"),
     [
-        ("", [], "no database is named"),
-        ("mongodb://u:p/s3cret@h/", [], "must be percent-encoded"),
-        ("mongodb://127.0.0.1:1", ["--runs-dir", "nothing"], "--runs-dir must be a folder"),
-        ("mongodb://127.0.0.1:1", ["--nonsense"], "unrecognized arguments"),
-        ("mongodb://127.0.0.1:99999", [], "cannot be used"),
+        ("", "runs", "no database is named"),
+        ("mongodb://u:p/s3cret@h/", "runs", "must be percent-encoded"),
+        ("mongodb://127.0.0.1:1", "nothing", "must be a folder of runs"),
+        ("mongodb://127.0.0.1:99999", "runs", "cannot be used"),
     ],
 )
-def test_the_script_tells_misuse_from_an_outage(
-    tmp_path: Path, uri: str, options: list[str], sentence: str
+def test_misuse_is_told_from_an_outage(
+    tmp_path: Path, sync: Sync, uri: str, runs_dir: str, sentence: str
 ) -> None:
     (tmp_path / "runs").mkdir()
-    result = sync_runs(tmp_path, uri, *options)
-    assert result.returncode == 2
-    assert sentence in result.stderr
-    assert "s3cret" not in result.stderr
-    assert "Traceback" not in result.stderr
+    result = sync(uri, runs_dir=runs_dir)
+    assert result.code == 2
+    assert sentence in result.err
+    assert "s3cret" not in result.err
 
 
 def test_the_script_passes_over_a_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -245,7 +268,14 @@ def test_the_script_passes_over_a_folder_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "runs" / "8").mkdir()
     (tmp_path / "runs" / "8" / "info.json").write_text('{"uid": "but no run"}')
     with secantus_server(tmp_path) as server:
-        result = sync_runs(tmp_path, server.uri)
+        result = subprocess.run(
+            [sys.executable, ROOT / "scripts" / "sync_runs.py", "--runs-dir", "runs"],
+            cwd=tmp_path,
+            env=os.environ | {"SACRED_MONGO_URI": server.uri},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     lines = result.stdout.splitlines()
     assert result.returncode == 1
     assert lines[0].startswith("run 1: delivered")
