@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from setting import SEED, is_quick, median_ratio, print_machine, use_one_core
+from setting import is_quick, median_ratio, print_machine, use_one_core
 
 from scaling_fl.methods.wire import nf4
 from scaling_fl.methods.wire.sparsity import count_kept, top_k
@@ -100,7 +100,7 @@ def compare_top_k(vector: torch.Tensor, density: float, target: float, num_pairs
 def main() -> None:
     num_pairs = 3 if is_quick(__doc__) else 9
     use_one_core()
-    vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(SEED)) * 1e-3
+    vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(1)) * 1e-3
     print_machine()
     compare_nf4(vector, num_pairs)
     compare_top_k(vector, 0.01, 3.0, num_pairs)

@@ -13,12 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from checkouts import THIS
 from setting import is_quick, median_ratio, print_machine
 
-ROOT = Path(__file__).resolve().parents[1]
-RUN_LOCAL = str(ROOT / "run-local.sh")
-SCRIPT = str(ROOT / "scripts" / "train_federated.py")
-MARK = ROOT / "scaling_fl" / "benchmark_of_rebuild.py"
+RUN_LOCAL = str(THIS / "run-local.sh")
+SCRIPT = str(THIS / "scripts" / "train_federated.py")
+MARK = THIS / "scaling_fl" / "benchmark_of_rebuild.py"
 RUN = [
     "with",
     "demo",

@@ -16,39 +16,35 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from setting import is_quick, print_machine
+from checkouts import THIS, command
+from setting import Settings, is_quick, print_machine
 
 from scaling_fl.methods.wire.payloads import HEADER_BYTES, index_bits, payload_size
 from scaling_fl.methods.wire.sparsity import count_kept
 from scaling_fl.runtime.record.journal import JournalTail, fold
 
-ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (1, 2, 3)
 NUM_ROUNDS, QUICK_ROUNDS = 20, 3
-COMMON = {
-    "site_ids": "[0,1]",
+COMMON: Settings = {
+    "site_ids": [0, 1],
     "num_threads": 1,
     "device": "cpu",
     "task_name": "20newsgroups",
     "model": "minilm",
     "max_seq_len": 32,
-    "data.max_test_examples": 2000,
+    "data": {"max_test_examples": 2000},
     "val_batch_size": 100,
-    "adapter.kind": "lora",
     # Classes that a client lacks must not be unlearned at full speed, which rules out adaptive
     # optimisers. The new head on small features then needs a large rate, and LoRA a small scale.
     "optimiser": "sgd",
     "learning_rate": 15.0,
     "max_grad_norm": 1.0,
-    "adapter.alpha": 0.1,
-    "schedule.kind": "linear",
-    "schedule.final_learning_rate": 1.5,
-    "partition.kind": "dirichlet_by_client",
-    "partition.alpha": 0.1,
+    "adapter": {"kind": "lora", "alpha": 0.1},
+    "schedule": {"kind": "linear", "final_learning_rate": 1.5},
+    "partition": {"kind": "dirichlet_by_client", "alpha": 0.1},
     "num_clients": 100,
     "clients_per_round": 10,
     "weighting": "uniform",
@@ -57,28 +53,22 @@ COMMON = {
     "eval_every": 1000,  # the last round is evaluated in any case
     "keep_last": 1,
 }
-NF4 = {"download.codec": "nf4", "upload.codec": "nf4"}
-PRIVACY = {
-    "privacy.clip": 1.0,
-    "privacy.target_epsilon": 8.0,
-    "privacy.delta": 0.001,
-    "privacy.accountant": "pld",
-}
+PRIVACY = {"clip": 1.0, "target_epsilon": 8.0, "delta": 0.001, "accountant": "pld"}
 # Whoever knows the secret can subtract the noise; this data is public, and runs should repeat.
 NOISE_SECRET = "the texts of this benchmark are public"
 
 
-def flasc(density: float) -> dict[str, float]:
-    return {"download.density": density, "upload.density": density}
+def both_ways(**direction: object) -> Settings:
+    return {"download": direction, "upload": direction}
 
 
-SETTINGS: dict[str, dict[str, object]] = {
+SETTINGS: dict[str, Settings] = {
     "dense": {},
-    "FLASC 1/4": {**flasc(1 / 4)},
-    "FLASC 1/16": {**flasc(1 / 16)},
-    "NF4": {**NF4},
-    "NF4, FLASC 1/4": {**NF4, **flasc(1 / 4)},
-    "DP, epsilon 8": {**PRIVACY},
+    "FLASC 1/4": both_ways(density=1 / 4),
+    "FLASC 1/16": both_ways(density=1 / 16),
+    "NF4": both_ways(codec="nf4"),
+    "NF4, FLASC 1/4": both_ways(codec="nf4", density=1 / 4),
+    "DP, epsilon 8": {"privacy": PRIVACY},
 }
 CLOSE = {"FLASC 1/4": 1.0, "NF4": 1.0}  # points from dense, at most
 BITS_TARGET = 4.6
@@ -102,14 +92,13 @@ def train(setting: str, seed: int, num_rounds: int) -> Result:
     # With other settings it is another job, or an old result would stand for a new one.
     job = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     settings["job_name"] = job
-    folder = ROOT / "runs" / "newsgroups_report"
+    folder = THIS / "runs" / "newsgroups_report"
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "checkpoints" / job / "journal.jsonl"
     if fold(JournalTail(journal).read_new()).status != "COMPLETED":
-        script = str(ROOT / "scripts" / "train_federated.py")
-        command = [sys.executable, script, "with", *(f"{k}={v}" for k, v in settings.items())]
         environ = os.environ | {"SCALING_FL_NOISE_SECRET": NOISE_SECRET}
-        subprocess.run(command, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
+        words = command(THIS, settings)
+        subprocess.run(words, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
     return read_result(journal)
 
 
@@ -168,7 +157,7 @@ def print_wire(results: Results) -> None:
             f"{index / values:.1%} more, {8 * index / kept:.2f} bits for each kept parameter"
         )
     epsilons = sorted({f"{run.epsilon:.3f}" for run in results["DP, epsilon 8"]})
-    print(f"epsilon reported: {', '.join(epsilons)} at delta {PRIVACY['privacy.delta']}")
+    print(f"epsilon reported: {', '.join(epsilons)} at delta {PRIVACY['delta']}")
     bits = 8 * results["NF4"][0].payload_bytes / size
     print(f"NF4: {bits:.3f} bits for each parameter (target {BITS_TARGET} at most)")
 

@@ -8,14 +8,22 @@ import resource
 import statistics
 import time
 
-from original import BATCH_SIZE, MAX_SEQ_LEN, NUM_CLIENTS, NUM_WORKERS, Original, Trained
-from setting import is_quick, median_ratio, print_machine
-from workers import Orders, Round, workers
+from federated import Round, workers
+from original import Original, Trained
+from setting import LONG, Settings, is_quick, median_ratio, one_epoch, print_machine, short_texts
 
 from scaling_fl.core.records import RoundReport
 
 TARGETS = {"short": 3.0, "long": 1.0}
 WAYS = ("original", "ours", "grouped")
+NUM_CLIENTS, NUM_WORKERS = 4, 2
+
+
+def federation(kind: str, steps: int, optimiser: str) -> Settings:
+    """Return a federation of ``short`` or ``long`` texts, with so many steps for each client."""
+    texts = short_texts() if kind == "short" else {}
+    settings = LONG | texts | {"max_seq_len": 128, "optimiser": optimiser}
+    return one_epoch(NUM_CLIENTS, steps * NUM_CLIENTS, settings)
 
 
 class Times:
@@ -26,15 +34,16 @@ class Times:
         self.cpu: dict[str, list[float]] = {way: [] for way in WAYS}
 
     def measure_original(self, original: Original) -> list[Trained]:
+        tasks = original.tasks()
         began, began_cpu = time.perf_counter(), _cpu_with_children()
-        reports = original.round()
+        reports = original.round(tasks)
         self.cpu["original"].append(_cpu_with_children() - began_cpu)
         self.wall["original"].append(time.perf_counter() - began)
         return reports
 
     def measure_ours(self, way: str, run_round: Round) -> RoundReport:
         began = time.perf_counter()
-        report, cpu_seconds = run_round(num_clients=NUM_CLIENTS, length_grouped=way == "grouped")
+        report, cpu_seconds = run_round(way)
         self.wall[way].append(time.perf_counter() - began)
         self.cpu[way].append(cpu_seconds)
         return report
@@ -57,31 +66,24 @@ def _cpu_with_children() -> float:
 
 def compare(kind: str, steps: int, optimiser: str, num_rounds: int) -> float:
     """Take turns, a round each, and print a row for each way; returns the ratio of the rounds."""
-    original = Original(kind, steps, optimiser)
+    settings = federation(kind, steps, optimiser)
+    original = Original(settings, NUM_WORKERS)
     times = Times()
-    orders = Orders(
-        model="minilm",
-        kind=kind,
-        num_steps=steps * NUM_CLIENTS,
-        num_workers=NUM_WORKERS,
-        batch_size=BATCH_SIZE,
-        max_seq_len=MAX_SEQ_LEN,
-        optimiser=optimiser,
-    )
-    with workers(orders) as run_round:
+    ours = {"ours": settings, "grouped": settings | {"length_grouped": True}}
+    with workers(ours, NUM_WORKERS) as run_round:
         for _ in range(num_rounds):
-            original.restart()
             theirs = times.measure_original(original)
-            check_same_work(theirs, times.measure_ours("ours", run_round), steps)
-            check_same_work(theirs, times.measure_ours("grouped", run_round), steps)
+            for way in ours:
+                check_same_work(theirs, times.measure_ours(way, run_round), steps)
     times.show(f"{kind:>5} {optimiser:>5} {steps:>5}")
     return median_ratio(times.wall["original"], times.wall["ours"])
 
 
 def check_same_work(theirs: list[Trained], ours: RoundReport, steps: int) -> None:
-    """Only one side masks its padding, so the losses can but be those of the same task."""
+    """Require equal steps and examples; the losses differ, since one side masks its padding."""
     assert [report.steps for report in theirs] == [steps] * NUM_CLIENTS
-    assert [report.num_examples for report in ours.clients] == [steps * BATCH_SIZE] * NUM_CLIENTS
+    batch_size = LONG["batch_size"]
+    assert [report.num_examples for report in ours.clients] == [steps * batch_size] * NUM_CLIENTS
     loss = statistics.fmean(report.loss for report in theirs)
     assert abs(loss - ours.metrics["train.loss"]) < 0.3, (loss, ours.metrics["train.loss"])
 

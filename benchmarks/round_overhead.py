@@ -1,7 +1,8 @@
 """One federated round against a bare PyTorch loop that does the same optimiser steps.
 
 4 clients x 10 steps of 16 long texts, cut at 64 tokens, MiniLM, AdamW, one worker, one thread. The
-two take turns at every step, so that both see the same machine.
+two take turns at every step, so that both see the same machine. With ``--against`` the round is
+also compared with that of another checkout.
 """
 
 import statistics
@@ -9,52 +10,47 @@ import time
 from collections.abc import Iterator
 
 import torch
-from setting import (
-    LEARNING_RATE,
-    SEED,
-    is_quick,
-    load_model,
-    print_machine,
-    split,
-    use_one_core,
-)
+from checkouts import compare as compare_checkouts
+from federated import Federated
+from setting import LONG, Settings, one_epoch, print_machine, read_options, use_one_core
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from worker import Worker
 
+from scaling_fl.build.data import load_data
+from scaling_fl.config import read_config
 from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.learning.task import Batch
 from scaling_fl.learning.training.batches import epoch_batches
 
-NUM_CLIENTS, STEPS, BATCH_SIZE, MAX_SEQ_LEN = 4, 10, 16, 64
 TARGET, EXCHANGE_TARGET = 1.05, 0.02
-State = dict[str, Tensor]
-
-
-def bare_loop(model: nn.Module, start: State, clients: list[list[Batch]]) -> Iterator[Tensor]:
-    """Train on each client's batches from the same start, yielding the loss after each step."""
-    for client, batches in enumerate(clients):
-        model.load_state_dict(start)
-        model.train()
-        torch.manual_seed(derive(SEED, "dropout", 1, client))  # the masks of the federated round
-        optimiser = torch.optim.AdamW(
-            model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
-        )
-        for batch in batches:
-            ids, mask = batch.tensors["input_ids"], batch.tensors["attention_mask"]
-            logits = model(input_ids=ids, attention_mask=mask).logits
-            loss = cross_entropy(logits, batch.tensors["labels"])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            yield loss.detach()
+SETTINGS = one_epoch(4, 40, LONG)
 
 
 class Bare:
     """The bare loop, one step at a time, with its own clock and its own stream of dropout."""
 
-    def __init__(self, model: nn.Module, start: State, clients: list[list[Batch]]) -> None:
-        self._steps = bare_loop(model, start, clients)
+    def __init__(self, settings: Settings) -> None:
+        config = read_config(settings)
+        self._seed, self._learning_rate = config.seed, config.learning_rate
+        data = load_data(config, settings["num_clients"], lambda text: None)
+        self._model = data.task.load_model()
+        self._start = {name: t.clone() for name, t in self._model.state_dict().items()}
+        orders = [
+            epoch_batches(
+                data.train.lengths,
+                part,
+                batch_size=config.batch_size,
+                rng=numpy_generator(config.seed, "order", 1, client, 0),
+            )
+            for client, part in enumerate(data.parts)
+        ]
+        self._clients = [[data.train.batch(indices) for indices in order] for order in orders]
+
+    def restart(self) -> None:
+        """Go back to the first step of the round."""
+        self._steps = bare_loop(
+            self._model, self._start, self._clients, self._seed, self._learning_rate
+        )
         self._random = torch.get_rng_state()
         self.losses: list[float] = []
         self.seconds = self.cpu_seconds = 0.0
@@ -76,30 +72,41 @@ class Bare:
         self.away_cpu_seconds += time.process_time() - arrived_cpu
 
 
-def collated(worker: Worker) -> list[list[Batch]]:
-    """Collate the batches of the federated round beforehand."""
-    orders = [
-        epoch_batches(
-            worker.examples.lengths,
-            part,
-            batch_size=BATCH_SIZE,
-            rng=numpy_generator(SEED, "order", 1, client, 0),
+def bare_loop(
+    model: nn.Module,
+    start: dict[str, Tensor],
+    clients: list[list[Batch]],
+    seed: int,
+    learning_rate: float,
+) -> Iterator[Tensor]:
+    """Train on each client's batches from the same start, yielding the loss after each step."""
+    for client, batches in enumerate(clients):
+        model.load_state_dict(start)
+        model.train()
+        torch.manual_seed(derive(seed, "dropout", 1, client))  # the masks of the federated round
+        optimiser = torch.optim.AdamW(
+            model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
         )
-        for client, part in enumerate(split(worker.examples.labels, NUM_CLIENTS))
-    ]
-    return [[worker.examples.batch(indices) for indices in order] for order in orders]
+        for batch in batches:
+            ids, mask = batch.tensors["input_ids"], batch.tensors["attention_mask"]
+            logits = model(input_ids=ids, attention_mask=mask).logits
+            loss = cross_entropy(logits, batch.tensors["labels"])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            yield loss.detach()
 
 
-def compare(worker: Worker, bare: Bare) -> tuple[float, float, float]:
+def compare(federated: Federated, bare: Bare) -> tuple[float, float, float]:
     """Run a round with a bare step before each of its own; returns two ratios and a share.
 
     The ratio of the times, the ratio of the CPU times, and the exchange's share of the round.
     """
+    bare.restart()
     began, began_cpu = time.perf_counter(), time.process_time()
-    report = worker.round(NUM_CLIENTS, check=bare.step)
+    report = federated.round(check=bare.step)
     seconds = time.perf_counter() - began - bare.away_seconds
     cpu_seconds = time.process_time() - began_cpu - bare.away_cpu_seconds
-    assert len(bare.losses) == NUM_CLIENTS * STEPS
     difference = abs(report.metrics["train.loss"] - statistics.fmean(bare.losses))
     assert difference < 1e-6, f"the losses differ by {difference}"
     ratio, cpu_ratio = seconds / bare.seconds, cpu_seconds / bare.cpu_seconds
@@ -109,21 +116,14 @@ def compare(worker: Worker, bare: Bare) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    num_rounds = 2 if is_quick(__doc__) else 5
-    use_one_core()
-    worker = Worker(
-        "minilm",
-        "long",
-        num_steps=NUM_CLIENTS * STEPS,
-        batch_size=BATCH_SIZE,
-        max_seq_len=MAX_SEQ_LEN,
-    )
-    clients = collated(worker)
-    model = load_model("minilm", kind="long", max_seq_len=MAX_SEQ_LEN)
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    quick, against = read_options(__doc__)
     print_machine()
+    if against:
+        compare_checkouts("4 clients x 10 steps", SETTINGS, against, 2 if quick else 5)
+    use_one_core()
+    federated, bare = Federated(SETTINGS), Bare(SETTINGS)
     print(f"{'round s':>8} {'bare s':>8} {'ratio':>6} {'by CPU time':>11} {'exchange':>8}")
-    rows = [compare(worker, Bare(model, start, clients)) for _ in range(num_rounds + 1)]
+    rows = [compare(federated, bare) for _ in range(3 if quick else 6)]
     # In the first row the federated side's pages and kernels are new.
     ratio, cpu_ratio, share = (statistics.median(c) for c in zip(*rows[1:], strict=True))
     print_machine()

@@ -1,7 +1,8 @@
 """How a round grows with clients, model size and workers, and what more clients take of memory.
 
 Batches of 16 long texts cut at 64 tokens, AdamW, one thread for each worker. The number of steps
-in all stays the same however many clients share them.
+in all stays the same however many clients share them. With ``--against`` the same federations are
+also compared with those of another checkout.
 """
 
 import multiprocessing
@@ -13,30 +14,48 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from setting import is_quick, median_ratio, print_machine, use_one_core
-from worker import Worker
-from workers import Orders, workers
+import checkouts
+from federated import Federated, workers
+from setting import (
+    LONG,
+    Settings,
+    median_ratio,
+    one_epoch,
+    print_machine,
+    read_options,
+    use_one_core,
+)
 
 COUNTS = (2, 4, 8, 16, 32, 64)
 TOTAL_STEPS = 64
-MODELS = ("tiny", "minilm-3-layers", "minilm")
+SMALL = LONG | {"batch_size": 4, "max_seq_len": 32}
 TIME_TARGET, MEMORY_TARGET = 1.3, 1.05
+
+
+def clients(num_clients: int, settings: Settings = LONG) -> Settings:
+    return one_epoch(num_clients, TOTAL_STEPS, settings)
+
+
+def models() -> dict[str, Settings]:
+    """Return runs of 4 clients x 4 steps by model."""
+    return {model: one_epoch(4, 16, LONG | {"model": model}) for model in ("tiny", "minilm")}
 
 
 class Clock:
     """Rounds' seconds by number of clients, by the wall and by CPU time."""
 
     def __init__(self) -> None:
-        self.wall: dict[int, list[float]] = {count: [] for count in COUNTS}
-        self.cpu: dict[int, list[float]] = {count: [] for count in COUNTS}
+        self.wall: dict[int, list[float]] = {}
+        self.cpu: dict[int, list[float]] = {}
         self._num_steps = 0
 
-    def measure(self, worker: Worker, num_clients: int) -> None:
+    def measure(self, num_clients: int) -> None:
+        federated = Federated(clients(num_clients))
         self._num_steps = 0
         began, began_cpu = time.perf_counter(), time.process_time()
-        worker.round(num_clients, check=self._count_step)
-        self.wall[num_clients].append(time.perf_counter() - began)
-        self.cpu[num_clients].append(time.process_time() - began_cpu)
+        federated.round(check=self._count_step)
+        self.wall.setdefault(num_clients, []).append(time.perf_counter() - began)
+        self.cpu.setdefault(num_clients, []).append(time.process_time() - began_cpu)
         assert self._num_steps == TOTAL_STEPS
 
     def _count_step(self) -> None:
@@ -57,13 +76,13 @@ def grow_clients(num_pairs: int) -> tuple[float, float]:
     Returns the ratio of 64 clients to 2, by the wall and by CPU time.
     """
     use_one_core()
-    worker = Worker("minilm", "long", num_steps=TOTAL_STEPS)
     clock = Clock()
     few, *between, many = COUNTS
-    for count in [*between, *[few, many, many, few, few, many][: 2 * num_pairs]]:
-        clock.measure(worker, count)
+    order = [few, many, many, few, few, many][: 2 * num_pairs]
+    for count in order if num_pairs == 1 else [*between, *order]:
+        clock.measure(count)
     print("clients steps each  round s  ratio    CPU s  ratio")
-    for count in COUNTS:
+    for count in sorted(clock.wall):
         clock.show(count)
     return (
         median_ratio(clock.wall[many], clock.wall[few]),
@@ -73,32 +92,29 @@ def grow_clients(num_pairs: int) -> tuple[float, float]:
 
 def grow_models_and_workers(num_rounds: int) -> None:
     """Time rounds of 4 clients x 4 steps, with 1 and 2 workers in turn."""
-    print(f"{'model':>15} {'1 worker s':>10} {'2 workers s':>11} {'ratio':>6}")
-    for model in MODELS:
+    print(f"{'model':>7} {'1 worker s':>10} {'2 workers s':>11} {'ratio':>6}")
+    for model, settings in models().items():
         seconds: dict[int, list[float]] = {1: [], 2: []}
         with ExitStack() as stack:
             groups = {
-                count: stack.enter_context(
-                    workers(Orders(model=model, kind="long", num_steps=16, num_workers=count))
-                )
-                for count in seconds
+                count: stack.enter_context(workers({model: settings}, count)) for count in seconds
             }
-            reports = [run_round(num_clients=4)[0] for run_round in groups.values()]
+            reports = [run_round(model)[0] for run_round in groups.values()]
             assert len({report.metrics["train.loss"] for report in reports}) == 1
             for _ in range(num_rounds):
                 for count, run_round in groups.items():
                     began = time.perf_counter()
-                    run_round(num_clients=4)
+                    run_round(model)
                     seconds[count].append(time.perf_counter() - began)
         one, two = (statistics.median(values) for values in seconds.values())
         ratio = median_ratio(seconds[1], seconds[2])
-        print(f"{model:>15} {one:>10.2f} {two:>11.2f} {ratio:>6.2f}", flush=True)
+        print(f"{model:>7} {one:>10.2f} {two:>11.2f} {ratio:>6.2f}", flush=True)
 
 
 def report_peak(num_clients: int, pipe: Connection) -> None:
-    """Run a round of 64 steps with batches of 4 and send this process's peak memory in MiB."""
+    """Run a round of small batches and send this process's peak memory in MiB."""
     use_one_core()
-    Worker("minilm", "long", num_steps=TOTAL_STEPS, batch_size=4).round(num_clients)
+    Federated(clients(num_clients, SMALL)).round()
     status = Path("/proc/self/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found
@@ -116,13 +132,28 @@ def peak_memory(num_clients: int) -> float:
     return peak
 
 
+def compared() -> dict[str, Settings]:
+    """Return the runs that are compared with those of another checkout."""
+    two = {"site_ids": [0, 1]}
+    return {
+        "tiny, 4 clients x 4 steps": models()["tiny"],
+        "tiny, 4 clients x 4 steps, 2 workers": models()["tiny"] | two,
+        "MiniLM, 2 clients x 32 small steps": clients(2, SMALL),
+        "MiniLM, 64 clients x 1 small step": clients(64, SMALL),
+        "MiniLM, 64 clients x 1 small step, 2 workers": clients(64, SMALL) | two,
+    }
+
+
 def main() -> None:
-    quick = is_quick(__doc__)
+    quick, against = read_options(__doc__)
     cores = os.sched_getaffinity(0)
     print_machine()
+    if against:
+        for title, settings in compared().items():
+            checkouts.compare(title, settings, against, 2 if quick else 5)
     pairs = [(peak_memory(64), peak_memory(2)) for _ in range(1 if quick else 3)]
     for many, few in pairs:
-        print(f"peak memory: 64 clients {many:.0f} MiB, 2 clients {few:.0f} MiB")
+        print(f"peak memory: 64 clients {many:.0f} MiB, 2 clients {few:.0f} MiB", flush=True)
     grow_models_and_workers(2 if quick else 5)
     time_ratio, cpu_ratio = grow_clients(1 if quick else 3)
     os.sched_setaffinity(0, cores)

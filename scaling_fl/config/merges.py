@@ -32,6 +32,9 @@ class MergeRow:
     """The settings of the merge, by name; two merges may share a setting, not a name alone."""
     private: bool
     """Whether the guarantee of privacy holds for the merge."""
+    payloads: Mapping[str, str] = field(default_factory=dict)
+    """What clients send beside their updates: name -> ``package.module:function`` that computes it
+    (see ``learning.task.Statistic``)."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
 

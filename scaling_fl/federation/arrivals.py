@@ -21,6 +21,8 @@ class Reply:
 
     report: ClientReport
     payload: Payload
+    extras: Mapping[str, Payload] = field(default_factory=dict)
+    """What a merge needs beside the update, by name."""
     memory: Tensors = field(default_factory=dict)
     num_units: int = 1
     """How many units of privacy took part: the client itself, or so many of its groups."""
@@ -79,7 +81,8 @@ class Arrivals:
             if reply is None:
                 return
             if keep:
-                reply = replace(reply, payload=reply.payload.kept())
+                extras = {name: payload.kept() for name, payload in reply.extras.items()}
+                reply = replace(reply, payload=reply.payload.kept(), extras=extras)
             update = self._update(reply, self._scratch)
             report = _checked(reply.report, update.vector)
             self.reports.append(report)
@@ -92,7 +95,9 @@ class Arrivals:
 
     def _update(self, reply: Reply, out: Tensor) -> Update:
         client = reply.report.client
-        return Update(client, self._shares[client], *self._decode(reply, out))
+        vector, sent = self._decode(reply, out)
+        extras = {name: payload.decode().to(out.device) for name, payload in reply.extras.items()}
+        return Update(client, self._shares[client], vector, sent, extras)
 
 
 def _checked(report: ClientReport, update: Tensor) -> ClientReport:

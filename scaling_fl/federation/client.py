@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +17,10 @@ from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.delivery import Delivery
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
-from scaling_fl.learning.task import Batch, Examples
+from scaling_fl.learning.task import Batch, Examples, Statistic
 from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
+from scaling_fl.methods.wire.direction import PLAIN, Payload
 
 ClientProgress = Callable[[int, int, int, int, float], None]
 """(round, client, steps done, steps in all, loss)"""
@@ -61,9 +62,11 @@ class Clients:
         tier_of: Sequence[int],
         seed: int,
         groups: Groups | None = None,
+        statistics: Mapping[str, Statistic] | None = None,
     ) -> None:
         self._trainer, self._examples, self._parts = trainer, examples, parts
         self._seed, self._groups = seed, groups
+        self._statistics = statistics or {}
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
@@ -125,8 +128,10 @@ class Clients:
         tier = self.tier_of[client]
         end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
         num_units, num_within = 1, 0
+        extras: dict[str, Payload] = {}
         if self._groups is None:
             result = self._learn(received, turn, self._parts[client])
+            extras = self._compute_statistics(client)
             payload, kept = end.send_trained(vector, received, round_number, memory or {})
         else:
             result, num_units, num_within = self._groups.train(
@@ -145,12 +150,13 @@ class Clients:
             num_examples=self.num_examples(client) if self._groups is None else result.num_seen,
             metrics=result.metrics,
             download_bytes=received.num_bytes,
-            upload_bytes=payload.num_bytes,
+            upload_bytes=payload.num_bytes + sum(extra.num_bytes for extra in extras.values()),
             seconds=time.perf_counter() - began,
         )
         return Reply(
             report=report,
             payload=payload,
+            extras=extras,
             memory=kept,
             num_units=num_units,
             num_within_clip=num_within,
@@ -177,6 +183,22 @@ class Clients:
         )
         progress(num_steps, result.loss)
         return result
+
+    def _compute_statistics(self, client: int) -> dict[str, Payload]:
+        """Compute what the merge needs of the trained model and the client's examples."""
+        examples, size = self._parts[client], self.tiers[self.tier_of[client]].work.batch_size
+        cuts = range(0, len(examples), size)
+        return {
+            name: PLAIN.send(
+                compute(
+                    self._trainer.model,
+                    self._trainer.loss,
+                    (self._examples.batch(examples[start : start + size]) for start in cuts),
+                ),
+                self._trainer.layout.size,
+            )
+            for name, compute in self._statistics.items()
+        }
 
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):

@@ -34,6 +34,8 @@ class Link:
     always_down: Tensor | None = None
     """bool of ``size``: what is sent down whatever its magnitude. Clients must hold all of it."""
     always_up: Tensor | None = None
+    num_extras: int = 0
+    """How many vectors of ``size`` a merge has clients send beside their updates, as they are."""
 
     @property
     def num_held(self) -> int:
@@ -47,7 +49,8 @@ class Link:
         num_trainable = num_down if self.client_freeze else self.num_held
         num_up = self.num_up(num_trainable, round_number, _count(self.always_up))
         choice = self.holding.num_bytes if self.holding else 0
-        return choice + down, self.up.num_bytes(num_trainable, num_up)
+        extras = self.num_extras * PLAIN.num_bytes(self.size, self.size)
+        return choice + down, self.up.num_bytes(num_trainable, num_up) + extras
 
     def num_down(self, round_number: int, num_always: int) -> int:
         """Count the coordinates that are sent down, of which ``num_always`` always are."""

@@ -4,7 +4,7 @@ The federation, the merges, the codecs and privacy know only what stands here. A
 (``tasks/classification`` is the first) implements it for its kind of data and model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -67,6 +67,13 @@ class BatchLoss(NamedTuple):
 
 
 LossFunction = Callable[[nn.Module, Batch], BatchLoss]
+
+
+Statistic = Callable[[nn.Module, LossFunction, Iterable[Batch]], Tensor]
+"""(trained model, loss, the client's batches) -> fp32 of the vector's size, for some merges.
+
+A statistic leaves the model's parameters as they are.
+"""
 
 
 class PartitionDescription(NamedTuple):

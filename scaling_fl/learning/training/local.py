@@ -100,7 +100,7 @@ class LocalTrainer:
         prox_mu: float = 0.0,
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
-        self.model, self._loss = model, loss
+        self.model, self.loss = model, loss
         self.layout: Layout
         self.layout, self.vector = flatten_parameters(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -165,7 +165,7 @@ class LocalTrainer:
             dtype=self._autocast_dtype,
             enabled=self._autocast_dtype is not None,
         ):
-            found = self._loss(self.model, batch)
+            found = self.loss(self.model, batch)
         self._optimiser.zero_grad(set_to_none=True)
         found.mean.backward()
         for parameter, anchor in zip(self._parameters, anchors, strict=False):

@@ -9,7 +9,7 @@ their order nor the number of workers changes a bit of what it returns:
         return merge
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -31,6 +31,8 @@ class Update(NamedTuple):
     to, until the next update is asked for."""
     sent: Tensor | None
     """The coordinates that were sent, ascending; None: all."""
+    extras: Mapping[str, Tensor] = {}
+    """What the merge has clients send beside their updates, by name; each as long as ``vector``."""
 
 
 class Updates(Protocol):

@@ -22,7 +22,7 @@ class NotStored(StorageError):
 
 
 @dataclass(frozen=True)
-class Reason:
+class Diagnosis:
     """Why something failed, what to do about it, and whether trying again may help."""
 
     text: str
@@ -30,30 +30,34 @@ class Reason:
     is_transient: bool = False
 
 
-BUCKET = Reason("the bucket does not exist", "create it or correct the address")
-_CREDENTIALS = Reason(
+BUCKET = Diagnosis("the bucket does not exist", "create it or correct the address")
+_CREDENTIALS = Diagnosis(
     "no credentials were found",
     "give them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or"
     " GOOGLE_APPLICATION_CREDENTIALS)",
 )
-_REJECTED = Reason("the credentials were rejected", "check that they are right and not expired")
-_DENIED = Reason("permission denied", "grant this account or user access to that place")
-_UNREACHABLE = Reason(
+_REJECTED = Diagnosis("the credentials were rejected", "check that they are right and not expired")
+_DENIED = Diagnosis("permission denied", "grant this account or user access to that place")
+_UNREACHABLE = Diagnosis(
     "the storage cannot be reached",
     "check the network and the endpoint (AWS_ENDPOINT_URL or STORAGE_EMULATOR_HOST)",
     is_transient=True,
 )
-_BUSY = Reason("the storage is overloaded or failing", "try again later", is_transient=True)
-_UNTRUSTED = Reason("the certificate of the storage is not trusted", "check the endpoint's address")
-_SPACE = Reason("no space is left", "free space or choose another checkpoints_dir")
-_READ_ONLY = Reason("the file system is read-only", "mount it writable or choose another folder")
-_TOO_LARGE = Reason("the file is larger than the limit allows", "raise the limit (ulimit -f)")
-_NO_FOLDER = Reason("a file or folder of its path does not exist", "check the path")
-_NOT_FOLDER = Reason("a part of its path is a file, not a folder", "choose another folder")
-_GONE = Reason("its file system is gone", "mount it again")
-_BROKEN_DISK = Reason("the disk failed to read or write", "check the disk")
-_NO_PACKAGE = Reason("the package for this kind of address is missing", "install it")
-_ADDRESS = Reason("the address is not valid", "use a folder, s3://bucket/path or gs://bucket/path")
+_BUSY = Diagnosis("the storage is overloaded or failing", "try again later", is_transient=True)
+_UNTRUSTED = Diagnosis(
+    "the certificate of the storage is not trusted", "check the endpoint's address"
+)
+_SPACE = Diagnosis("no space is left", "free space or choose another checkpoints_dir")
+_READ_ONLY = Diagnosis("the file system is read-only", "mount it writable or choose another folder")
+_TOO_LARGE = Diagnosis("the file is larger than the limit allows", "raise the limit (ulimit -f)")
+_NO_FOLDER = Diagnosis("a file or folder of its path does not exist", "check the path")
+_NOT_FOLDER = Diagnosis("a part of its path is a file, not a folder", "choose another folder")
+_GONE = Diagnosis("its file system is gone", "mount it again")
+_BROKEN_DISK = Diagnosis("the disk failed to read or write", "check the disk")
+_NO_PACKAGE = Diagnosis("the package for this kind of address is missing", "install it")
+_ADDRESS = Diagnosis(
+    "the address is not valid", "use a folder, s3://bucket/path or gs://bucket/path"
+)
 
 _BY_CODE = {
     "AccessDenied": _DENIED,
@@ -111,7 +115,7 @@ _BY_ERRNO = {
     errno.ENOENT: _NO_FOLDER,
     errno.ENOTDIR: _NOT_FOLDER,
     errno.EEXIST: _NOT_FOLDER,
-    errno.EISDIR: Reason("a folder stands where the file should be", "remove it"),
+    errno.EISDIR: Diagnosis("a folder stands where the file should be", "remove it"),
     errno.ENAMETOOLONG: _ADDRESS,
     errno.EIO: _BROKEN_DISK,
     errno.ENOTCONN: _GONE,
@@ -126,11 +130,11 @@ def explain(error: BaseException, doing: str) -> StorageError:
     return error if isinstance(error, StorageError) else explain_as(diagnose(error), doing)
 
 
-def explain_as(reason: Reason, doing: str) -> StorageError:
+def explain_as(reason: Diagnosis, doing: str) -> StorageError:
     return StorageError(f"could not {doing}: {reason.text}; {reason.remedy}.")
 
 
-def diagnose(error: BaseException) -> Reason:
+def diagnose(error: BaseException) -> Diagnosis:
     """Find the reason in an error or in the errors that led to it."""
     # A service's own code says more than the Python class that a client made of it.
     for look in (_by_code, _by_errno, _by_class, _by_text):
@@ -139,7 +143,7 @@ def diagnose(error: BaseException) -> Reason:
             if reason is not None:
                 return reason
     name = type(error).__name__
-    return Reason(f"it failed with an unexpected {name}", "check the address and the storage")
+    return Diagnosis(f"it failed with an unexpected {name}", "check the address and the storage")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -151,22 +155,22 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _by_code(error: BaseException) -> Reason | None:
+def _by_code(error: BaseException) -> Diagnosis | None:
     return _BY_CODE.get(_code_of(error) or "")
 
 
-def _by_errno(error: BaseException) -> Reason | None:
+def _by_errno(error: BaseException) -> Diagnosis | None:
     return _BY_ERRNO.get(error.errno or 0) if isinstance(error, OSError) else None
 
 
-def _by_class(error: BaseException) -> Reason | None:
+def _by_class(error: BaseException) -> Diagnosis | None:
     if _code_of(error) is not None:
         return None
     names = (ancestor.__name__ for ancestor in type(error).__mro__)
     return next((_BY_CLASS[name] for name in names if name in _BY_CLASS), None)
 
 
-def _by_text(error: BaseException) -> Reason | None:
+def _by_text(error: BaseException) -> Diagnosis | None:
     """Read what gcsfs and safetensors put into the text only."""
     text = str(error)
     if text.startswith("Forbidden"):

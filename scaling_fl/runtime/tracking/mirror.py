@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scaling_fl.runtime.tracking.mongo_delivery import Delivery
+from scaling_fl.runtime.tracking.mongo_delivery import MongoDelivery
 from scaling_fl.runtime.tracking.mongo_settings import (
     MongoSettings,
     SettingsError,
@@ -52,14 +52,14 @@ LOCK_SECONDS = 10.0
 def sync(run_dir: Path, database: "Database[dict[str, Any]]") -> int:
     """Deliver all of a run folder; repeating it changes nothing. Return the run's id there."""
     with _locked(run_dir):
-        return Delivery(run_dir, database).send()
+        return MongoDelivery(run_dir, database).send()
 
 
 def deliver(run_dir: Path, database: "Database[dict[str, Any]]", settings: MongoSettings) -> int:
     """Deliver all of a run folder and leave the mark that it has been delivered."""
     with _locked(run_dir):
         digest = content_digest(run_dir)
-        run_id = Delivery(run_dir, database).send()
+        run_id = MongoDelivery(run_dir, database).send()
         _mark(run_dir, digest, run_id, settings)
     return run_id
 
@@ -115,7 +115,7 @@ class MongoMirror(RunObserver):
         self._thread: threading.Thread | None = None
         self._poked, self._closing = threading.Event(), threading.Event()
         self._client: MongoClient[dict[str, Any]] | None = None
-        self._delivery: Delivery | None = None
+        self._delivery: MongoDelivery | None = None
         self._delivered_digest = ""
         self._tables_time = 0.0
         self._away = self._complete = self._left = False
@@ -204,7 +204,7 @@ class MongoMirror(RunObserver):
         self._client = self._client or self._settings.connect()
         tables = last or time.monotonic() - self._tables_time > TABLES_SECONDS
         with _locked(folder):
-            self._delivery = self._delivery or Delivery(
+            self._delivery = self._delivery or MongoDelivery(
                 folder, self._client[self._settings.database]
             )
             run_id = self._delivery.send(tables=tables)

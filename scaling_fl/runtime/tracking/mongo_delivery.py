@@ -27,7 +27,7 @@ TIMES = ("start_time", "heartbeat", "stop_time")
 Curve = dict[str, list[Any]]
 
 
-class Delivery:
+class MongoDelivery:
     """Send the state of one run folder, again and again; only what is new goes over the wire.
 
     What it knows of the database it learns from the database at the first ``send``. After an

@@ -20,7 +20,7 @@ from bson import ObjectId
 from pymongo import MongoClient
 
 from scaling_fl.runtime.tracking.mirror import sync
-from scaling_fl.runtime.tracking.mongo_delivery import MAX_CAPTURED_BYTES, Delivery
+from scaling_fl.runtime.tracking.mongo_delivery import MAX_CAPTURED_BYTES, MongoDelivery
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.databases import Mongo, SecantusServer, check_delivered, secantus_server, the_run
 from tests.tracked_runs import now, record_of, round_event, start
@@ -69,7 +69,7 @@ def test_a_delivery_repeated_changes_nothing(database: Mongo, folder: RunFolder)
 def test_new_points_are_appended_and_rolled_back_points_replaced(
     database: Mongo, folder: RunFolder
 ) -> None:
-    delivery = Delivery(folder.path, database)
+    delivery = MongoDelivery(folder.path, database)
     record = record_of(5)
     for event in (
         round_event(6),
@@ -84,7 +84,7 @@ def test_new_points_are_appended_and_rolled_back_points_replaced(
             check_delivered(database, folder)
         record.apply(event)
     folder.refresh(record)
-    Delivery(folder.path, database).send()
+    MongoDelivery(folder.path, database).send()
     check_delivered(database, folder)
     assert curve(database)["values"] == [1.0]
 
@@ -103,7 +103,7 @@ def test_two_deliveries_of_one_run_do_not_double_its_points(
     database: Mongo, folder: RunFolder
 ) -> None:
     folder.refresh(record_of(2))
-    one, other = Delivery(folder.path, database), Delivery(folder.path, database)
+    one, other = MongoDelivery(folder.path, database), MongoDelivery(folder.path, database)
     one.send()
     other.send()
     for rounds, delivery in ((4, one), (5, other), (6, one), (7, one)):
@@ -203,14 +203,14 @@ def test_runs_delivered_at_once_get_numbers_of_their_own(database: Mongo, tmp_pa
 
 def test_a_run_deleted_in_the_database_comes_back_whole(database: Mongo, folder: RunFolder) -> None:
     folder.refresh(record_of(2))
-    delivery = Delivery(folder.path, database)
+    delivery = MongoDelivery(folder.path, database)
     delivery.send()
     for name in ("runs", "metrics", "fs.files", "fs.chunks"):
         database[name].delete_many({})
     folder.heartbeat_event({}, "", now(), None)
     with pytest.raises(LookupError, match="was deleted"):
         delivery.send()
-    Delivery(folder.path, database).send()
+    MongoDelivery(folder.path, database).send()
     check_delivered(database, folder)
 
 
@@ -231,7 +231,7 @@ def test_the_same_content_is_stored_once_and_replaced_files_go(
 
 
 def test_tables_can_wait_while_everything_else_goes(database: Mongo, folder: RunFolder) -> None:
-    delivery = Delivery(folder.path, database)
+    delivery = MongoDelivery(folder.path, database)
     folder.refresh(record_of(2))
     delivery.send(tables=False)
     assert (the_run(database)["artifacts"], len(curve(database)["steps"])) == ([], 2)

@@ -1,0 +1,110 @@
+"""Every benchmark can still be put together; what it measures is not asserted."""
+
+import csv
+import importlib
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling_fl.config import read_config
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+Settings = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Settings:
+    """Return what turns the settings of a benchmark into those of a tiny model on 128 texts."""
+    path = tmp_path / "texts.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([1 + n % 5, f"text {n}"] for n in range(128))
+    texts = {"task_name": "yelp", "train_path": str(path), "test_path": str(path)}
+    small = {"model": "tiny", "max_seq_len": 16, "batch_size": 2}
+    return texts | small | {"data": {"cache_dir": str(tmp_path), "max_test_examples": 4}}
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
+def test_it_finds_all_that_it_imports(file: Path) -> None:
+    importlib.import_module(file.stem)
+
+
+def test_a_bare_loop_has_the_losses_of_the_federated_round(tiny: Settings) -> None:
+    from federated import Federated
+    from round_overhead import SETTINGS, Bare, compare
+
+    federated, bare = Federated(SETTINGS | tiny), Bare(SETTINGS | tiny)
+    for _ in range(2):  # every call does the same work
+        compare(federated, bare)
+    assert len(bare.losses) == 64
+
+
+@pytest.mark.parametrize("num_clients", [2, 64])
+def test_more_clients_share_the_same_steps(tiny: Settings, num_clients: int) -> None:
+    from federated import Federated
+    from scaling import clients
+
+    steps: list[None] = []
+    report = Federated(clients(num_clients) | tiny).round(check=lambda: steps.append(None))
+    assert (len(report.clients), len(steps)) == (num_clients, 64)
+
+
+def test_a_worker_runs_rounds_of_the_original_ways_federation_on_demand(
+    tiny: Settings, tmp_path: Path
+) -> None:
+    from federated import serve
+    from original import Original, train_original
+    from original_way import check_same_work, federation
+
+    settings = federation("long", 1, "sgd") | tiny | {"batch_size": 16}
+    theirs = [train_original(*task) for task in Original(settings, 1).tasks()]
+    ours, workers = multiprocessing.Pipe()
+    for order in ("ours", None):
+        ours.send(order)
+    serve({"ours": settings}, 0, 1, str(tmp_path / "store"), workers)
+    assert ours.recv() == "ready"
+    report, _ = ours.recv()
+    check_same_work(theirs, report, 2)
+
+
+def test_the_codecs_share_is_a_part_of_the_round(tiny: Settings) -> None:
+    from codec_share import WAYS, play_round
+    from federated import Federated
+
+    for settings in WAYS.values():
+        federated = Federated(settings | tiny | {"batch_size": 32})
+        for _ in range(2):
+            beside, whole = play_round(federated)
+            assert 0 < beside < whole
+        assert federated.state.round == 2
+
+
+def test_the_settings_of_runs_by_the_command_are_accepted() -> None:
+    import newsgroups_report
+    import original_way
+    import scaling
+    import startup
+    import sums
+
+    runs = [newsgroups_report.COMMON | s for s in newsgroups_report.SETTINGS.values()]
+    runs += [*scaling.compared().values(), *scaling.models().values()]
+    runs += [sums.SETTINGS, startup.settings("minilm"), original_way.federation("long", 8, "sgd")]
+    for settings in runs:
+        read_config(settings)
+
+
+@pytest.mark.slow
+def test_a_checkout_is_compared_by_its_own_command(
+    tiny: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from checkouts import THIS, compare
+    from setting import LONG
+
+    compare("tiny", LONG | tiny | {"num_clients": 4, "num_local_steps": 1}, THIS, 1)
+    assert capsys.readouterr().out.count("ratio: ") == 3
