@@ -1,4 +1,4 @@
-"""What is answered before any model loads: help, print_config, and errors in what was typed."""
+"""The smallest whole run; and what is answered before any model loads: help, settings, errors."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from scaling_fl.config import defaults
 from scaling_fl.config.schema import leaves
-from tests.e2e.commands import TRAIN, Command, Shell, arguments, federation
+from tests.e2e.commands import TRAIN, Command, Job, Shell, arguments, federation
 
 pytestmark = pytest.mark.e2e
 
@@ -61,6 +61,18 @@ def test_all_configuration_errors_come_at_once_and_leave_nothing(shell: Shell) -
     ):
         assert any(line.startswith(start) for line in errors), (start, errors)
     assert list(shell.folder.glob("[!.]*")) == []
+
+
+def test_a_run_ends_with_a_summary_of_what_it_left(shell: Shell, corpus: Path) -> None:
+    settings = federation(corpus, site_ids=[0], num_rounds=1, checkpoints_dir="checkpoints")
+    command = shell.train(*arguments(settings)).end(expect=0)
+    job = Job(shell.folder / "checkpoints", shell.folder / "runs" / "1")
+    assert (job.status, job.last_round) == ("COMPLETED", 1)
+    assert command.err == ""
+    closing = command.out[command.out.index("completed, 1 of 1 rounds.") :]
+    for part in ("validation.accuracy", "runs/1", "checkpoints"):
+        assert part in closing
+    job.assert_whole()
 
 
 @pytest.mark.slow

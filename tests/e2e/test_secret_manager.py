@@ -42,19 +42,12 @@ def test_a_training_reads_its_secrets_before_anything_else(shell: Shell, server:
     assert "s3cretpw" not in command.out + command.err
 
 
-@pytest.mark.parametrize(
-    ("reference", "sentence"),
-    [
-        ("sm://mongo", "SACRED_MONGO_URI must be sm://projects/PROJECT/secrets/NAME/versions/"),
-        (REFERENCE, "SACRED_MONGO_URI refers to projects/p/secrets/mongo/versions/latest, but "),
-    ],
-)
-def test_a_secret_that_cannot_be_read_refuses_the_start(
-    shell: Shell, server: Server, reference: str, sentence: str
-) -> None:
-    command = shell.train(*TRAIN, **variables(server, reference)).end(expect=1)
-    assert command.error.startswith(sentence)
+def test_a_secret_that_cannot_be_read_refuses_the_start(shell: Shell, server: Server) -> None:
+    command = shell.train(*TRAIN, **variables(server, "sm://mongo")).end(expect=1)
+    assert command.error.startswith("SACRED_MONGO_URI must be sm://projects/PROJECT/secrets/NAME/")
     script = str(ROOT / "scripts" / "sync_runs.py")
-    command = shell.type(sys.executable, script, **variables(server, reference)).end(expect=1)
-    assert command.error.startswith(sentence)
+    command = shell.type(sys.executable, script, **variables(server, REFERENCE)).end(expect=1)
+    assert command.error.startswith(
+        "SACRED_MONGO_URI refers to projects/p/secrets/mongo/versions/latest, but "
+    )
     assert command.err.count("\n") == 1
