@@ -38,12 +38,13 @@ def sgd(learning_rate: float, *, momentum: float = 0.0) -> ServerOptimiser:
     def init(vector: Tensor) -> State:
         return {"momentum": torch.zeros_like(vector)} if momentum else {}
 
-    def apply(vector: Tensor, update: Tensor, state: State) -> None:
+    def step(vector: Tensor, update: Tensor, state: State) -> tuple[Tensor, State]:
         if momentum:
-            update = state["momentum"].mul_(momentum).add_(update)
-        vector.add_(update, alpha=learning_rate)
+            update = (state["momentum"] * momentum).add_(update)
+            state = {"momentum": update}
+        return torch.add(vector, update, alpha=learning_rate), state
 
-    return ServerOptimiser(init, _on_copies(apply))
+    return ServerOptimiser(init, step)
 
 
 def adam(
