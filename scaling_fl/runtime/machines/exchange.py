@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
-from scaling_fl.runtime.machines.shared import SharedUnits, share_units
+from scaling_fl.runtime.machines.shared import SharedIntegers, map_shared_integers
 
 JOIN_SLICE = timedelta(seconds=5)
 COLLECTIVE_TIMEOUT = timedelta(
@@ -76,21 +76,21 @@ class GroupExchange:
         # The first worker's store serves all others, so it lives as long as its exchange.
         self._device, self._store = device, store
         self._shares_memory = one_machine and device.type == "cpu"
-        self._shared: dict[tuple[int, int], SharedUnits] = {}
+        self._shared: dict[tuple[int, int], SharedIntegers] = {}
 
     def zeros(self, size: int, device: torch.device) -> Tensor:
         """Make an int64 vector of zeros, in memory where ``total`` is fast if there is such."""
-        shared = share_units(size, self.rank, self.gather) if self._shares_memory else None
+        shared = map_shared_integers(size, self.rank, self.gather) if self._shares_memory else None
         if shared is None:
             return torch.zeros(size, dtype=torch.int64, device=device)
-        self._shared[_place(shared.own)] = shared
-        return shared.own
+        self._shared[_address(shared.mine)] = shared
+        return shared.mine
 
     def total(self, tensor: Tensor) -> Tensor:
         """Add an integer tensor across workers, in place; integers make the order irrelevant."""
         if tensor.dtype is not torch.int64:
             raise TypeError(f"only int64 sums are exact, got {tensor.dtype}")
-        if shared := self._shared.get(_place(tensor)):
+        if shared := self._shared.get(_address(tensor)):
             dist.barrier()
             shared.add_up()
             dist.barrier()
@@ -171,7 +171,7 @@ def connect(
     return GroupExchange(rank, size, sites, device, store, one_machine=one_machine)
 
 
-def _place(tensor: Tensor) -> tuple[int, int]:
+def _address(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 

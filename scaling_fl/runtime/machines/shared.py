@@ -19,12 +19,12 @@ Gather = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 """Gives every worker the records of all, in worker order."""
 
 
-class SharedUnits:
+class SharedIntegers:
     """One int64 vector for each worker; every worker maps all of them."""
 
     def __init__(self, rank: int, vectors: list[Tensor]) -> None:
-        self.own = vectors[rank]
-        size, share = self.own.numel(), len(vectors)
+        self.mine = vectors[rank]
+        size, share = self.mine.numel(), len(vectors)
         self._bounds = size * rank // share, size * (rank + 1) // share
         self._arrays: list[NDArray[np.int64]] = [vector.numpy() for vector in vectors]
 
@@ -44,7 +44,7 @@ class SharedUnits:
                 other[:] = first
 
 
-def share_units(size: int, rank: int, gather: Gather) -> SharedUnits | None:
+def map_shared_integers(size: int, rank: int, gather: Gather) -> SharedIntegers | None:
     """Make a vector of ``size`` zeros for each worker and map the vectors of all.
 
     All workers call it together. Returns None to every worker when one of them has no such memory:
@@ -56,7 +56,7 @@ def share_units(size: int, rank: int, gather: Gather) -> SharedUnits | None:
     have_all = [record["mapped"] for record in gather([{"mapped": vectors is not None}])]
     if descriptor is not None:
         os.close(descriptor)
-    return SharedUnits(rank, vectors) if vectors is not None and all(have_all) else None
+    return SharedIntegers(rank, vectors) if vectors is not None and all(have_all) else None
 
 
 def _make(num_bytes: int) -> int | None:

@@ -23,7 +23,7 @@ class NotStored(StorageError):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why something failed, what to do about it, and whether trying again may help."""
+    """Why an operation failed, what the user can do, and whether a second attempt may succeed."""
 
     text: str
     remedy: str
@@ -130,18 +130,18 @@ def explain(error: BaseException, doing: str) -> StorageError:
     return error if isinstance(error, StorageError) else explain_as(diagnose(error), doing)
 
 
-def explain_as(reason: Diagnosis, doing: str) -> StorageError:
-    return StorageError(f"could not {doing}: {reason.text}; {reason.remedy}.")
+def explain_as(diagnosis: Diagnosis, doing: str) -> StorageError:
+    return StorageError(f"could not {doing}: {diagnosis.text}; {diagnosis.remedy}.")
 
 
 def diagnose(error: BaseException) -> Diagnosis:
-    """Find the reason in an error or in the errors that led to it."""
+    """Diagnose an error by itself, or by the errors that led to it."""
     # A service's own code says more than the Python class that a client made of it.
     for look in (_by_code, _by_errno, _by_class, _by_text):
         for link in _chain(error):
-            reason = look(link)
-            if reason is not None:
-                return reason
+            diagnosis = look(link)
+            if diagnosis is not None:
+                return diagnosis
     name = type(error).__name__
     return Diagnosis(f"it failed with an unexpected {name}", "check the address and the storage")
 
