@@ -34,8 +34,7 @@ class Budget:
     noise_multiplier: float
     """The noise multiplier of the sum of updates."""
     total_noise: float
-    """The noise multiplier of all that a round releases; epsilon is computed from it. It is the
-    smaller one if an adaptive clip also releases a number."""
+    """The noise multiplier of all that a round releases; epsilon is computed from it."""
     clip_noise: float
     """The standard deviation of the noise on the number of unclipped updates."""
     num_units: int
@@ -55,8 +54,7 @@ class Budget:
         """Derive the seed of the noise from the secret, the computation and the scale of the noise.
 
         Two runs that differ in anything must have different noise. Otherwise the difference of
-        their sums would have no noise; with noise of two scales, another combination would have
-        none.
+        their sums (for noise of two scales: another combination) would have no noise.
         """
         scale = [self.settings.clip, self.noise_multiplier, self.clip_noise, self.num_units]
         text = json.dumps([self.noise_secret, computation, scale], sort_keys=True)
@@ -257,8 +255,7 @@ def _check_noise(
 def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
     """Compute the largest clip with which no sum can overflow, whoever is drawn.
 
-    The sums are: the groups of one client; and the mean of all units, whose divisor is the expected
-    number of units.
+    The sums are: the groups of one client; the mean of all units, divided by the expected number.
     """
     groups = config.privacy.groups_per_client
     drawn = groups if config.sampling == "poisson" else config.privacy.groups_per_round

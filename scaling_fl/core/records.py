@@ -26,7 +26,7 @@ class ClientReport:
     failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat record, in which the metrics stand beside the fields."""
+        """Return one flat record of the fields and the metrics."""
         record: dict[str, Any] = asdict(self)
         del record["metrics"]
         if reserved := record.keys() & self.metrics.keys():

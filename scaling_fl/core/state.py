@@ -13,8 +13,8 @@ Tensors = Mapping[str, Tensor]
 class Memory:
     """What is remembered from round to round beside the global vector; equal on all workers.
 
-    The server remembers the state that froze the download mask and an adaptive clip; a client
-    remembers what error feedback held back of its last update.
+    The server remembers an adaptive clip, and the vector that froze the download mask. A client
+    remembers its residual: what its last payload did not carry, for error feedback.
     """
 
     server: Tensors = field(default_factory=dict)

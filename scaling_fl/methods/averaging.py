@@ -1,4 +1,4 @@
-"""The weighted mean of a few whole vectors, such as the states of several checkpoints."""
+"""The weighted mean of a few vectors, such as the states of several checkpoints."""
 
 from collections.abc import Iterable, Sequence
 

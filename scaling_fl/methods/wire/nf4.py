@@ -40,36 +40,36 @@ def quantise(values: Tensor) -> tuple[Bytes, Floats]:
     """Quantise finite fp32 values to scales and packed codes (two a byte, the first one high).
 
     A block of zeros decodes to zeros. To quantise decoded values once more changes nothing, except
-    in whole blocks whose largest magnitude is below 1e-38: there, as in bitsandbytes, the codes are
-    relative to 1e-38, but the scale is the largest magnitude.
+    in complete blocks with a largest magnitude below 1e-38: there, as in bitsandbytes, the codes
+    are relative to 1e-38, but the scale is the largest magnitude.
     """
     count = values.numel()
     scales = torch.empty(num_blocks(count))
     codes = np.empty((count + 1) // 2, dtype=np.uint8)
-    whole = count // BLOCK * BLOCK
-    for offset in range(0, whole, _CHUNK):
-        rows = values[offset : min(offset + _CHUNK, whole)].view(-1, BLOCK)
+    complete = count // BLOCK * BLOCK
+    for offset in range(0, complete, _CHUNK):
+        rows = values[offset : min(offset + _CHUNK, complete)].view(-1, BLOCK)
         largest = scales[offset // BLOCK :][: len(rows)]
         torch.amax(rows.abs(), dim=1, out=largest)
         scaled = rows * (1.0 / largest.clamp(min=_SMALLEST))[:, None]
         codes[offset // 2 : offset // 2 + scaled.numel() // 2] = _pack(scaled)
-    if whole < count:
+    if complete < count:
         # In an incomplete block, bitsandbytes divides; that rounds differently from the product.
         last = torch.zeros(1, BLOCK)
-        last[0, : count - whole] = values[whole:]
+        last[0, : count - complete] = values[complete:]
         scales[-1] = last.abs().max().clamp(min=_SMALLEST)
-        codes[whole // 2 :] = _pack(last / scales[-1])[: len(codes) - whole // 2]
+        codes[complete // 2 :] = _pack(last / scales[-1])[: len(codes) - complete // 2]
     return codes, scales.numpy()
 
 
 def dequantise(codes: Bytes, scales: Floats, out: Tensor) -> None:
     """Decode to ``out`` (1-D fp32, contiguous), which has the number of values: level * scale."""
-    whole = out.numel() // BLOCK * BLOCK
-    pairs = out.numpy()[:whole].view(np.uint64)
+    complete = out.numel() // BLOCK * BLOCK
+    pairs = out.numpy()[:complete].view(np.uint64)
     indices = np.empty(_CHUNK // 2, dtype=np.intp)
-    rows = out[:whole].view(-1, BLOCK).split(_CHUNK // BLOCK)
+    rows = out[:complete].view(-1, BLOCK).split(_CHUNK // BLOCK)
     factors = torch.from_numpy(scales)[:, None].split(_CHUNK // BLOCK)
-    offsets = range(0, whole // 2, _CHUNK // 2)
+    offsets = range(0, complete // 2, _CHUNK // 2)
     # The last scale may belong to an incomplete block, so there may be one more chunk of scales.
     for offset, values, factor in zip(offsets, rows, factors, strict=False):
         chunk = pairs[offset : offset + _CHUNK // 2]
@@ -78,16 +78,16 @@ def dequantise(codes: Bytes, scales: Floats, out: Tensor) -> None:
         # The table has an entry for every byte; the default mode would check that, and copy.
         _PAIRS.take(here, 0, chunk, "clip")
         values.mul_(factor[: len(values)])
-    if whole < out.numel():
-        last = torch.from_numpy(_PAIRS[codes[whole // 2 :]].view(np.float32))
-        torch.mul(last[: out.numel() - whole], float(scales[-1]), out=out[whole:])
+    if complete < out.numel():
+        last = torch.from_numpy(_PAIRS[codes[complete // 2 :]].view(np.float32))
+        torch.mul(last[: out.numel() - complete], float(scales[-1]), out=out[complete:])
 
 
 def scale_blocks(values: Tensor, scales: Tensor) -> None:
     """Multiply each block of values by its scale, in place; the last block may be incomplete."""
-    whole = values.numel() // BLOCK
-    values[: whole * BLOCK].view(-1, BLOCK).mul_(scales[:whole, None])
-    values[whole * BLOCK :].mul_(scales[whole : whole + 1])
+    complete = values.numel() // BLOCK
+    values[: complete * BLOCK].view(-1, BLOCK).mul_(scales[:complete, None])
+    values[complete * BLOCK :].mul_(scales[complete : complete + 1])
 
 
 def _pack(scaled: Tensor) -> Bytes:

@@ -149,8 +149,8 @@ def test_workers_with_different_keys_are_refused() -> None:
         return str(caught.value)
 
     assert set(on_workers(2, check)) == {
-        "SCALING_FL_NOISE_SECRET, and the weights of model, must be the same on all machines, got "
-        "different ones; copy the first's."
+        "SCALING_FL_NOISE_SECRET and the weights of model must be the same on all machines, got "
+        "different ones; copy those of the first machine to all others."
     }
 
 
@@ -228,13 +228,13 @@ def test_the_sampling_is_named_as_it_is(settings: dict[str, Any], sampling: Samp
 @pytest.mark.parametrize(
     ("settings", "protected"),
     [
-        ({}, "protected is one client's taking part (add_or_remove_one)"),
+        ({}, "protects the participation of one client (add_or_remove_one)"),
         ({"clients_per_round": 5}, "all data of one client that takes part (replace_one)"),
         (
             {"privacy": GROUPS},
-            "protected is all data of one group of a client that takes part (replace_one)",
+            "protects all data of one group of a client that takes part (replace_one)",
         ),
-        ({"privacy": ALL_GROUPS}, "one group of a client's taking part (add_or_remove_one)"),
+        ({"privacy": ALL_GROUPS}, "participation of one group of a client (add_or_remove_one)"),
     ],
     ids=str,
 )
