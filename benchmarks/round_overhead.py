@@ -43,7 +43,7 @@ class Bare:
                 batch_size=config.batch_size,
                 rng=numpy_generator(config.seed, "order", 1, client, 0),
             )
-            for client, part in enumerate(data.parts)
+            for client, part in enumerate(data.partitions)
         ]
         self._clients = [[data.train.batch(indices) for indices in order] for order in orders]
 
