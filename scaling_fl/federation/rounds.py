@@ -62,14 +62,17 @@ def run_rounds(
     Source: arXiv 1602.05629, algorithm 1.
     """
     work = [clients.total_steps(client) for client in range(rounds.num_clients)]
+
+    def mine(cohort: list[int]) -> list[int]:
+        worker_of = deal(cohort, work, exchange.sites)
+        return [client for client in cohort if worker_of[client] == exchange.rank]
+
     for number in range(state.round + 1, rounds.num_rounds + 1):
         began = time.perf_counter()
         cohort = rounds.cohort(number)
-        worker_of = deal(cohort, work, exchange.sites)
-        mine = [client for client in cohort if worker_of[client] == exchange.rank]
         downloads = server.downloads(state)
         replies = clients.train_each(
-            mine,
+            mine(cohort),
             downloads,
             state,
             learning_rate=rounds.learning_rate(number),
