@@ -37,10 +37,14 @@ class Run(NamedTuple):
     digest: str
 
 
-def command(root: Path, settings: Settings) -> list[str]:
-    """Write settings down as the words of the command that trains."""
-    words = [f"{name}={value!r}" for name, value in settings.items()]
-    return [sys.executable, str(root / "scripts" / "train_federated.py"), "with", *words]
+def command(root: Path) -> list[str]:
+    """Return the command of a checkout that trains."""
+    return [sys.executable, str(root / "scripts" / "train_federated.py")]
+
+
+def words(settings: Settings) -> list[str]:
+    """Write settings down as the command reads them after ``with``."""
+    return [f"{name}={value!r}" for name, value in settings.items()]
 
 
 def run(root: Path, settings: Settings, num_rounds: int = 6) -> Run:
@@ -53,7 +57,7 @@ def run(root: Path, settings: Settings, num_rounds: int = 6) -> Run:
         path = {"PYTHONPATH": f"{folder}:{root}"}
         with (folder / "output").open("w") as output:
             process = subprocess.Popen(
-                command(root, settings),
+                [*command(root), "with", *words(settings)],
                 cwd=folder,
                 env=os.environ | path,
                 stdout=output,

@@ -19,7 +19,7 @@ from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.federation.rounds import Hooks, run_rounds
 from scaling_fl.runtime.machines.exchange import Meeting, connect
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ class Federated:
         torch.set_num_threads(1)
         self._exchange = exchange or SingleExchange(1)
         with tempfile.TemporaryDirectory() as folder:
-            self._parts = build(
+            self._partitions = build(
                 read_config(settings),
                 self._exchange,
                 CPU,
@@ -42,7 +42,7 @@ class Federated:
                 note=_say_nothing,
                 stage=_say_nothing,
             )
-        self.state = self._parts.state
+        self.state = self._partitions.state
 
     def round(
         self,
@@ -67,12 +67,12 @@ class Federated:
 
         after = run_rounds(
             self.state,
-            replace(self._parts.plan, num_rounds=self.state.round + 1),
-            clients=self._parts.clients,
-            server=self._parts.server,
+            replace(self._partitions.rounds, num_rounds=self.state.round + 1),
+            clients=self._partitions.clients,
+            server=self._partitions.server,
             evaluate=cast(Evaluator, lambda vector, exchange: {}),
             exchange=self._exchange,
-            watch=Watch(record=record, progress=progress, check=check),
+            hooks=Hooks(record=record, progress=progress, check=check),
         )
         return after, reports[0]
 

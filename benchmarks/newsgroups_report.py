@@ -19,7 +19,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkouts import THIS, command
+from checkouts import THIS, command, words
 from setting import Settings, is_quick, print_machine
 
 from scaling_fl.methods.wire.payloads import HEADER_BYTES, index_bits, payload_size
@@ -97,8 +97,8 @@ def train(setting: str, seed: int, num_rounds: int) -> Result:
     journal = folder / "checkpoints" / job / "journal.jsonl"
     if fold(JournalTail(journal).read_new()).status != "COMPLETED":
         environ = os.environ | {"SCALING_FL_NOISE_SECRET": NOISE_SECRET}
-        words = command(THIS, settings)
-        subprocess.run(words, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
+        line = [*command(THIS), "with", *words(settings)]
+        subprocess.run(line, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
     return read_result(journal)
 
 

@@ -69,7 +69,7 @@ class Original:
         task = cast(Classification, data.task)
         texts = task.corpus.load("train", self._config.train_path)
         chosen = subset(texts, len(data.train), self._config.data_seed)
-        parts = [chosen.take(part) for part in data.parts]
+        parts = [chosen.take(part) for part in data.partitions]
         self._tokenizer = task.tokenizer
         self._examples = [(part.texts, torch.from_numpy(part.labels)) for part in parts]
         self._models = [task.load_model().share_memory() for _ in parts]

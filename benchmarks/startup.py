@@ -1,51 +1,48 @@
 """Seconds from the command to the first training step, here and in another checkout.
 
-    python benchmarks/startup.py OTHER [--quick]
+    python benchmarks/startup.py --against OTHER [--quick]
 
 A run of two workers is started on a terminal of its own and watched until its first step shows; all
 caches are warm. Commands that train nothing are timed too. The two checkouts take turns.
 """
 
-import argparse
 import json
 import os
 import pty
 import select
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from setting import median_ratio, print_machine
+from checkouts import THIS, command, words
+from setting import Settings, median_ratio, print_machine, read_options
 
-HERE = Path(__file__).parents[1]
-FIRST_STEP_TARGET, ANSWER_TARGET = 0.5, 1.0
-"""The most that a time here may be of the time there."""
+TARGETS = {"tiny": "target 0.5", "minilm": "no target"}
+"""The most that the time to the first step may be of the other checkout's."""
+ANSWER_TARGET = 1.0
 STAGES = ("parent", "imports", "data", "model", "first step")
 MARKS = {"imports": b"on 2 CPU workers", "data": b"loading model", "first step": b"loss "}
 
 
-def settings(model: str) -> list[str]:
-    return [
-        "with",
-        "device=cpu",
-        "site_ids=[0,1]",
-        "num_threads=1",
-        f"model={model}",
-        "task_name=20newsgroups_topics",
-        "num_rounds=1",
-        "num_local_steps=1000",
-        "max_seq_len=64",
-        "batch_size=16",
-        "optimiser=adamw",
-        "data.max_train_examples=2400",
-        "data.max_test_examples=800",
-        "job_name=startup",
-    ]
+def settings(model: str) -> Settings:
+    return {
+        "device": "cpu",
+        "site_ids": [0, 1],
+        "num_threads": 1,
+        "model": model,
+        "task_name": "20newsgroups_topics",
+        "num_rounds": 1,
+        "num_local_steps": 1000,
+        "max_seq_len": 64,
+        "batch_size": 16,
+        "optimiser": "adamw",
+        "data": {"max_train_examples": 2400, "max_test_examples": 800},
+        "job_name": "startup",
+    }
 
 
 def start_run(root: Path, model: str) -> dict[str, float]:
@@ -54,7 +51,7 @@ def start_run(root: Path, model: str) -> dict[str, float]:
         master, slave = pty.openpty()
         began = time.time()
         process = subprocess.Popen(
-            [sys.executable, str(_script(root)), *settings(model)],
+            [*command(root), "with", *words(settings(model))],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=slave,
@@ -73,10 +70,6 @@ def start_run(root: Path, model: str) -> dict[str, float]:
         if stage:
             ends[stage] = datetime.fromisoformat(event["time"]).timestamp() - began
     return ends
-
-
-def _script(root: Path) -> Path:
-    return root / "scripts" / "train_federated.py"
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -114,7 +107,7 @@ def seconds_of(root: Path, *arguments: str, code: int = 0) -> float:
     """Time a command that trains nothing."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(_script(root)), *arguments],
+        [*command(root), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -126,7 +119,7 @@ def seconds_of(root: Path, *arguments: str, code: int = 0) -> float:
 
 def compare_runs(model: str, other: Path, repetitions: int) -> float:
     """Start runs here and there in turns; prints the seconds of each stage, returns the ratio."""
-    runs: dict[Path, list[dict[str, float]]] = {HERE: [], other: []}
+    runs: dict[Path, list[dict[str, float]]] = {THIS: [], other: []}
     for root in runs:
         start_run(root, model)  # fills the caches
     for _ in range(repetitions):
@@ -135,7 +128,7 @@ def compare_runs(model: str, other: Path, repetitions: int) -> float:
     for root, mine in runs.items():
         ends = [statistics.median(run[stage] for run in mine) for stage in STAGES]
         stages = " ".join(f"{seconds:>10.2f}" for seconds in ends)
-        print(f"{model:>7} {'here' if root == HERE else 'there':>5} {stages}", flush=True)
+        print(f"{model:>7} {'here' if root == THIS else 'there':>5} {stages}", flush=True)
     return median_ratio(*([run["first step"] for run in mine] for mine in runs.values()))
 
 
@@ -153,7 +146,7 @@ def compare_answers(other: Path, repetitions: int) -> dict[str, float]:
     }
     ratios = {}
     for name, answer in answers.items():
-        pairs = [(answer(HERE), answer(other)) for _ in range(repetitions)]
+        pairs = [(answer(THIS), answer(other)) for _ in range(repetitions)]
         here, there = zip(*pairs, strict=True)
         print(f"{name}: {statistics.median(here):.2f} s here, {statistics.median(there):.2f} there")
         ratios[name] = median_ratio(here, there)
@@ -161,20 +154,16 @@ def compare_answers(other: Path, repetitions: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("other", type=Path, help="the folder of another checkout")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    options = parser.parse_args()
-    other, repetitions = options.other.resolve(), 2 if options.quick else 5
+    quick, other = read_options(__doc__, must_compare=True)
+    assert other
+    repetitions = 2 if quick else 5
     print_machine()
     print(f"seconds until {' '.join(f'{stage:>10}' for stage in STAGES)}")
-    first_steps = {model: compare_runs(model, other, repetitions) for model in ("tiny", "minilm")}
+    first_steps = {model: compare_runs(model, other, repetitions) for model in TARGETS}
     answers = compare_answers(other, repetitions)
     print_machine()
     for model, ratio in first_steps.items():
-        print(
-            f"first step of {model}, here / there, ratio: {ratio:.2f} (target {FIRST_STEP_TARGET})"
-        )
+        print(f"first step of {model}, here / there, ratio: {ratio:.2f} ({TARGETS[model]})")
     for name, ratio in answers.items():
         print(f"{name}, here / there, ratio: {ratio:.2f} (target {ANSWER_TARGET:g})")
 

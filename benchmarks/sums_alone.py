@@ -55,7 +55,7 @@ def work(rank: int, store_path: str, pipe: Connection) -> None:
         measure("clear", sums.clear)
         measure(f"{NUM_ADDS} adds", lambda: [sums.add(update, SHARE) for _ in range(NUM_ADDS)])
         exchange.gather([])  # so that no waiting for the other worker is measured
-        measure("total", lambda: exchange.total(sums.units))
+        measure("total", lambda: exchange.total(sums.integers))
         measure("mean", lambda: sums.mean(mean, 1.0))
     medians = {
         name: [1e3 * statistics.median(column) for column in zip(*pairs, strict=True)]

@@ -2,8 +2,8 @@
 """Submit a command of this project to Kubeflow, Kubernetes or Vertex AI.
 
 ``scripts/submit.py PLATFORM --nodes 2 --gpus 4 --image IMAGE -- scripts/train_federated.py with
-...`` fills the platform's manifest in ``deploy/`` and hands it to ``kubectl`` or ``gcloud``, or
-writes it to standard output with ``--dry-run``.
+...`` fills the manifest of the platform in ``deploy/`` and submits it by ``kubectl`` or ``gcloud``.
+With ``--dry-run``, the manifest is written to standard output and not submitted.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def _submit(request: Request, *, is_dry: bool) -> None:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Separate the own options from the command behind ``--``, which is not looked into."""
+    """Separate the options of this script from the command after ``--``."""
     if "--" not in argv:
         return argv, []
     end = argv.index("--")
@@ -82,7 +82,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 def _complete(
     request: Request, documents: list[manifests.Document]
 ) -> tuple[Request, list[Problem]]:
-    """Add what the platform needs to the training command, and find all that is wrong."""
+    """Add the settings that the platform needs to the training command, and find all problems."""
     found: list[Problem] = []
     if not request.arguments:
         remedy = f"add -- {TRAINING} with ..."
@@ -132,18 +132,18 @@ def _parser() -> argparse.ArgumentParser:
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
-    add("--gpus", type=int, required=True, metavar="N", help="GPUs of each machine; 0 for none")
+    add("--gpus", type=int, required=True, metavar="N", help="GPUs of each machine, 0 or more")
     add("--image", required=True, help="container image of this project")
-    add("--name", default="", help="the platform's name of the job (default: from job_name)")
+    add("--name", default="", help="name of the job on the platform (default: from job_name)")
     add(
         "--env",
         dest="environ",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a variable of the containers; may be repeated",
+        help="an environment variable of the containers; may be repeated",
     )
-    add("--dry-run", action="store_true", help="write the manifest to standard output instead")
+    add("--dry-run", action="store_true", help="print the manifest and do not submit it")
 
 
 def _add_kubernetes_options(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +166,7 @@ def _add_vertex_options(parser: argparse.ArgumentParser) -> None:
     add("--region", help="default: that of gcloud's configuration")
     add("--machine-type", metavar="TYPE", help="default: that of deploy/vertex-custom-job.yaml")
     add("--accelerator-type", metavar="TYPE", help="the GPUs of --machine-type")
-    add("--spot", action="store_true", help="run on Spot VMs, which may be taken away")
+    add("--spot", action="store_true", help="run on Spot VMs, which Google may stop at any time")
     add("--service-account", metavar="EMAIL", help="Google service account of the job")
     add(
         "--secret",

@@ -1,4 +1,4 @@
-"""What all workers must have alike before the first round."""
+"""What must be equal on all workers before the first round."""
 
 import hashlib
 from dataclasses import replace
@@ -11,13 +11,13 @@ from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState, Memory
-from scaling_fl.federation.delivery import MASK
+from scaling_fl.federation.downloads import MASK
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.runtime.record.recorder import Recorder
 
 
-def share_state(
+def broadcast_state(
     state: GlobalState,
     recorder: Recorder | None,
     exchange: Exchange,
@@ -25,9 +25,10 @@ def share_state(
     num_threads: int,
     pinned: bool,
 ) -> GlobalState:
-    """Give every worker worker 0's state and, unless it is set, the earlier rounds' threads.
+    """Give every worker the state of worker 0 and the number of threads.
 
-    Bits depend on the number of threads, so a resumed run keeps what it began with.
+    The last bits of results depend on the number of threads. Therefore a resumed run uses the
+    number of its earlier rounds, unless the configuration sets the number (``pinned``).
     """
     if recorder:
         state, earlier = recorder.restore(state)
@@ -41,29 +42,29 @@ def share_state(
         state,
         vector=exchange.broadcast(state.vector),
         optimiser={name: exchange.broadcast(t) for name, t in sorted(state.optimiser.items())},
-        memory=_share_memory(state.memory, exchange, device),
+        memory=_broadcast_memory(state.memory, exchange, device),
         round=round_number,
         total_bytes=total_bytes,
     )
 
 
-def _share_memory(memory: Memory, exchange: Exchange, device: torch.device) -> Memory:
-    """Give every worker what worker 0's checkpoint remembers, which only that one knows of."""
+def _broadcast_memory(memory: Memory, exchange: Exchange, device: torch.device) -> Memory:
+    """Give every worker the memory in the checkpoint, which only worker 0 has read."""
     mine = memory.to_tensors() if exchange.rank == 0 else {}
     rows = [
         {"name": name, "shape": list(t.shape), "type": str(t.dtype).removeprefix("torch.")}
         for name, t in sorted(mine.items())
     ]
-    shared: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for row in exchange.gather(rows):
         name, dtype = row["name"], getattr(torch, row["type"])
         empty = torch.empty(row["shape"], dtype=dtype, device=device)
-        shared[name] = exchange.broadcast(mine.get(name, empty))
-    return Memory.from_tensors(shared)
+        tensors[name] = exchange.broadcast(mine.get(name, empty))
+    return Memory.from_tensors(tensors)
 
 
 def forget_unused(state: GlobalState, config: Config) -> GlobalState:
-    """Drop what earlier rounds left for settings that the job no longer has."""
+    """Remove from the memory what belongs to settings that the job no longer has."""
     used = {CLIP: config.privacy.target_quantile is not None, MASK: config.server_freeze}
     of_server = {name: t for name, t in state.memory.server.items() if used.get(name)}
     of_clients = state.memory.clients if config.upload.error_feedback else {}
@@ -71,34 +72,34 @@ def forget_unused(state: GlobalState, config: Config) -> GlobalState:
 
 
 def check_same_data(data: Data, exchange: Exchange) -> None:
-    """Refuse to train when workers do not agree on the data and on who owns what.
+    """Check that all workers have the same data and the same partitions.
 
-    Machines may hold different copies of a file, and draws of floating-point shares may differ
-    between kinds of processor.
+    Two machines may have different copies of a file, and two kinds of processor may draw different
+    partitions, because the draws use floating-point shares.
 
     Raises:
-        UserError: the workers' data differ.
+        UserError: the data or the partitions of two workers differ.
     """
-    parts = hashlib.sha256(b"|".join(part.tobytes() for part in data.parts)).hexdigest()
-    mine = {"train": data.train.key, "test": data.test.key, "parts": parts}
-    found = {(row["train"], row["test"], row["parts"]) for row in exchange.gather([mine])}
+    owned = hashlib.sha256(b"|".join(indices.tobytes() for indices in data.partitions))
+    mine = {"train": data.train.key, "test": data.test.key, "partitions": owned.hexdigest()}
+    found = {tuple(row.values()) for row in exchange.gather([mine])}
     if len(found) > 1:
         raise UserError(
             "all machines must have the same data, tokenizer and versions of the libraries, got "
-            f"{len(found)} different ones; compare train_path, test_path and model on each of them."
+            f"{len(found)} different ones; compare train_path, test_path and model on each machine."
         )
 
 
 def check_same_model(model: nn.Module, exchange: Exchange) -> str:
-    """Return the hash of the frozen weights, which no vector carries from worker to worker.
+    """Check that all workers have the same frozen weights, and return the hash of the weights.
 
     Raises:
-        UserError: the workers' models differ.
+        UserError: the frozen weights of two workers differ.
     """
     digest = frozen_digest(model)
     if len({row["frozen"] for row in exchange.gather([{"frozen": digest}])}) > 1:
         raise UserError(
-            "all machines must have the same weights of model, got different ones; compare the "
-            "model's folder or revision on each of them."
+            "model must have the same weights on all machines, got different ones; compare the "
+            "folder or the revision of the model on each machine."
         )
     return digest

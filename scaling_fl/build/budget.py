@@ -1,4 +1,4 @@
-"""Composition of the privacy budget: configuration -> noise, and what it costs round by round."""
+"""Configuration -> the privacy budget: the noise, the number of rounds, and epsilon by round."""
 
 import hashlib
 import json
@@ -23,40 +23,41 @@ from scaling_fl.methods.privacy.accounting import (
 from scaling_fl.methods.privacy.mechanism import LARGEST_STD, update_noise_multiplier
 from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
 
-NOISE_KEY = "SCALING_FL_NOISE_SECRET"
+NOISE_SECRET = "SCALING_FL_NOISE_SECRET"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What privacy costs; without noise, ``epsilon`` is None and only updates are clipped."""
+    """The privacy of a job; without noise, updates are clipped and ``epsilon`` is None."""
 
     settings: PrivacySettings
     noise_multiplier: float
-    """Of the updates alone, which share the budget with an adaptive clip."""
+    """The noise multiplier of the sum of updates."""
     total_noise: float
-    """Of a round's whole release, which is what epsilon is computed from."""
+    """The noise multiplier of all that a round releases; epsilon is computed from it."""
     clip_noise: float
-    """Standard deviation of the noise on the number of updates within an adaptive clip."""
+    """The standard deviation of the noise on the number of unclipped updates."""
     num_units: int
-    """The expected number of clients, or of their groups, whose updates are summed in a round."""
+    """The expected number of units (clients or groups) whose updates a round sums."""
     largest_clip: float
-    """What an adaptive clip must not exceed, or a sum could overflow."""
-    noise_key: str
+    """The upper limit of an adaptive clip, above which a sum could overflow."""
+    noise_secret: str
     num_rounds: int
     epsilon: Callable[[int], float] | None
+    """Number of rounds -> epsilon."""
     draw_seed: int | None
-    """Decides who is drawn, if epsilon counts on nobody's knowing."""
-    terms: dict[str, Any]
-    """What every round of a job must share, or its epsilon would be of another job."""
+    """The secret seed of cohorts and groups; None if epsilon does not need secret cohorts."""
+    guarantee: dict[str, Any]
+    """The settings that must be equal in all rounds of a job, because epsilon depends on them."""
 
     def privacy(self, computation: Any) -> Privacy:
-        """Derive the noise from the key, all that is computed, and how much noise it is.
+        """Derive the seed of the noise from the secret, the computation and the scale of the noise.
 
-        Two runs that differ in anything have different noise: the difference of two noisy sums
-        with the same noise would be free of it, and with noise of two sizes, too.
+        Two runs that differ in anything must have different noise. Otherwise the difference of
+        their sums (for noise of two scales: another combination) would have no noise.
         """
         scale = [self.settings.clip, self.noise_multiplier, self.clip_noise, self.num_units]
-        text = json.dumps([self.noise_key, computation, scale], sort_keys=True)
+        text = json.dumps([self.noise_secret, computation, scale], sort_keys=True)
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
         by_group = self.settings.unit == "group"
         quantile = None
@@ -80,10 +81,11 @@ class Budget:
 def make_budget(
     config: Config, num_clients: int, note: Callable[[str], None], *, with_secret: bool = True
 ) -> Budget | None:
-    """Choose the noise and the number of rounds, and say what they cost before the first one.
+    """Choose the noise and the number of rounds, and note their epsilon; None without privacy.
 
     Raises:
-        UserError: the noise or a single round cannot keep to what was asked for.
+        UserError: no noise reaches the target, a sum cannot hold the noise, or one round already
+            costs more than the largest epsilon.
     """
     if config.privacy.clip is None:
         return None
@@ -98,14 +100,14 @@ def make_budget(
         note(
             f"privacy: epsilon {accountant.epsilon(num_rounds):.4g} at delta "
             f"{config.privacy.delta:g} after {num_rounds} rounds, noise multiplier {noise:.4g}; "
-            f"protected is {_protected(config, sampling)} ({sampling.neighbours})"
+            f"it protects {_protected(config, sampling)} ({sampling.neighbours})"
         )
     if num_rounds < config.num_rounds:
         note(
-            f"the run ends after {num_rounds} of {config.num_rounds} rounds, before it would "
-            f"exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
+            f"the run ends after {num_rounds} of {config.num_rounds} rounds, because another round "
+            f"would exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
         )
-    key = _noise_key() if noise and with_secret else os.environ.get(NOISE_KEY, "")
+    secret = _noise_secret() if noise and with_secret else os.environ.get(NOISE_SECRET, "")
     return Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
@@ -113,11 +115,11 @@ def make_budget(
         clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
         largest_clip=_largest_clip(config, num_clients, num_units),
-        noise_key=key,
+        noise_secret=secret,
         num_rounds=num_rounds,
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
-        draw_seed=_draw_seed(config, key) if noise and is_amplified(sampling) else None,
-        terms={
+        draw_seed=_draw_seed(config, secret) if noise and is_amplified(sampling) else None,
+        guarantee={
             "privacy.clip": config.privacy.clip,
             "privacy noise": noise,
             "privacy sampling": repr(sampling),
@@ -126,37 +128,37 @@ def make_budget(
     )
 
 
-def _draw_seed(config: Config, key: str) -> int:
-    """Derive who is drawn from the secret; the seed of the configuration is known to many."""
-    digest = hashlib.sha256(json.dumps([key, "draws", config.seed]).encode()).digest()
+def _draw_seed(config: Config, secret: str) -> int:
+    """Derive the seed of the draws from the secret; many people know the configuration's seed."""
+    digest = hashlib.sha256(json.dumps([secret, "draws", config.seed]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def is_amplified(sampling: Sampling) -> bool:
-    """Say whether the bound counts on nobody's knowing who was drawn."""
+    """Say whether epsilon is smaller because nobody knows who was drawn."""
     if isinstance(sampling, Nested):
         return sampling.client_rate < 1 or is_amplified(sampling.groups)
     return not isinstance(sampling, Everyone)
 
 
 def sampling_of(config: Config, num_clients: int) -> Sampling:
-    """Name the sampling that is really used, of which epsilon is reported."""
+    """Return the sampling that the run really uses; epsilon is computed for it."""
     size = config.cohort_size(num_clients)
     clients: Everyone | Poisson | FixedSize
     if config.listed_cohorts or size == num_clients:
-        clients = Everyone()  # who takes part when is known to all
+        clients = Everyone()  # a known cohort lowers no epsilon
     elif config.sampling == "poisson":
         clients = Poisson(size / num_clients)
     else:
         clients = FixedSize(size, num_clients)
     if config.privacy.unit == "client":
         return clients
-    drawn, of = config.privacy.groups_per_round, config.privacy.groups_per_client
-    groups: Everyone | Poisson | FixedSize = FixedSize(drawn, of)
-    if drawn == of:
+    num_drawn, num_groups = config.privacy.groups_per_round, config.privacy.groups_per_client
+    groups: Everyone | Poisson | FixedSize = FixedSize(num_drawn, num_groups)
+    if num_drawn == num_groups:
         groups = Everyone()
     elif config.sampling == "poisson":
-        groups = Poisson(drawn / of)
+        groups = Poisson(num_drawn / num_groups)
     rate = 1.0 if isinstance(clients, Everyone) else size / num_clients
     return Nested(rate, groups)
 
@@ -165,11 +167,11 @@ def _protected(config: Config, sampling: Sampling) -> str:
     who = "one client" if config.privacy.unit == "client" else "one group of a client"
     if sampling.neighbours == "replace_one":
         return f"all data of {who} that takes part"
-    return f"{who}'s taking part"
+    return f"the participation of {who}"
 
 
 def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
-    """Split the noise between the updates and the number of them that is within the clip."""
+    """Return the noise multiplier of the updates, which an adaptive clip makes larger."""
     if config.privacy.target_quantile is None or not noise:
         return noise
     try:
@@ -179,9 +181,10 @@ def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
 
 
 def _clip_noise(settings: PrivacySettings, noise: float, num_units: int) -> float:
-    """Choose the noise on how many updates are within the clip, as arXiv 1905.03871 advises.
+    """Choose the noise on the number of unclipped updates: max(num_units / 20, noise).
 
-    With few clients that is too little for the whole noise, to which it must leave a part.
+    arXiv 1905.03871 advises num_units / 20. With few clients this is too little: it must be above
+    noise / 2, or the number alone would cost more than the whole release.
     """
     return float(settings.clip_noise or max(num_units / 20, noise)) if noise else 0.0
 
@@ -202,57 +205,57 @@ def _noise_multiplier(config: Config, sampling: Sampling) -> float:
 
 
 def check_same_noise(privacy: Privacy, exchange: Exchange) -> None:
-    """Refuse to train when workers would add different noise.
+    """Check that all workers would add the same noise.
 
     Raises:
-        UserError: their keys differ.
+        UserError: the seeds of the noise differ.
     """
     if not privacy.is_noisy:
         return
-    shown = hashlib.sha256(str(privacy.seed).encode()).hexdigest()
-    if len({row["noise"] for row in exchange.gather([{"noise": shown}])}) > 1:
+    digest = hashlib.sha256(str(privacy.seed).encode()).hexdigest()
+    if len({row["noise"] for row in exchange.gather([{"noise": digest}])}) > 1:
         raise UserError(
-            f"{NOISE_KEY}, and the weights of model, must be the same on all machines, got "
-            "different ones; copy the first's."
+            f"{NOISE_SECRET} and the weights of model must be the same on all machines, got "
+            "different ones; copy those of the first machine to all others."
         )
 
 
 def _check_noise(
     config: Config, noise: float, on_updates: float, num_units: int, num_clients: int
 ) -> None:
-    """Refuse noise that no sum can hold or that hides nothing, before a round is spent on it."""
+    """Check before the first round that a sum can hold the noise, and that the noise protects."""
     clip = config.privacy.clip or 0.0
     std = on_updates * clip / num_units
     if std > LARGEST_STD:
         raise UserError(
-            f"privacy.clip times the noise multiplier, for each client of a round, must be at most "
+            "privacy.clip * noise multiplier / (clients or groups of a round) must be at most "
             f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
         )
     largest = _largest_clip(config, num_clients, num_units)
     if clip > largest:
         raise UserError(
-            f"privacy.clip must be at most {largest:g}, with which the sum of all that a round may "
-            f"draw stays below {LIMIT:g}, got {clip:g}; lower privacy.clip."
+            f"privacy.clip must be at most {largest:g}, so that the sum of all updates of a round "
+            f"stays below {LIMIT:g}, got {clip:g}; lower privacy.clip."
         )
     if 0 < noise < LEAST_NOISE:
         raise UserError(
-            f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, below which epsilon is "
-            f"infinite, got {noise:g}; raise it."
+            f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, because epsilon is "
+            f"infinite below, got {noise:g}; raise it."
         )
     num_protected = num_clients * config.privacy.groups_per_client
     what = "clients" if config.privacy.unit == "client" else "groups"
     if noise and config.privacy.delta * num_protected >= 1:
         raise UserError(
-            f"privacy.delta must be below 1 / number of {what}, or giving away the data of one "
-            f"would count as private, got {config.privacy.delta:g} with {num_protected} {what}; "
+            f"privacy.delta must be below 1 / (number of {what}), because a larger delta allows to "
+            f"publish the data of one, got {config.privacy.delta:g} with {num_protected} {what}; "
             "lower it."
         )
 
 
 def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
-    """Compute the clip with which every sum still fits, whoever is drawn.
+    """Compute the largest clip with which no sum can overflow, whoever is drawn.
 
-    Those are the sum of one client's groups, and the mean of all with the expected divisor.
+    The sums are: the groups of one client; the mean of all units, divided by the expected number.
     """
     groups = config.privacy.groups_per_client
     drawn = groups if config.sampling == "poisson" else config.privacy.groups_per_round
@@ -262,16 +265,16 @@ def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
     return min(of_a_client, LIMIT * num_units / (num_clients * groups))
 
 
-def _noise_key() -> str:
-    """Read the secret that noise follows from; like every secret, it is in no configuration."""
-    key = os.environ.get(NOISE_KEY, "")
-    if len(key) < 32:
+def _noise_secret() -> str:
+    """Read the secret of the noise from the environment; no secret is in a configuration."""
+    secret = os.environ.get(NOISE_SECRET, "")
+    if len(secret) < 32:
         raise UserError(
-            f"noise needs a secret of at least 32 characters in {NOISE_KEY}, got {len(key)}, "
-            "because whoever can repeat the noise can subtract it; put the output of "
+            f"{NOISE_SECRET} must have at least 32 characters, got {len(secret)}, because "
+            "whoever can repeat the noise can subtract it; put the output of "
             "`openssl rand -hex 32` into .env, the same on all machines."
         )
-    return key
+    return secret
 
 
 def _num_rounds(config: Config, accountant: Accountant) -> int:
@@ -288,10 +291,9 @@ def _num_rounds(config: Config, accountant: Accountant) -> int:
     if allowed == 0:
         one = accountant.epsilon(1)
         raise UserError(
-            f"privacy.max_epsilon must allow a round, which costs {one:.4g}, got {limit:g}; raise "
-            "it, privacy.noise_multiplier or privacy.delta."
+            f"privacy.max_epsilon must be at least {one:.4g}, the cost of one round, got "
+            f"{limit:g}; raise privacy.max_epsilon, privacy.noise_multiplier or privacy.delta."
             if math.isfinite(one)
-            else f"privacy.max_epsilon={limit:g} cannot be kept with so little noise; raise "
-            "privacy.noise_multiplier."
+            else f"privacy.max_epsilon={limit:g} needs more noise; raise privacy.noise_multiplier."
         )
     return allowed

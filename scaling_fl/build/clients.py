@@ -1,4 +1,4 @@
-"""Composition of the clients' side: configuration -> tiers, what travels, and who takes part."""
+"""Configuration -> the clients: their tiers, their links, and who takes part in a round."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,19 @@ from scaling_fl.federation.client import Clients, LocalWork, Tier
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
-from scaling_fl.federation.rounds import Plan
+from scaling_fl.federation.rounds import Rounds
 from scaling_fl.learning.training.local import LocalTrainer
-from scaling_fl.methods.sampling import listed_cohort, poisson_cohort, sample_cohort
+from scaling_fl.methods.sampling import (
+    COHORT_SAMPLINGS,
+    GROUP_SAMPLINGS,
+    SampleCohort,
+    listed_cohorts,
+)
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.tiers import by_list, by_modulo, by_share
 from scaling_fl.methods.weighting import WEIGHTINGS
 from scaling_fl.methods.wire.direction import Direction
-from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates, magnitude_coordinates
+from scaling_fl.methods.wire.holding import RankHolding, adapter_coordinates, magnitude_coordinates
 from scaling_fl.methods.wire.payloads import payload_size
 
 
@@ -32,25 +37,26 @@ def make_clients(
     budget: Budget | None = None,
     privacy: Privacy | None = None,
 ) -> Clients:
-    """Say what each client is sent and sends, how much it does, and on which examples."""
+    """Make the clients: the link, the work and the examples of each."""
     groups = None
     if privacy and privacy.by_group:
         groups = Groups(
-            examples=[_groups(config, part, client) for client, part in enumerate(data.parts)],
+            examples=[_groups(config, each, client) for client, each in enumerate(data.partitions)],
             per_round=config.privacy.groups_per_round,
-            poisson=config.sampling == "poisson",
-            seed=draw_seed(config, budget),
+            sample=GROUP_SAMPLINGS[config.sampling](
+                config.privacy.groups_per_round, seed=draw_seed(config, budget)
+            ),
             bound=privacy.bound,
         )
     return Clients(
         trainer,
         data.train,
-        data.parts,
+        data.partitions,
         tiers=[
             Tier(work=_work(settings), link=make_link(settings, config, trainer.layout))
             for settings in config.by_tier()
         ],
-        tier_of=tier_of_clients(config, len(data.parts)),
+        tier_of=tier_of_clients(config, len(data.partitions)),
         seed=config.seed,
         groups=groups,
         statistics=make_statistics(config),
@@ -67,8 +73,8 @@ def _work(config: Config) -> LocalWork:
 
 
 def make_link(settings: Config, config: Config, layout: Layout) -> Link:
-    """Turn a tier's ``settings``, within those of all clients, into what is sent."""
-    chosen_here = {"evaluate", "keep_heads", "values", "error_feedback"}
+    """Make the link of a tier from the ``settings`` of that tier and from the ``config`` of all."""
+    not_of_a_direction = {"evaluate", "keep_heads", "values", "error_feedback"}
     heads = ~adapter_coordinates(layout)
     magnitudes = magnitude_coordinates(layout)
     # A magnitude of 0 silences an output.
@@ -76,11 +82,11 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
     holding = None
     if settings.adapter.rank < config.adapter.rank:
         largest = config.tier_ranks == "largest"
-        holding = RankPart(layout, settings.adapter.rank, largest=largest)
+        holding = RankHolding(layout, settings.adapter.rank, largest=largest)
     return Link(
         layout.size,
-        Direction(**settings.download.model_dump(exclude=chosen_here)),
-        Direction(**settings.upload.model_dump(exclude=chosen_here)),
+        Direction(**settings.download.model_dump(exclude=not_of_a_direction)),
+        Direction(**settings.upload.model_dump(exclude=not_of_a_direction)),
         uploads_state=config.upload.values == "state",
         error_feedback=config.upload.error_feedback,
         client_freeze=config.client_freeze,
@@ -93,7 +99,7 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
 
 
 def tier_of_clients(config: Config, num_clients: int) -> list[int]:
-    """Say which tier every client is of.
+    """Return the tier of each client.
 
     Raises:
         UserError: a tier has no client.
@@ -116,63 +122,54 @@ def _tier_of_clients(config: Config, num_clients: int) -> list[int]:
     return by_modulo(num_clients, max(1, len(config.tiers)))
 
 
-def _groups(config: Config, part: NDArray[np.int64], client: int) -> list[NDArray[np.int64]]:
-    """Deal a client's examples into its groups, as evenly as can be."""
+def _groups(config: Config, examples: NDArray[np.int64], client: int) -> list[NDArray[np.int64]]:
+    """Deal a client's examples at random into groups; the sizes differ by at most one."""
     num_groups = config.privacy.groups_per_client
-    if len(part) < num_groups:
+    if len(examples) < num_groups:
         raise UserError(
-            f"privacy.groups_per_client must be at most the {len(part)} examples that client "
+            f"privacy.groups_per_client must be at most the {len(examples)} examples that client "
             f"{client} has, got {num_groups}; lower it, or split the data more evenly."
         )
-    order = numpy_generator(config.data_seed, "groups", client).permutation(part)
+    order = numpy_generator(config.data_seed, "groups", client).permutation(examples)
     return [np.sort(group) for group in np.array_split(order, num_groups)]
 
 
 def draw_seed(config: Config, budget: Budget | None) -> int:
-    """Say what decides who is drawn: the secret, where epsilon counts on nobody's knowing."""
+    """Return the seed of cohorts and groups: a secret one if epsilon needs secret cohorts."""
     secret = budget.draw_seed if budget else None
     return config.seed if secret is None else secret
 
 
-def make_cohort(
-    config: Config, num_clients: int, round_number: int, budget: Budget | None
-) -> list[int]:
-    """Say who takes part in a round."""
+def make_cohorts(config: Config, num_clients: int, budget: Budget | None) -> SampleCohort:
+    """Make the function that returns the clients of a round."""
     if config.listed_cohorts:
-        return listed_cohort(config.listed_cohorts, round_number)
+        return listed_cohorts(config.listed_cohorts)
     size, seed = config.cohort_size(num_clients), draw_seed(config, budget)
-    if config.sampling == "poisson":
-        return poisson_cohort(
-            seed=seed, round_number=round_number, num_clients=num_clients, rate=size / num_clients
-        )
-    return sample_cohort(seed=seed, round_number=round_number, num_clients=num_clients, size=size)
+    return COHORT_SAMPLINGS[config.sampling](num_clients, size, seed=seed)
 
 
-def make_plan(
+def make_rounds(
     config: Config, clients: Clients, layout: Layout, num_clients: int, budget: Budget | None
-) -> Plan:
-    """Turn settings into functions of the round."""
+) -> Rounds:
+    """Make the functions of the round from the settings."""
     weigh = WEIGHTINGS[config.weighting]
-    schedule = SCHEDULES[config.schedule.kind]
 
-    def shares(chosen: list[int]) -> dict[int, float]:
-        if budget:  # the divisor is that of the expected units, whoever was drawn
-            return dict.fromkeys(chosen, 1.0 / budget.num_units)
-        if not chosen:
+    def shares(cohort: list[int]) -> dict[int, float]:
+        if budget:  # with privacy, the divisor must not depend on who was drawn
+            return dict.fromkeys(cohort, 1.0 / budget.num_units)
+        if not cohort:
             return {}
-        weights = weigh([clients.num_examples(client) for client in chosen])
-        return dict(zip(chosen, weights, strict=True))
+        weights = weigh([clients.num_examples(client) for client in cohort])
+        return dict(zip(cohort, weights, strict=True))
 
-    def learning_rate(round_number: int) -> float:
-        final = config.schedule.final_learning_rate
-        return schedule(config.learning_rate, final, round_number, config.num_rounds)
-
-    return Plan(
+    return Rounds(
         num_rounds=budget.num_rounds if budget else config.num_rounds,
         num_clients=num_clients,
-        cohort=lambda round_number: make_cohort(config, num_clients, round_number, budget),
+        cohort=make_cohorts(config, num_clients, budget),
         shares=shares,
-        learning_rate=learning_rate,
+        learning_rate=SCHEDULES[config.schedule.kind](
+            config.learning_rate, config.schedule.final_learning_rate, config.num_rounds
+        ),
         eval_every=config.eval_every,
         epsilon=budget.epsilon if budget else None,
         plain_bytes=payload_size(layout.size, None, "none"),

@@ -1,4 +1,4 @@
-"""Configuration -> examples: what the task reads, and who owns which of it."""
+"""Configuration -> data: the examples of the task, and the partition of each client."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from scaling_fl.methods.partitioning import partition
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A task, the examples that a worker trains and evaluates on, and who owns which."""
+    """A task, its training and test examples, and the owners of the training examples."""
 
     task: Task
     train: Examples
     test: Examples
-    parts: list[Indices]
+    partitions: list[Indices]
     """For every client, the indices of its training examples."""
 
 
@@ -27,7 +27,7 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     stage(f"reading {config.task_name}")
     train, test = task.load_examples("train"), task.load_examples("test")
     try:
-        parts = partition(
+        partitions = partition(
             train.strata,
             kind=config.partition_kind,
             num_clients=num_clients,
@@ -37,4 +37,4 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Data(task=task, train=train, test=test, parts=parts)
+    return Data(task=task, train=train, test=test, partitions=partitions)

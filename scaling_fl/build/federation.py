@@ -1,6 +1,6 @@
-"""Composition root of a worker: configuration -> objects. Every name table lives here or is named.
+"""Composition root of a worker: configuration -> federation.
 
-Nothing below this module sees the configuration; everything gets plain arguments.
+The modules below ``build`` do not see the configuration; they get plain arguments.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import torch
 
 from scaling_fl.build import fingerprint
 from scaling_fl.build.agreement import (
+    broadcast_state,
     check_same_data,
     check_same_model,
     forget_unused,
-    share_state,
 )
 from scaling_fl.build.budget import check_same_noise, make_budget
-from scaling_fl.build.clients import make_clients, make_plan
+from scaling_fl.build.clients import make_clients, make_rounds
 from scaling_fl.build.data import Data, load_data
 from scaling_fl.build.merge import make_merge, source_of_own_merge
 from scaling_fl.build.model import load_trainer
@@ -27,7 +27,7 @@ from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.rounds import Plan
+from scaling_fl.federation.rounds import Rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
@@ -37,10 +37,10 @@ from scaling_fl.runtime.tracking.places import JobPlaces
 
 @dataclass(frozen=True, kw_only=True)
 class Federation:
-    """Everything that ``run_rounds`` needs, put together."""
+    """Everything that ``run_rounds`` needs."""
 
     state: GlobalState
-    plan: Plan
+    rounds: Rounds
     clients: Clients
     server: Server
     evaluator: Evaluator
@@ -52,10 +52,10 @@ class Federation:
 
 
 def choose_device(wanted: str, device_id: int) -> torch.device:
-    """Turn a site id into a GPU, or into the CPU where there is no GPU or none is wanted.
+    """Return the GPU of a site; return the CPU if the machine has no GPU or ``wanted`` is "cpu".
 
     Raises:
-        UserError: there is no such GPU.
+        UserError: this machine does not have the GPU.
     """
     num_gpus = 0 if wanted == "cpu" else torch.cuda.device_count()
     if wanted == "cuda" and num_gpus == 0:
@@ -79,10 +79,10 @@ def build(
     note: Note,
     stage: Note,
 ) -> Federation:
-    """Put a worker together, resume the latest checkpoint, and give every worker the same state.
+    """Make the objects of this worker, and start from the latest checkpoint; equal on all workers.
 
     Raises:
-        UserError: with one sentence that says what to do.
+        UserError: the configuration, the data or the checkpoint cannot be used.
     """
     note(_placement_sentence(config, exchange, device))
     num_clients = config.num_clients or len(exchange.sites)
@@ -100,7 +100,7 @@ def build(
         config,
         num_clients,
         train_key=data.train.key,
-        privacy_terms=budget.terms if budget else {},
+        privacy_terms=budget.guarantee if budget else {},
     )
     start = load_start(config, trainer, kept, job, exchange)
     computation = fingerprint.of_computation(
@@ -111,12 +111,12 @@ def build(
     vector = trainer.vector.clone() if start.vector is None else start.vector
     state = GlobalState(vector, server_optimiser.init(vector))
     if budget and start.fingerprint:
-        note("epsilon counts this job alone, and not what the state of init_from has cost")
+        note("epsilon is that of this job alone, without the epsilon of the state in init_from")
     recorder = None
     if exchange.rank == 0:
         assert job is not None
         recorder = make_recorder(config, trainer, data, job, kept, computation, budget, note)
-    state = share_state(
+    state = broadcast_state(
         state,
         recorder,
         exchange,
@@ -139,10 +139,10 @@ def build(
         min_clients=config.min_clients,
         privacy=privacy,
     )
-    plan = make_plan(config, clients, trainer.layout, num_clients, budget)
+    rounds = make_rounds(config, clients, trainer.layout, num_clients, budget)
     return Federation(
         state=state,
-        plan=plan,
+        rounds=rounds,
         clients=clients,
         server=server,
         evaluator=make_evaluator(config, trainer, data),
@@ -151,7 +151,7 @@ def build(
 
 
 def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluator:
-    """Say what is evaluated, and how much of the outcome is told."""
+    """Make the evaluator of the test examples."""
     return Evaluator(
         trainer,
         data.test,

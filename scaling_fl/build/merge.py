@@ -1,4 +1,4 @@
-"""Configuration -> the merge: a row of the table, or a user's own function."""
+"""Configuration -> the merge: a row of the table, or a function of the user."""
 
 import hashlib
 import importlib
@@ -15,10 +15,10 @@ from scaling_fl.methods.merging.merge import Merge
 
 
 def make_merge(config: Config) -> Merge:
-    """Make the merge that ``merge.method`` names, with the settings that it has.
+    """Make the merge that ``merge.method`` names, with its options.
 
     Raises:
-        UserError: a user's own module or function cannot be found.
+        UserError: the module or the function of the user cannot be found.
     """
     row = MERGES.get(config.merge.method)
     make = _function(row.make if row else config.merge.method)
@@ -29,18 +29,18 @@ def make_merge(config: Config) -> Merge:
 
 
 def payloads_of_merge(config: Config) -> Mapping[str, str]:
-    """Name what clients send beside their updates, and the function that computes each."""
+    """Return the other payloads that the merge needs: name -> path of the function."""
     row = MERGES.get(config.merge.method)
     return row.payloads if row else {}
 
 
 def make_statistics(config: Config) -> dict[str, Statistic]:
-    """Return the functions that compute what clients send beside their updates."""
+    """Return the functions that compute the other payloads, by name."""
     return {name: _function(path) for name, path in payloads_of_merge(config).items()}
 
 
 def source_of_own_merge(config: Config) -> dict[str, str]:
-    """Return the hash of the file that a user's own merge is in, for the run's fingerprint."""
+    """Return the hash of the file of the user's merge, for the fingerprint of the run."""
     if config.merge.method in MERGES:
         return {}
     file = sys.modules[_function(config.merge.method).__module__].__file__
@@ -49,7 +49,7 @@ def source_of_own_merge(config: Config) -> dict[str, str]:
 
 
 def _function(path: str) -> Callable[..., Any]:
-    """Import ``module:function``; a user's module may lie in the current folder."""
+    """Import ``module:function``; the user's module may be in the current folder."""
     module, _, name = path.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
@@ -57,7 +57,7 @@ def _function(path: str) -> Callable[..., Any]:
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"merge.method must name a function of a module that is installed or in the current "
-            f"folder, got {path} ({error}); correct the name or start in the module's folder."
+            "merge.method must name a function in a module that is installed or in the current "
+            f"folder, got {path} ({error}); correct the name, or start in the module's folder."
         ) from None
     return found

@@ -1,4 +1,4 @@
-"""Composition of a worker's model: configuration -> the trainer, and what its vector means."""
+"""Configuration -> the trainer of a worker, with its model."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from scaling_fl.learning.training.local import LocalTrainer
 def load_trainer(
     config: Config, data: Data, device: torch.device, stage: Callable[[str], None]
 ) -> LocalTrainer:
-    """Load the model onto the device, with its adapter, and give it its optimiser."""
+    """Load the model with its adapter onto the device, and make its trainer."""
     stage(f"loading model {config.model}")
     model = load_model(config, data.task)
     return LocalTrainer(
@@ -31,7 +31,7 @@ def load_trainer(
 
 
 def load_model(config: Config, task: Task) -> nn.Module:
-    """Load the task's model as every worker has it at first, with its adapter, on the CPU."""
+    """Load the model of the task with its adapter, as before round 1, onto the CPU."""
     model = task.load_model()
     if config.adapter.kind == "none":
         return model

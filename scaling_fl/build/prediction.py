@@ -1,7 +1,7 @@
-"""What a run will cost, before it runs: bytes, privacy, disk and memory, from its configuration.
+"""The costs of a run before it runs: bytes, privacy, disk and memory, from its configuration.
 
-Bytes are predicted by the code that sends, for the very clients that will be sampled, so that
-they equal what the run then measures, unless it ends early.
+The code that sends also predicts the bytes, for the clients that the run will sample. So the
+predicted bytes equal the measured ones, unless the run ends early.
 """
 
 from collections import Counter
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling_fl.build.budget import NOISE_KEY, make_budget
-from scaling_fl.build.clients import make_cohort, make_link, tier_of_clients
+from scaling_fl.build.budget import NOISE_SECRET, make_budget
+from scaling_fl.build.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.build.model import load_model
 from scaling_fl.build.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
@@ -26,46 +26,45 @@ from scaling_fl.learning.task import Task
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.wire.payloads import payload_size
 
-FLOAT, UNIT = 4, 8
-"""Bytes of a coordinate, and of one in an exact sum."""
-_MOMENTS = {"sgd": 0, "adam": 2, "adamw": 2}
+FP32, FP64, INT64 = 4, 8, 8
+"""Bytes of a coordinate of a vector, and of a coordinate of an exact sum."""
+_MOMENTS = {"sgd": 0, "adam": 2, "adamw": 2}  # vectors in the state of the clients' optimiser
 
 
 @dataclass(frozen=True, kw_only=True)
 class TierCost:
-    """What one client of a tier costs in a round."""
+    """The costs of one client of a tier in round 1."""
 
     num_clients: int
     parameters: int
-    """Of the vector that its clients hold."""
+    """The number of coordinates that a client holds."""
     download_bytes: int
     upload_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """All that is known before a run; bytes are whole and exact, memory is a lower bound."""
+    """The costs of a run; the bytes are exact, the memory is a lower bound."""
 
     total_parameters: int
     trainable_parameters: int
     num_clients: int
     num_rounds: int
     tiers: list[TierCost]
-    """In round 1."""
     download_bytes: list[int]
-    """Of every round, from round 1."""
+    """The bytes of every round, all clients together, from round 1."""
     upload_bytes: list[int]
     plain_bytes: int
-    """What the same rounds would send as fp32, without codecs and masks."""
+    """The bytes of all rounds, in fp32 without codecs and masks."""
     checkpoint_bytes: int
-    """Of the tensors of the last checkpoint, without the names and numbers beside them."""
+    """The bytes of the tensors in the last checkpoint."""
     memory: dict[str, int]
-    """Of one worker in a training step, in bytes by what takes it, without the libraries."""
+    """The bytes that one worker needs in a training step, by their use, without the libraries."""
     noise_multiplier: float | None
-    """Of the whole release; None without noise."""
+    """The noise multiplier of all that a round releases; None without noise."""
     delta: float | None
     epsilon: float | None
-    """After the last round."""
+    """Epsilon after the last round."""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data, with the sums over all rounds."""
@@ -79,10 +78,10 @@ class Prediction:
 
 
 def predict(config: Config, note: Callable[[str], None]) -> Prediction:
-    """Predict what a run costs; loads its model and no data.
+    """Predict the costs of a run; loads its model, but no data.
 
     Raises:
-        UserError: what the run itself would refuse about these settings.
+        UserError: the run itself would refuse these settings.
     """
     num_clients = config.num_clients or len(config.site_ids)
     if problems := cohort_problems(config, num_clients):
@@ -94,12 +93,12 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     layout = Layout.of(model.named_parameters())
     links = [make_link(settings, config, layout) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
-    if budget and budget.draw_seed is not None and not budget.noise_key:
-        note(f"who is drawn follows from {NOISE_KEY}, which is not set: others stand for them")
-    cohorts = [make_cohort(config, num_clients, r, budget) for r in range(1, num_rounds + 1)]
+    if budget and budget.draw_seed is not None and not budget.noise_secret:
+        note(f"{NOISE_SECRET} decides who is drawn and is not set; the bytes are of other clients")
+    cohorts = list(map(make_cohorts(config, num_clients, budget), range(1, num_rounds + 1)))
     down, up = _bytes(links, tier_of, cohorts)
     seen = len({client for cohort in cohorts for client in cohort})
-    kept = _server_bytes(config, layout.size, seen)
+    beside = _server_bytes(config, layout.size, seen)
     noisy = budget is not None and budget.epsilon is not None
     return Prediction(
         total_parameters=sum(p.numel() for p in model.parameters()),
@@ -110,8 +109,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         download_bytes=down,
         upload_bytes=up,
         plain_bytes=2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)),
-        checkpoint_bytes=FLOAT * layout.size + kept,
-        memory=_memory(config, task, model, layout.size, kept),
+        checkpoint_bytes=FP32 * layout.size + beside,
+        memory=_memory(config, task, model, layout.size, beside),
         noise_multiplier=budget.total_noise if budget and noisy else None,
         delta=config.privacy.delta if noisy else None,
         epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
@@ -121,7 +120,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
 def _bytes(
     links: list[Link], tier_of: list[int], cohorts: list[list[int]]
 ) -> tuple[list[int], list[int]]:
-    """Add up what the clients of every round are sent and send."""
+    """Return the bytes down and up of every round, all clients together."""
 
     @cache
     def each(tier: int, round_number: int) -> tuple[int, int]:
@@ -151,25 +150,25 @@ def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:
 
 
 def _server_bytes(config: Config, size: int, num_seen: int) -> int:
-    """Count what the global state holds beside the vector: moments, the mask, residuals."""
+    """Count the bytes of the global state beside the vector: moments, mask, clip, residuals."""
     optimiser = SERVER_OPTIMISERS[config.server.optimiser](
         config.server.learning_rate, **config.server.options
     )
     moments = optimiser.init(torch.zeros(size, device="meta"))
-    kept = sum(value.nbytes for value in moments.values())
-    kept += FLOAT * size * config.server_freeze
-    kept += UNIT * (config.privacy.target_quantile is not None)
-    return kept + FLOAT * size * num_seen * config.upload.error_feedback
+    found = sum(value.nbytes for value in moments.values())
+    found += FP32 * size * config.server_freeze
+    found += FP64 * (config.privacy.target_quantile is not None)
+    return found + FP32 * size * num_seen * config.upload.error_feedback
 
 
-def _memory(config: Config, task: Task, model: nn.Module, size: int, kept: int) -> dict[str, int]:
+def _memory(config: Config, task: Task, model: nn.Module, size: int, beside: int) -> dict[str, int]:
     moments = _MOMENTS[config.optimiser] + bool(config.momentum)
     return {
         "model": sum(p.nbytes for p in model.parameters()),
-        "global state": FLOAT * size + kept,
-        "gradients": FLOAT * size,
-        "clients' optimiser": FLOAT * size * moments,
-        "exact sums": UNIT * size * (2 if config.merge.method == "mean_of_senders" else 1),
+        "global state": FP32 * size + beside,
+        "gradients": FP32 * size,
+        "clients' optimiser": FP32 * size * moments,
+        "exact sums": INT64 * size * (2 if config.merge.method == "mean_of_senders" else 1),
         "activations of a full batch": activation_bytes(
             model, task.loss, task.largest_batch(config.batch_size)
         ),

@@ -30,7 +30,7 @@ def make_recorder(
 
     ``kept`` and ``computation`` are the two fingerprints that ``Fingerprints`` holds.
     """
-    partition = data.task.describe(data.train, data.parts)
+    partition = data.task.describe(data.train, data.partitions)
     journal = Journal(job["journal"])
     journal.append("partition", **partition.fields)
 

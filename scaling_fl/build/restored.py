@@ -15,7 +15,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
-from scaling_fl.federation.delivery import Delivery
+from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.task import Examples, Task
@@ -119,8 +119,8 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     }
     state = GlobalState(found.vector, memory=Memory.from_tensors(memory), round=found.round)
     links = [make_link(settings, config, found.layout) for settings in config.by_tier()]
-    delivery = Delivery(links, state, found.round + 1)
-    return [delivery.received(tier).vector for tier in range(len(links))]
+    downloads = Downloads(links, state, found.round + 1)
+    return [downloads.received(tier).vector for tier in range(len(links))]
 
 
 def evaluate_vector(

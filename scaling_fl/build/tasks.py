@@ -1,4 +1,4 @@
-"""Configuration -> task: the table of all tasks, each with what makes it from a run's options."""
+"""Configuration -> task: the table of all tasks, with the function that makes each of them."""
 
 from scaling_fl.config import Config
 from scaling_fl.learning.cache import cache_folder
@@ -24,7 +24,7 @@ TASKS: dict[str, MakeTask] = {
 
 
 def make_task(config: Config) -> Task:
-    """Make the task of a run; nothing is read or loaded yet."""
+    """Make the task of a run; does not read or load anything yet."""
     options = TaskOptions(
         model=config.model,
         max_seq_len=config.max_seq_len,

@@ -1,4 +1,4 @@
-"""The one way in which plain data is hashed."""
+"""The hash of plain data."""
 
 import hashlib
 import json

@@ -4,10 +4,10 @@ import signal
 
 
 class UserError(Exception):
-    """What the user gave cannot be done; the text is one sentence: rule, value, remedy.
+    """The program cannot do what the user asked for; the text is one sentence: rule, value, remedy.
 
     Commands print the text alone. Every other exception is a fault of the program and is shown
-    with its traceback. A subclass exists only where code has to tell it from the others.
+    with its traceback. A subclass exists only where code must distinguish it from the others.
     """
 
 

@@ -1,7 +1,7 @@
-"""Sums that do not depend on their order: int64 fixed point, so placement cannot change a bit.
+"""Exact sums: in int64 fixed point, neither the order nor the placement of terms changes a bit.
 
-A term is a vector times a share of at most one; the shares of one sum add up to at most one.
-With 2**-52 as the unit and terms of at most 2**10, no sum can overflow its 63 bits.
+A term is share * vector; each share and the sum of all shares are at most 1. A sum holds integers:
+round(2**52 * term), added up. Coordinates of at most 2**10 cannot overflow the 63 bits.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from torch import Tensor
 FRACTION_BITS = 52
 LIMIT = 2.0**10
 """The largest magnitude of a coordinate; an update beyond it has diverged."""
-_UNIT = 2.0**FRACTION_BITS
+_SCALE = 2.0**FRACTION_BITS
 _CHUNK = 1 << 16  # doubles that stay in a core's cache between the passes
 _SHIFT = 1.5 * 2.0**52
-"""Plus a double of at most 2**51, it is a double of [2**52, 2**53], where only whole numbers are.
+"""For |x| <= 2**51, the double _SHIFT + x is in [2**52, 2**53], where all doubles are integers.
 
-So the addition rounds to the nearest whole number, ties to even, as ``round`` does. The bits of
-these doubles count up with them: bits(_SHIFT + k) = bits(_SHIFT) + k for a whole number k.
+So the addition rounds x to the nearest integer, ties to even, as ``round`` does. There, the bits
+of a double count with its value: bits(_SHIFT + k) = bits(_SHIFT) + k for every integer k.
 """
 _SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 
@@ -32,81 +32,81 @@ def is_summable(vector: Tensor) -> bool:
 
 
 class ExactSum:
-    """The sum of ``share * vector`` over clients, exact in units of 2**-52 per term.
+    """The sum of ``share * vector`` over clients; each term is rounded to a multiple of 2**-52.
 
-    One int64 buffer of the vector's size, whatever the number of terms: ``units`` (zeros), if
-    given, for example from ``Exchange.zeros``. ``units`` of several workers may be added in any
+    The sum is in one int64 buffer of the vector's size: ``integers`` (zeros, for example from
+    ``Exchange.zeros``), or else new memory. The ``integers`` of all workers may be added in any
     order.
     """
 
-    def __init__(self, size: int, device: torch.device, units: Tensor | None = None) -> None:
-        if units is None:
-            units = torch.zeros(size, dtype=torch.int64, device=device)
-        self.units = units
+    def __init__(self, size: int, device: torch.device, integers: Tensor | None = None) -> None:
+        if integers is None:
+            integers = torch.zeros(size, dtype=torch.int64, device=device)
+        self.integers = integers
         chunk = min(size, _CHUNK)
         self._scaled = torch.empty(chunk, dtype=torch.float64, device=device)
         self._rounded = torch.empty(chunk, dtype=torch.int64, device=device)
 
     def clear(self) -> None:
-        self.units.zero_()
+        self.integers.zero_()
 
     def add(self, vector: Tensor, share: float) -> None:
-        """Add ``share * vector``; the vector is fp32 of the sum's size and must be summable."""
+        """Add ``share * vector``; the vector is fp32 of the sum's size, see ``is_summable``."""
         if not 0.0 <= share <= 1.0:
             raise ValueError(f"a client's share must be in [0, 1], got {share}.")
         add = self._add_on_cpu if vector.device.type == "cpu" else self._add_anywhere
-        for units, part in zip(self.units.split(_CHUNK), vector.split(_CHUNK), strict=True):
-            add(units, part, share * _UNIT)
+        for integers, chunk in zip(self.integers.split(_CHUNK), vector.split(_CHUNK), strict=True):
+            add(integers, chunk, share * _SCALE)
 
-    def _add_on_cpu(self, units: Tensor, part: Tensor, factor: float) -> None:
-        """Add without the conversion from double to int64, which has no vector instruction.
+    def _add_on_cpu(self, integers: Tensor, chunk: Tensor, factor: float) -> None:
+        """Add a chunk without the conversion from double to int64, which has no vector instruction.
 
-        Most parts of a large embedding do not change in a few steps, and add nothing.
+        A chunk that is too small to change the sum is skipped: most chunks of a large embedding do
+        not change in a few steps.
         """
-        low, high = torch.aminmax(part)
+        low, high = torch.aminmax(chunk)
         largest = factor * max(-float(low), float(high))
         if largest < 0.5:
             return
         if not largest <= 2.0**51:
-            self._add_anywhere(units, part, factor)
+            self._add_anywhere(integers, chunk, factor)
             return
-        shifted: NDArray[np.float64] = self._scaled[: part.numel()].numpy()
-        np.copyto(shifted, part.numpy())
+        shifted: NDArray[np.float64] = self._scaled[: chunk.numel()].numpy()
+        np.copyto(shifted, chunk.numpy())
         shifted *= factor
         shifted += _SHIFT
         rounded = shifted.view(np.int64)
         rounded -= _SHIFT_BITS
-        total = units.numpy()
+        total = integers.numpy()
         total += rounded  # numpy adds int64 three times as fast as torch
 
-    def _add_anywhere(self, units: Tensor, part: Tensor, factor: float) -> None:
-        scaled, rounded = self._scaled[: part.numel()], self._rounded[: part.numel()]
-        scaled.copy_(part).mul_(factor).round_()
-        units.add_(rounded.copy_(scaled))
+    def _add_anywhere(self, integers: Tensor, chunk: Tensor, factor: float) -> None:
+        scaled, rounded = self._scaled[: chunk.numel()], self._rounded[: chunk.numel()]
+        scaled.copy_(chunk).mul_(factor).round_()
+        integers.add_(rounded.copy_(scaled))
 
     def mean(self, out: Tensor, included_share: float) -> Tensor:
-        """Write the sum divided by the share of the clients that are in it into ``out`` (fp32)."""
-        for start in range(0, out.numel(), _CHUNK):
-            part = self.units[start : start + _CHUNK]
-            scaled = self._scaled[: part.numel()]
-            scaled.copy_(part).mul_(1.0 / _UNIT)
+        """Write sum / included_share to ``out`` (fp32); the share is that of the summed clients."""
+        for total, result in zip(self.integers.split(_CHUNK), out.split(_CHUNK), strict=True):
+            scaled = self._scaled[: total.numel()]
+            scaled.copy_(total).mul_(1.0 / _SCALE)
             if included_share != 1.0:
                 scaled.div_(included_share)
-            out[start : start + _CHUNK].copy_(scaled)
+            result.copy_(scaled)
         return out
 
     def add_share(self, share: float, indices: Tensor | None) -> None:
-        """Add ``share`` at some coordinates (None: all), to count who is in a sum."""
-        amount = round(share * _UNIT)
+        """Add ``share`` at some coordinates (None: all), to sum the shares of the clients there."""
+        amount = round(share * _SCALE)
         if indices is None:
-            self.units.add_(amount)
+            self.integers.add_(amount)
         else:
-            self.units[indices] += amount
+            self.integers[indices] += amount
 
     def mean_over(self, out: Tensor, shares: "ExactSum") -> Tensor:
-        """Write the sum divided by ``shares``, coordinate by coordinate; 0 where that is 0."""
-        for start in range(0, out.numel(), _CHUNK):
-            place = slice(start, start + _CHUNK)
-            quotient = self.units[place].double() / shares.units[place].double()
-            out[place].copy_(quotient.nan_to_num_(nan=0.0))
+        """Write sum / shares to ``out`` (fp32), coordinate by coordinate; 0 / 0 is 0."""
+        sums = (self.integers.split(_CHUNK), shares.integers.split(_CHUNK), out.split(_CHUNK))
+        for total, share, result in zip(*sums, strict=True):
+            quotient = total.double() / share.double()
+            result.copy_(quotient.nan_to_num_(nan=0.0))
         return out

@@ -1,4 +1,4 @@
-"""What a worker may ask of the others, and the case where there are none."""
+"""What a worker may ask of the other workers, and the exchange of a worker without others."""
 
 from typing import Any, Protocol
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Exchange(Protocol):
-    """Sums and small records across workers; every worker makes the same calls in one order."""
+    """Sums and small records across workers; all workers make the same calls in the same order."""
 
     rank: int
     size: int
@@ -15,16 +15,16 @@ class Exchange(Protocol):
     """For every site of the federation, in node order, the rank of the worker that runs it."""
 
     def zeros(self, size: int, device: torch.device) -> Tensor:
-        """Make an int64 vector of zeros on the device for which ``total`` is fast."""
+        """Make an int64 vector of zeros on a device; ``total`` is fastest for such a vector."""
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Add an int64 tensor across workers, in place; integers make the order irrelevant."""
+        """Add the int64 tensors of all workers, in place; a sum of integers has no order."""
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """Give every worker what worker 0 holds, in place."""
+        """Overwrite every worker's tensor with the tensor of worker 0."""
 
     def gather(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Give every worker the JSON records of all, in worker order."""
+        """Give every worker the JSON records of all workers, in the order of the workers."""
 
     def close(self) -> None:
         """Leave the group."""

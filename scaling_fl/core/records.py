@@ -1,4 +1,4 @@
-"""The reports of clients and rounds: plain data, as JSON can hold them."""
+"""The reports of clients and rounds: plain data that JSON can store."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -9,8 +9,8 @@ from typing import Any
 class ClientReport:
     """What one client did in one round.
 
-    ``metrics`` are means over its training, by the names that the task gives them. ``failure`` says
-    why the update was left out; None if the update counts.
+    ``metrics`` are means over its training, by the task's names. ``failure`` says why the round
+    leaves the update out; None if the update counts.
     """
 
     round: int
@@ -18,7 +18,7 @@ class ClientReport:
     num_examples: int
     metrics: dict[str, float]
     update_norm: float = 0.0
-    """Of the update as it arrived; the server fills it in."""
+    """The norm of the update that arrived; the server fills it in."""
     download_bytes: int
     upload_bytes: int
     seconds: float
@@ -26,11 +26,11 @@ class ClientReport:
     failure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat record, in which the metrics stand beside the fields."""
+        """Return one flat record of the fields and the metrics."""
         record: dict[str, Any] = asdict(self)
         del record["metrics"]
-        if taken := record.keys() & self.metrics.keys():
-            raise ValueError(f"a task's metrics must not be named {', '.join(sorted(taken))}")
+        if reserved := record.keys() & self.metrics.keys():
+            raise ValueError(f"a task's metrics must not be named {', '.join(sorted(reserved))}")
         return record | self.metrics
 
     @classmethod
@@ -38,13 +38,13 @@ class ClientReport:
         """Read a flat record; every name that is not a field is a metric."""
         names = {each.name for each in fields(cls)}
         metrics = {name: value for name, value in record.items() if name not in names}
-        own = {name: value for name, value in record.items() if name in names}
-        return cls(**own, metrics=metrics)
+        values = {name: value for name, value in record.items() if name in names}
+        return cls(**values, metrics=metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundReport:
-    """What a round came to: metrics by name, the clients' reports, and who was left out."""
+    """The results of a round: its metrics by name and the reports of its clients."""
 
     round: int
     metrics: dict[str, float]

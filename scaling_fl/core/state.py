@@ -1,4 +1,4 @@
-"""What the federation knows between two rounds: a value, which a round replaces by the next."""
+"""What the federation knows between two rounds: a value, from which a round makes the next one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Memory:
-    """What one round leaves for the next beside the global vector, the same on all workers.
+    """What is remembered from round to round beside the global vector; equal on all workers.
 
-    The server remembers the state that froze the download mask and an adaptive clip; a client
-    remembers what error feedback held back of its last update.
+    The server remembers an adaptive clip, and the vector that froze the download mask. A client
+    remembers its residual: what its last payload did not carry, for error feedback.
     """
 
     server: Tensors = field(default_factory=dict)
     clients: Mapping[int, Tensors] = field(default_factory=dict)
-    """By client."""
+    """By the client's number."""
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Name every tensor as checkpoints do; those of a client end in its number."""
+        """Name every tensor as in checkpoints: NAME for the server, NAME.CLIENT for a client."""
         of_clients = {
             f"{name}.{client}": tensor
             for client, tensors in self.clients.items()
@@ -46,11 +46,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class GlobalState:
-    """The vector that all clients start a round from, and what the server keeps beside it.
+    """The vector that all clients start a round from, and what the server knows beside it.
 
     Nobody writes to its tensors once a round has begun: a server step returns the next state.
-    ``digest`` chains every round so far: two runs with the same digest went through bitwise the
-    same states with the same cohorts and the same configuration.
+    ``digest`` is a hash over all rounds so far: two runs with equal digests had bitwise equal
+    states, equal cohorts and equal configurations in every round.
     """
 
     vector: Tensor

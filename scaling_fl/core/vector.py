@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the trainable parameters, in the order in which the vector holds them."""
+    """Names and shapes of the trainable parameters, in the order of the vector."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, named_parameters: Iterable[tuple[str, Tensor]]) -> "Layout":
-        """Describe the parameters that require a gradient; frozen ones are never part of it."""
+        """Describe the parameters that require a gradient; frozen parameters are left out."""
         trainable = [(name, tuple(p.shape)) for name, p in named_parameters if p.requires_grad]
         return cls(tuple(name for name, _ in trainable), tuple(shape for _, shape in trainable))
 
@@ -29,7 +29,7 @@ class Layout:
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each parameter starts, and after the last one the size of the vector."""
+        """The first index of each parameter, followed by the size of the vector."""
         return tuple(accumulate(self.sizes, initial=0))
 
     @property
@@ -37,9 +37,9 @@ class Layout:
         return self.offsets[-1]
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Name the parts of a vector of ``size`` elements; no data is copied."""
-        parts = zip(self.names, self.shapes, self.offsets[:-1], self.sizes, strict=True)
-        return {name: flat[start : start + n].view(shape) for name, shape, start, n in parts}
+        """Return each parameter's view into a vector of ``size`` elements; no data is copied."""
+        rows = zip(self.names, self.shapes, self.offsets[:-1], self.sizes, strict=True)
+        return {name: flat[offset : offset + n].view(shape) for name, shape, offset, n in rows}
 
     def to_json(self) -> list[list[object]]:
         return [[n, list(shape)] for n, shape in zip(self.names, self.shapes, strict=True)]
@@ -51,7 +51,7 @@ class Layout:
 
 
 def flatten_parameters(model: nn.Module) -> tuple[Layout, Tensor]:
-    """Move the trainable parameters of a model into one fp32 vector that they become views of."""
+    """Move a model's trainable parameters into one fp32 vector; they become views into it."""
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     layout = Layout.of(trainable)
     flat = torch.empty(layout.size, dtype=torch.float32, device=trainable[0][1].device)

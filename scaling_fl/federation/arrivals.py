@@ -1,4 +1,4 @@
-"""What arrives of this worker's clients, one reply after the other."""
+"""The replies of this worker's clients, as they arrive one after the other."""
 
 import math
 import time
@@ -17,17 +17,17 @@ from scaling_fl.methods.wire.direction import Payload
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a client sends back, and what it remembers for its next turn."""
+    """A client's report and payload, and what the client must remember for its next turn."""
 
     report: ClientReport
     payload: Payload
     extras: Mapping[str, Payload] = field(default_factory=dict)
-    """What a merge needs beside the update, by name."""
+    """The other payloads that the merge needs, by name."""
     memory: Tensors = field(default_factory=dict)
     num_units: int = 1
-    """How many units of privacy took part: the client itself, or so many of its groups."""
-    num_within_clip: int = 0
-    """Where the client has bounded them itself: how many of them the clip left alone."""
+    """The number of privacy units in the update: 1 client, or the number of its groups."""
+    num_unclipped: int = 0
+    """The number of groups with a norm of at most the clip, when the client clips its groups."""
 
 
 Decode = Callable[[Reply, Tensor], tuple[Tensor, Tensor | None]]
@@ -35,10 +35,10 @@ Decode = Callable[[Reply, Tensor], tuple[Tensor, Tensor | None]]
 
 
 class Arrivals:
-    """The updates of a round, in the passes that a merge asks for.
+    """The updates of a round, in as many passes as the merge needs.
 
-    A client whose loss or update is not finite, or whose update is too large for a sum, is left
-    out: its report says why, and no merge sees it.
+    A client is left out when its loss or update is not finite, or when its update is too large for
+    a sum: its report says why, and no merge sees the update.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Arrivals:
         self._usable: list[Reply] | None = None
         self.reports: list[ClientReport] = []
         self.memories: dict[int, Tensors] = {}
-        self.num_units = self.num_within_clip = 0
+        self.num_units = self.num_unclipped = 0
         self.seconds = 0.0
-        """Time that the clients took to train and their payloads to be encoded and decoded."""
+        """The time to train the clients and to encode and decode their payloads."""
 
     def once(self) -> Iterator[Update]:
-        """Yield the updates while the clients train; nothing is kept."""
+        """Yield the updates while the clients train, and keep nothing."""
         for _, update in self._arrive(keep=False):
             yield update
 
     def again(self) -> Iterator[Update]:
-        """Yield the updates; the payloads are kept and decoded anew in every further pass."""
+        """Yield the updates; keep the payloads, and decode them again in every further pass."""
         if self._usable is None:
             self._usable = []
             for reply, update in self._arrive(keep=True):
@@ -81,16 +81,17 @@ class Arrivals:
             if reply is None:
                 return
             if keep:
-                extras = {name: payload.kept() for name, payload in reply.extras.items()}
-                reply = replace(reply, payload=reply.payload.kept(), extras=extras)
+                extras = {name: payload.encoded() for name, payload in reply.extras.items()}
+                reply = replace(reply, payload=reply.payload.encoded(), extras=extras)
             update = self._update(reply, self._scratch)
             report = _checked(reply.report, update.vector)
             self.reports.append(report)
-            self.num_units += reply.num_units  # those left out, too: no count depends on who it is
+            # Clients that are left out also count: the count must not depend on any client's data.
+            self.num_units += reply.num_units
             self.seconds += time.perf_counter() - began
             if report.failure is None:
                 self.memories[report.client] = reply.memory
-                self.num_within_clip += reply.num_within_clip
+                self.num_unclipped += reply.num_unclipped
                 yield reply, update
 
     def _update(self, reply: Reply, out: Tensor) -> Update:
@@ -101,11 +102,11 @@ class Arrivals:
 
 
 def _checked(report: ClientReport, update: Tensor) -> ClientReport:
-    """Complete a client's report by the norm of its update and why it is left out, if it is."""
+    """Add to a report the norm of the update and, if the client is left out, the reason."""
     norm, loss, failure = float(torch.linalg.vector_norm(update)), report.metrics["loss"], None
     if not math.isfinite(loss):
         failure = f"its loss is {loss}"
-    # No coordinate is larger than the norm, so a small norm saves a pass over the vector.
+    # No coordinate is larger than the norm, so a small norm makes this pass unnecessary.
     elif not norm < LIMIT / 2 and not is_summable(update):
         failure = f"its update is not finite or has a coordinate beyond {LIMIT:g}"
     return replace(report, update_norm=norm, failure=failure)

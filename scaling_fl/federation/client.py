@@ -1,4 +1,4 @@
-"""One client's turn in a round: what it received -> local training -> its reply."""
+"""One client's turn in a round: received vector -> local training -> reply."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.core.state import GlobalState, Tensors
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.client_end import ClientEnd, Received
-from scaling_fl.federation.delivery import Delivery
+from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.learning.task import Batch, Examples, Statistic
@@ -43,20 +43,20 @@ class LocalWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """A class of clients: what they are sent and send, and how much they do."""
+    """A class of clients, with the same amount of work and the same link."""
 
     work: LocalWork
     link: Link
 
 
 class Clients:
-    """All clients that this worker may be asked to run; none of them has any state."""
+    """All clients of the federation, as every worker can run each of them; they have no state."""
 
     def __init__(
         self,
         trainer: LocalTrainer,
         examples: Examples,
-        parts: Sequence[NDArray[np.int64]],
+        partitions: Sequence[NDArray[np.int64]],
         *,
         tiers: Sequence[Tier],
         tier_of: Sequence[int],
@@ -64,16 +64,16 @@ class Clients:
         groups: Groups | None = None,
         statistics: Mapping[str, Statistic] | None = None,
     ) -> None:
-        self._trainer, self._examples, self._parts = trainer, examples, parts
+        self._trainer, self._examples, self._partitions = trainer, examples, partitions
         self._seed, self._groups = seed, groups
         self._statistics = statistics or {}
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
-        return len(self._parts[client])
+        return len(self._partitions[client])
 
     def total_steps(self, client: int) -> int:
-        """Count the steps of a client in a round, in the mean over its possible groups."""
+        """Count the local steps of a client in a round; with groups, the expected number."""
         work = self.tiers[self.tier_of[client]].work
         if self._groups is None:
             return work.total_steps(self.num_examples(client))
@@ -82,8 +82,8 @@ class Clients:
 
     def train_each(
         self,
-        chosen: Sequence[int],
-        delivery: Delivery,
+        mine: Sequence[int],
+        downloads: Downloads,
         state: GlobalState,
         *,
         learning_rate: float,
@@ -91,10 +91,10 @@ class Clients:
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Reply]:
-        """Train some clients, one after the other, in the round after ``state``; see ``train``."""
-        for client in chosen:
+        """Train the clients of this worker one after the other, in the round after ``state``."""
+        for client in mine:
             yield self.train(
-                delivery.received(self.tier_of[client]),
+                downloads.received(self.tier_of[client]),
                 client,
                 round_number=state.round + 1,
                 learning_rate=learning_rate,
@@ -116,25 +116,25 @@ class Clients:
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Reply:
-        """Train one client from what it received.
+        """Train one client from what it received and return its reply.
 
-        The reply may hold the trainer's own buffer: use it before the next client trains.
-        ``memory`` is what the client remembers of its last turn, ``clip`` bounds the updates of
-        its groups, if there are groups. ``check`` is called before every step and may raise to
-        abandon the round.
+        The payload may be in the trainer's buffer, so use the reply before the next client trains.
+        ``memory`` is what the client remembers of its last turn. ``clip`` bounds the updates of its
+        groups, if there are groups. ``check`` is called before every step; it may raise an
+        exception to abandon the round.
         """
         began = time.perf_counter()
         turn = _Turn(round_number, client, learning_rate, progress, check)
         tier = self.tier_of[client]
         end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
-        num_units, num_within = 1, 0
+        num_units, num_unclipped = 1, 0
         extras: dict[str, Payload] = {}
         if self._groups is None:
-            result = self._learn(received, turn, self._parts[client])
+            result = self._learn(received, turn, self._partitions[client])
             extras = self._compute_statistics(client)
-            payload, kept = end.send_trained(vector, received, round_number, memory or {})
+            payload, remembered = end.send_trained(vector, received, round_number, memory or {})
         else:
-            result, num_units, num_within = self._groups.train(
+            result, num_units, num_unclipped = self._groups.train(
                 client,
                 round_number,
                 received=received.vector,
@@ -142,7 +142,7 @@ class Clients:
                 clip=clip,
                 learn=lambda examples, group: self._learn(received, turn, examples, group),
             )
-            payload, kept = end.send(vector, received, round_number, memory or {})
+            payload, remembered = end.send(vector, received, round_number, memory or {})
         report = ClientReport(
             round=round_number,
             client=client,
@@ -157,15 +157,15 @@ class Clients:
             report=report,
             payload=payload,
             extras=extras,
-            memory=kept,
+            memory=remembered,
             num_units=num_units,
-            num_within_clip=num_within,
+            num_unclipped=num_unclipped,
         )
 
     def _learn(
         self, received: Received, turn: "_Turn", examples: NDArray[np.int64], *group: int
     ) -> TrainingResult:
-        """Train on some examples; the trainer's vector then holds the result."""
+        """Train on some examples; the result is in the trainer's vector."""
         number, client = turn.round_number, turn.client
         num_steps = self.tiers[self.tier_of[client]].work.total_steps(len(examples))
 
@@ -185,15 +185,15 @@ class Clients:
         return result
 
     def _compute_statistics(self, client: int) -> dict[str, Payload]:
-        """Compute what the merge needs of the trained model and the client's examples."""
-        examples, size = self._parts[client], self.tiers[self.tier_of[client]].work.batch_size
-        cuts = range(0, len(examples), size)
+        """Compute the other payloads that the merge needs, from the trained model."""
+        examples, size = self._partitions[client], self.tiers[self.tier_of[client]].work.batch_size
+        offsets = range(0, len(examples), size)
         return {
             name: PLAIN.send(
                 compute(
                     self._trainer.model,
                     self._trainer.loss,
-                    (self._examples.batch(examples[start : start + size]) for start in cuts),
+                    (self._examples.batch(examples[offset : offset + size]) for offset in offsets),
                 ),
                 self._trainer.layout.size,
             )
@@ -208,7 +208,7 @@ class Clients:
     def _order(
         self, client: int, round_number: int, examples: NDArray[np.int64], *group: int
     ) -> Iterator[NDArray[np.int64]]:
-        """Yield the examples of each step; every epoch of every round has an order of its own."""
+        """Yield the examples of each step; every epoch of every round has another order."""
         work = self.tiers[self.tier_of[client]].work
         remaining = work.total_steps(len(examples))
         epoch = 0
@@ -226,7 +226,7 @@ class Clients:
 
 
 class _Turn(NamedTuple):
-    """What one client's training in one round is asked to do."""
+    """The arguments of one client's training in one round."""
 
     round_number: int
     client: int

@@ -1,4 +1,4 @@
-"""A client's end of a link: download -> what it trains from, trained vector -> payload."""
+"""A client's end of a link: download -> received vector, trained vector -> payload."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from scaling_fl.federation.link import Download, Link, count_at, select
 from scaling_fl.methods.wire.direction import Payload
 
 RESIDUAL = "upload.residual"
-"""Where a client remembers what error feedback held back of its last update."""
+"""The key under which a client remembers its residual: what its last payload did not carry."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """What a client trains from: fp32 of the vector's size, 0 where it received nothing."""
+    """The vector that a client trains from: fp32, 0 where the client received nothing."""
 
     vector: Tensor
     trainable: Tensor | None
@@ -25,7 +25,7 @@ class Received:
 
 @dataclass(frozen=True)
 class ClientEnd:
-    """Receives the global vector from a link, and sends what training made of it."""
+    """Receives the global vector from a link, and sends the trained vector or its update."""
 
     link: Link
 
@@ -45,10 +45,10 @@ class ClientEnd:
     def send_trained(
         self, trained: Tensor, received: Received, round_number: int, memory: Tensors
     ) -> tuple[Payload, Tensors]:
-        """Send what training came to; the trained vector (fp32) is written over.
+        """Send the update, or the trained vector itself if the link uploads states.
 
-        ``memory`` is what the client remembers of its last turn. Returns the payload and what the
-        client has to remember for its next one.
+        Overwrites ``trained`` (fp32). ``memory`` is what the client remembers of its last turn.
+        Returns the payload, and what the client must remember for its next turn.
         """
         if not self.link.uploads_state:
             trained.sub_(received.vector)
@@ -57,7 +57,7 @@ class ClientEnd:
     def send(
         self, values: Tensor, received: Received, round_number: int, memory: Tensors
     ) -> tuple[Payload, Tensors]:
-        """Send a vector (fp32 of the vector's size) as it is; it is written over."""
+        """Send ``values`` (fp32 of the vector's size); overwrites them."""
         link, trainable = self.link, received.trainable
         residual = memory.get(RESIDUAL)
         if residual is not None:
@@ -69,7 +69,7 @@ class ClientEnd:
         )
         if not link.error_feedback:
             return payload, {}
-        # What the client may not change now waits until it may again.
+        # Where the client may not change a coordinate now, its residual waits for a later round.
         rest = torch.zeros_like(values) if residual is None else residual.clone()
         where = slice(None) if trainable is None else trainable
         rest[where] = mine - payload.decode().to(mine.device)

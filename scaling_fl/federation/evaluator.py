@@ -1,4 +1,4 @@
-"""Evaluation of the global state, sharded over the workers."""
+"""Evaluation of the global state; every worker evaluates some of the batches."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from scaling_fl.learning.training.local import LocalTrainer
 
 
 class Evaluator:
-    """Evaluates on batches that are the same for every number of workers."""
+    """Evaluates a global vector; the batches do not depend on the number of workers."""
 
     def __init__(
         self,
@@ -26,9 +26,9 @@ class Evaluator:
         self._detailed = detailed
 
     def __call__(self, vector: Tensor, exchange: Exchange) -> dict[str, float]:
-        """Return the validation metrics of a global vector; the same on every worker.
+        """Return the validation metrics of a global vector; equal on all workers.
 
-        Each worker counts on its own batches; the counts are integers, so their sum is exact.
+        Each worker counts on its own batches. The counts are integers, so their sum is exact.
         """
         self._trainer.vector.copy_(vector)
         model, device = self._trainer.model, vector.device

@@ -1,4 +1,4 @@
-"""The units inside every client that privacy protects one by one."""
+"""The groups of a client's examples, where privacy protects a group in place of a client."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,32 +11,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scaling_fl.learning.training.local import TrainingResult
-from scaling_fl.methods.sampling import poisson_groups, sample_groups
+from scaling_fl.methods.sampling import SampleGroups
 
 
 class GroupResult(NamedTuple):
-    """What the groups that a client drew came to."""
+    """The training of the groups that a client drew."""
 
     result: TrainingResult
+    """Over the groups whose updates are finite."""
     num_drawn: int
-    num_within_clip: int
+    num_unclipped: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """The groups of every client, and their part in a round.
+    """The groups of every client, and what a client does with its groups in a round.
 
-    ``examples[client]`` lists the groups of a client. In a round it draws ``per_round`` of them,
-    or with ``poisson`` each by itself so that so many are expected, trains on each from what it
-    received, and sends the sum of their updates, each bounded by ``bound(update, clip)``, which
-    says whether it left the update alone.
+    A client samples some of its groups. It trains on each of them from the vector that it received,
+    bounds the update of each, and sends the sum of the bounded updates.
     """
 
     examples: Sequence[Sequence[NDArray[np.int64]]]
+    """``examples[client][group]`` are indices of training examples."""
     per_round: int
-    poisson: bool
-    seed: int
+    """The number of groups that a client samples, or the expected number."""
+    sample: SampleGroups
     bound: Callable[[Tensor, float], bool]
+    """(update, clip) -> whether the norm was at most ``clip``; scales the update in place."""
 
     def train(
         self,
@@ -48,33 +49,26 @@ class Groups:
         clip: float,
         learn: Callable[[NDArray[np.int64], int], TrainingResult],
     ) -> GroupResult:
-        """Train on a draw of the client's groups; ``trained`` then holds the updates' sum.
+        """Train on a sample of the client's groups and write the sum of the updates to ``trained``.
 
-        ``learn(examples, group)`` trains from ``received`` and leaves the result in ``trained``.
-        The sum is rounded once, to fp32, which the bound leaves room for, so that one group moves
-        the sum by no more than ``clip``. For the same reason a group that diverges is left out
-        alone, unless all of them do.
+        ``learn(examples, group)`` trains from ``received`` and writes the result to ``trained``.
+        One group must change the sum by at most ``clip``. Therefore the bound of an update is a
+        little below ``clip``, because the sum is rounded once, to fp32. For the same reason, a
+        group that diverges is left out alone. If all groups diverge, the sum is NaN.
         """
         groups = self.examples[client]
-        draw = poisson_groups if self.poisson else sample_groups
-        drawn = draw(
-            len(groups),
-            self.per_round,
-            seed=self.seed,
-            round_number=round_number,
-            client=client,
-        )
+        drawn = self.sample(len(groups), round_number, client)
         bound = clip * (1.0 - len(groups) * 2.0**-22)
         total = torch.zeros_like(received, dtype=torch.float64)
-        results, num_within = [], 0
+        results, num_unclipped = [], 0
         for group in drawn:
             result = learn(groups[group], group)
             update = trained.sub_(received)
             if math.isfinite(result.loss) and torch.isfinite(update).all():
                 results.append(result)
-                num_within += self.bound(update, bound)
+                num_unclipped += self.bound(update, bound)
                 total += update
         trained.copy_(total)
         if drawn and not results:
             trained.fill_(math.nan)
-        return GroupResult(TrainingResult.over(results), len(drawn), num_within)
+        return GroupResult(TrainingResult.over(results), len(drawn), num_unclipped)

@@ -1,4 +1,4 @@
-"""The way to the clients of a tier and back: what both ends of it agree on."""
+"""The link between the server and the clients of a tier: the settings that both ends know."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -10,11 +10,11 @@ from scaling_fl.methods.wire.holding import Holding
 
 @dataclass(frozen=True)
 class Link:
-    """How a vector of ``size`` coordinates goes to a client, and how its update comes back.
+    """How a vector of ``size`` coordinates is sent to a client, and how its update is sent back.
 
-    Source: arXiv 2406.05233, algorithm 1 (FLASC), whose masks are the densities here: the state
-    is masked for the way down, a client trains densely, and its update, relative to the masked
-    state, is masked for the way up.
+    Source: arXiv 2406.05233, algorithm 1 (FLASC). A mask of the paper is a density here: the server
+    masks the global vector, the client trains all coordinates from that, and the client masks its
+    update, which is relative to the masked vector.
     """
 
     size: int
@@ -22,20 +22,21 @@ class Link:
     up: Direction = PLAIN
     _: KW_ONLY
     uploads_state: bool = False
-    """Send trained parameters in place of updates."""
+    """Clients send their trained parameters in place of updates."""
     error_feedback: bool = False
-    """Add what was not sent the last time to what is sent now. Source: arXiv 1901.09847."""
+    """Clients add to each update what the last payload did not carry. Source: arXiv 1901.09847."""
     client_freeze: bool = False
     """A client changes and sends only the coordinates that it received."""
     server_freeze: bool = False
-    """The first round is dense, and the state after it chooses what is sent down from then on."""
+    """Round 1 sends all coordinates down; the state after it chooses those of all later rounds."""
     holding: Holding | None = None
-    """Which coordinates clients of this link hold; None: all."""
+    """The coordinates that clients of this link hold; None: all."""
     always_down: Tensor | None = None
-    """bool of ``size``: what is sent down whatever its magnitude. Clients must hold all of it."""
+    """bool of ``size``: sent down whatever their magnitude; clients must hold all of them."""
     always_up: Tensor | None = None
+    """bool of ``size``: sent up whatever their magnitude."""
     num_extras: int = 0
-    """How many vectors of ``size`` a merge has clients send beside their updates, as they are."""
+    """The number of other vectors of ``size`` that the merge needs from a client, in fp32."""
 
     @property
     def num_held(self) -> int:
@@ -43,7 +44,7 @@ class Link:
         return self.holding.size if self.holding else self.size
 
     def num_bytes(self, round_number: int) -> tuple[int, int]:
-        """Predict the bytes down and up of a client, whatever the values are."""
+        """Predict a client's bytes (down, up) in a round; they do not depend on the values."""
         num_down = self.num_down(round_number, _count(self.always_down))
         down = self.down.num_bytes(self.num_held, num_down)
         num_trainable = num_down if self.client_freeze else self.num_held
@@ -53,25 +54,25 @@ class Link:
         return choice + down, self.up.num_bytes(num_trainable, num_up) + extras
 
     def num_down(self, round_number: int, num_always: int) -> int:
-        """Count the coordinates that are sent down, of which ``num_always`` always are."""
+        """Count the coordinates that are sent down; ``num_always`` are sent in any case."""
         if self.server_freeze and round_number == 1:
             return self.num_held
         return self.down.num_sent(self.num_held, round_number, num_always)
 
     def num_up(self, num_trainable: int, round_number: int, num_always: int) -> int:
-        """Count the coordinates that a client sends of those that it may change.
+        """Count the coordinates that a client sends: min(num_trainable, density * num_held).
 
-        The density is a share of what the client holds, of which it may change less.
+        The client may change ``num_trainable`` coordinates; ``num_always`` are sent in any case.
         """
         return min(num_trainable, self.up.num_sent(self.num_held, round_number, num_always))
 
 
 @dataclass(frozen=True)
 class Download:
-    """What a client receives: which coordinates it holds, and their values."""
+    """What the server sends to a client: which coordinates the client holds, and their values."""
 
     choice: bytes
-    """See ``Holding.choose``; empty when a client holds all coordinates or always the same."""
+    """See ``Holding.choose``; empty if the client holds the same coordinates in every round."""
     payload: Payload
 
     @property
@@ -79,7 +80,7 @@ class Download:
         return len(self.choice) + self.payload.num_bytes
 
     def coordinates(self, link: Link) -> Tensor | None:
-        """Return the coordinates that the payload is of; None: all."""
+        """Return the coordinates of the payload's vector, ascending; None: all."""
         return link.holding.coordinates(self.choice) if link.holding else None
 
     def trainable(self, link: Link) -> Tensor | None:
@@ -96,9 +97,9 @@ def select(vector: Tensor, coordinates: Tensor | None) -> Tensor:
 
 
 def count_at(marks: Tensor | None, coordinates: Tensor | None) -> tuple[Tensor | None, int]:
-    """Return the marks at some coordinates, and how many are set."""
-    chosen = None if marks is None else select(marks, coordinates)
-    return chosen, _count(chosen)
+    """Return the marks at some coordinates (None: all), and the number of marks that are set."""
+    selected = None if marks is None else select(marks, coordinates)
+    return selected, _count(selected)
 
 
 def _count(marks: Tensor | None) -> int:

@@ -1,6 +1,6 @@
-"""What clients remember from one of their rounds to the next, the same on all workers.
+"""The memory of clients from one turn to the next, equal on all workers.
 
-Every worker holds the memory of every client, because any worker may run any client's next turn.
+Every worker has the memory of every client, because any worker may run a client's next turn.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ def memories_of_all(
     exchange: Exchange,
     device: torch.device,
 ) -> dict[int, dict[str, Tensor]]:
-    """Give every worker what the clients of all workers remember.
+    """Give every worker the memory of the clients of all workers.
 
-    ``mine`` is what the clients of this worker remember (fp32), ``shapes`` the shapes of what the
-    clients of all workers do; every worker must give the same shapes.
+    ``mine`` is the memory of this worker's clients (fp32). ``shapes`` are the shapes of the memory
+    of all clients; all workers must pass the same shapes.
     """
     return {
         client: {
@@ -36,7 +36,7 @@ def memories_of_all(
 def _from_its_worker(
     tensor: Tensor | None, shape: list[int], exchange: Exchange, device: torch.device
 ) -> Tensor:
-    """Send one tensor: its bits, as an integer sum with nothing else."""
+    """Give every worker a tensor that one worker has: the sum of its bits and of zeros."""
     if exchange.size == 1 and tensor is not None:
         return tensor
     bits = torch.zeros(shape, dtype=torch.int64, device=device)

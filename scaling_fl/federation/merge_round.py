@@ -1,4 +1,4 @@
-"""What a merge may ask of all workers, answered by exact sums; see ``methods.merging.merge``."""
+"""The ``Round`` of a merge (see ``methods.merging.merge``), by exact sums over all workers."""
 
 import math
 import time
@@ -20,15 +20,15 @@ Total = Callable[[Iterable[Term]], ExactSum]
 
 @dataclass(frozen=True)
 class Cohort:
-    """The clients of a round once all have trained, and what each of them counts for."""
+    """The clients of a round after all of them have trained, and their shares in the mean."""
 
     reports: list[ClientReport]
-    """Of all workers, by client."""
+    """The reports of the clients of all workers, in the order of the clients."""
     shares: Mapping[int, float]
     divisor: float
-    """What sums are divided by: the part of the shares that is left."""
+    """Sums are divided by (sum of the shares of usable clients) / (sum of all shares)."""
     memories: Mapping[int, Mapping[str, list[int]]]
-    """The shapes of what each client has to remember, by name."""
+    """The shapes of the tensors that each client must remember, by name."""
 
     @property
     def usable(self) -> list[ClientReport]:
@@ -36,7 +36,7 @@ class Cohort:
 
 
 class ExactSums:
-    """The two sums that a merge may need at a time, in memory that all rounds use."""
+    """The two sums that a merge may need at once, in memory that all rounds use."""
 
     def __init__(self, exchange: Exchange, size: int, device: torch.device) -> None:
         self._exchange, self._size, self._device = exchange, size, device
@@ -44,20 +44,20 @@ class ExactSums:
 
     @cached_property
     def shares(self) -> ExactSum:
-        """The summed shares of each coordinate, which not every merge needs."""
+        """The sum of the shares at each coordinate; made at its first use."""
         return self._make()
 
     def _make(self) -> ExactSum:
-        units = self._exchange.zeros(self._size, self._device)
-        return ExactSum(self._size, self._device, units)
+        integers = self._exchange.zeros(self._size, self._device)
+        return ExactSum(self._size, self._device, integers)
 
 
 class MergeRound:
-    """A merge's view of one round.
+    """The round of a merge.
 
     ``gather_cohort`` waits until the clients of all workers have trained. ``scratch`` is a buffer
-    of the vector's size that is free from then on; the first result goes there. ``wrap`` replaces
-    the way in which terms are summed, as privacy does.
+    of the vector's size that is free after that; the first result is written there. ``wrap``
+    returns another function to sum terms, as privacy needs.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class MergeRound:
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
         self.waiting_seconds = 0.0
-        """Time for which this worker, whose clients were done, waited for the others."""
+        """The time that this worker waited for the clients of other workers."""
 
     @property
     def cohort(self) -> Cohort:
-        """The clients of all workers; the first to ask waits until all have trained."""
+        """The clients of all workers; the first call waits until all have trained."""
         if self._cohort is None:
             began = time.perf_counter()
             self._cohort = self._gather_cohort()
@@ -98,8 +98,8 @@ class MergeRound:
             values.add(vector, share)
             shares.add_share(share, sent)
         self._wait_for_all()
-        self._exchange.total(values.units)
-        self._exchange.total(shares.units)
+        self._exchange.total(values.integers)
+        self._exchange.total(shares.integers)
         return values.mean_over(self._result(), shares)
 
     def gather(self, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
@@ -110,15 +110,15 @@ class MergeRound:
 
     def columns(self, updates: Updates, size: int) -> Iterator[Tensor]:
         mine = {update.client: update.vector.clone() for update in updates.again()}
-        for start in range(0, self._size, size):
-            part = {client: vector[start : start + size] for client, vector in mine.items()}
-            yield self._stack(part, [min(size, self._size - start)])
+        for offset in range(0, self._size, size):
+            rows = {client: vector[offset : offset + size] for client, vector in mine.items()}
+            yield self._stack(rows, [min(size, self._size - offset)])
 
     def report(self, name: str, value: float) -> None:
         self.metrics[name] = value
 
     def drift_from(self, mean: Tensor) -> float:
-        # Sum of p_k |u_k - m|^2 = sum of p_k |u_k|^2 - |m|^2, so that no update is kept.
+        # sum(p_k * |u_k - m|**2) = sum(p_k * |u_k|**2) - |m|**2, so the updates need not be kept.
         shares, divisor = self.cohort.shares, self.cohort.divisor
         squares = math.fsum(
             shares[r.client] / divisor * r.update_norm**2 for r in self.cohort.usable
@@ -131,22 +131,22 @@ class MergeRound:
         for vector, share in terms:
             sums.add(vector, share)
         self._wait_for_all()
-        self._exchange.total(sums.units)
+        self._exchange.total(sums.integers)
         return sums
 
     def _wait_for_all(self) -> Cohort:
         return self.cohort
 
     def _stack(self, mine: Mapping[int, Tensor], shape: list[int]) -> Tensor:
-        """Stack the rows of all clients: the bits of each, as integer sums with nothing else."""
+        """Stack the rows of all clients: each worker adds the bits of its rows to zeros."""
         clients = [report.client for report in self.cohort.usable]
         bits = torch.zeros(len(clients), *shape, dtype=torch.int64, device=self._device)
-        for place, client in enumerate(clients):
+        for row, client in enumerate(clients):
             if client in mine:
-                bits[place] = mine[client].contiguous().view(torch.int32)
+                bits[row] = mine[client].contiguous().view(torch.int32)
         return self._exchange.total(bits).to(torch.int32).view(torch.float32)
 
     def _result(self) -> Tensor:
-        """Return memory for a result: the scratch buffer once, then new memory."""
+        """Return memory for a result: at first the scratch buffer, then new memory."""
         result, self._scratch = self._scratch, None
         return torch.empty(self._size, device=self._device) if result is None else result

@@ -16,8 +16,8 @@ from scaling_fl.federation.server import Server, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is fixed for every round before the first one, each a function of the round alone."""
+class Rounds:
+    """What is known of all rounds before the first one: functions of the round alone."""
 
     num_rounds: int
     num_clients: int
@@ -26,96 +26,102 @@ class Plan:
     learning_rate: Callable[[int], float]
     eval_every: int
     epsilon: Callable[[int], float] | None = None
-    """The privacy spent after a number of rounds, if there is any privacy."""
+    """Number of rounds -> the epsilon spent; None without noise."""
     plain_bytes: int = 0
-    """The length of the vector's payload without codec and masks."""
+    """The length of a payload without codec and masks."""
     evaluates_download: bool = False
-    """Evaluate what the clients of the next round will receive beside the state itself."""
+    """Whether the vector that clients receive is evaluated, too."""
 
     def evaluates(self, round_number: int) -> bool:
         return round_number % self.eval_every == 0 or round_number == self.num_rounds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """What happens beside the rounds: recording each, showing progress, being asked to stop."""
+class Hooks:
+    """What the loop calls beside the rounds: to record, to show progress, and to ask for a stop."""
 
     record: Callable[[GlobalState, RoundReport], GlobalState]
-    """Record a finished round; returns its state with the digest of all rounds so far."""
+    """Records a finished round; returns the state with the digest of all rounds so far."""
     progress: ClientProgress
     check: Callable[[], None]
+    """Raises an exception to abandon the round; called before every local step."""
 
 
 def run_rounds(
     state: GlobalState,
-    plan: Plan,
+    rounds: Rounds,
     *,
     clients: Clients,
     server: Server,
     evaluate: Evaluator,
     exchange: Exchange,
-    watch: Watch,
+    hooks: Hooks,
 ) -> GlobalState:
-    """Run the rounds that are left and return the last state; all workers do so in step.
+    """Run the rounds after ``state`` and return the last state; all workers call it together.
 
     Source: arXiv 1602.05629, algorithm 1.
     """
-    work = [clients.total_steps(client) for client in range(plan.num_clients)]
-    for number in range(state.round + 1, plan.num_rounds + 1):
-        began = time.perf_counter()
-        cohort = plan.cohort(number)
+    work = [clients.total_steps(client) for client in range(rounds.num_clients)]
+
+    def mine(cohort: list[int]) -> list[int]:
         worker_of = deal(cohort, work, exchange.sites)
-        mine = [client for client in cohort if worker_of[client] == exchange.rank]
-        delivery = server.deliver(state)
+        return [client for client in cohort if worker_of[client] == exchange.rank]
+
+    for number in range(state.round + 1, rounds.num_rounds + 1):
+        began = time.perf_counter()
+        cohort = rounds.cohort(number)
+        downloads = server.downloads(state)
         replies = clients.train_each(
-            mine,
-            delivery,
+            mine(cohort),
+            downloads,
             state,
-            learning_rate=plan.learning_rate(number),
+            learning_rate=rounds.learning_rate(number),
             clip=server.clip(state),
-            progress=watch.progress,
-            check=watch.check,
+            progress=hooks.progress,
+            check=hooks.check,
         )
-        state, step = server.step(state, delivery, plan.shares(cohort), replies)
-        metrics = _round_metrics(state, step, plan, time.perf_counter() - began)
-        if plan.evaluates(number):
-            metrics |= _evaluate(state, plan, server, evaluate, exchange)
+        state, step = server.step(state, downloads, rounds.shares(cohort), replies)
+        metrics = _round_metrics(state, step, rounds, time.perf_counter() - began)
+        if rounds.evaluates(number):
+            metrics |= _evaluate(state, rounds, server, evaluate, exchange)
         metrics["time.round_seconds"] = time.perf_counter() - began
         report = RoundReport(round=number, metrics=metrics, clients=step.clients)
-        state = watch.record(state, report)
+        state = hooks.record(state, report)
     return state
 
 
 def _evaluate(
-    state: GlobalState, plan: Plan, server: Server, evaluate: Evaluator, exchange: Exchange
+    state: GlobalState, rounds: Rounds, server: Server, evaluate: Evaluator, exchange: Exchange
 ) -> dict[str, float]:
-    """Evaluate the global state and, where they differ, what each tier would receive of it."""
+    """Evaluate the global vector and, if it differs, the vector that each tier would receive."""
     metrics = evaluate(state.vector, exchange)
-    delivery = server.deliver(state)
-    if delivery.num_tiers > 1:
-        for tier in range(delivery.num_tiers):
-            found = evaluate(delivery.received(tier).vector, exchange)
+    downloads = server.downloads(state)
+    if downloads.num_tiers > 1:
+        for tier in range(downloads.num_tiers):
+            found = evaluate(downloads.received(tier).vector, exchange)
             metrics |= {f"{name}.tier{tier}": value for name, value in found.items()}
-    elif plan.evaluates_download:
-        found = evaluate(delivery.received(0).vector, exchange)
+    elif rounds.evaluates_download:
+        found = evaluate(downloads.received(0).vector, exchange)
         metrics |= {
             name.replace("validation.", "download.", 1): value for name, value in found.items()
         }
     return metrics
 
 
-def _round_metrics(state: GlobalState, step: Step, plan: Plan, seconds: float) -> dict[str, float]:
+def _round_metrics(
+    state: GlobalState, step: Step, rounds: Rounds, seconds: float
+) -> dict[str, float]:
     metrics = step.metrics | _training_metrics(step)
     metrics |= {
         "bytes.download": float(sum(report.download_bytes for report in step.clients)),
         "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),
         "bytes.total": float(state.total_bytes),
-        "bytes.plain": float(2 * plan.plain_bytes * len(step.clients)),
+        "bytes.plain": float(2 * rounds.plain_bytes * len(step.clients)),
         "time.train_seconds": seconds - step.exchange_seconds,
         "time.exchange_seconds": step.exchange_seconds,
     }
-    if plan.epsilon:
-        metrics["privacy.epsilon"] = plan.epsilon(state.round)
+    if rounds.epsilon:
+        metrics["privacy.epsilon"] = rounds.epsilon(state.round)
     if CLIP in state.memory.server:
         metrics["privacy.clip"] = float(state.memory.server[CLIP])
     return metrics
@@ -124,7 +130,7 @@ def _round_metrics(state: GlobalState, step: Step, plan: Plan, seconds: float) -
 def _training_metrics(step: Step) -> dict[str, float]:
     usable = [report for report in step.clients if report.failure is None]
     num_examples = sum(report.num_examples for report in usable)
-    if not num_examples:  # Poisson sampling may draw nobody, or no group of anybody
+    if not num_examples:  # Poisson sampling may draw no client, or no group of the clients
         return {}
 
     def mean(name: str) -> float:

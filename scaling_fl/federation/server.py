@@ -13,7 +13,7 @@ from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.federation.arrivals import Arrivals, Decode, Reply
-from scaling_fl.federation.delivery import MASK, Delivery
+from scaling_fl.federation.downloads import MASK, Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.memory import memories_of_all
 from scaling_fl.federation.merge_round import Cohort, ExactSums, MergeRound
@@ -25,21 +25,21 @@ from scaling_fl.methods.server_optimisers import ServerOptimiser
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What came of one server step beside the next state."""
+    """The results of a server step beside the next state."""
 
     clients: list[ClientReport]
     update_norm: float
     metrics: dict[str, float]
-    """What the merge reports of itself."""
+    """The metrics that the merge reports."""
     exchange_seconds: float
-    """Time for sums and the server's own step, without training and waiting for others."""
+    """The time for sums and for the server's optimiser, without training and waiting."""
 
 
 class Server:
-    """Merges the updates of a round and takes the global state to the next one.
+    """Merges the updates of a round and makes the next global state.
 
-    ``scratch`` is a buffer of the vector's size that is free once all clients have trained; the
-    trainer's own serves, so that the merged update takes no memory of its own.
+    ``scratch`` is a buffer of the vector's size that is free after all clients have trained: the
+    trainer's vector, so that the merged update needs no further memory.
     """
 
     def __init__(
@@ -58,32 +58,32 @@ class Server:
         self._min_clients, self._privacy = min_clients, privacy
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
 
-    def deliver(self, state: GlobalState) -> Delivery:
-        """Send the state to the clients of the next round."""
-        return Delivery(self._links, state, state.round + 1)
+    def downloads(self, state: GlobalState) -> Downloads:
+        """Return the downloads of the round after ``state``."""
+        return Downloads(self._links, state, state.round + 1)
 
     def clip(self, state: GlobalState) -> float:
-        """Return what bounds the norms of the next round's updates."""
+        """Return the largest norm of an update in the round after ``state``."""
         return self._privacy.clip_of(state) if self._privacy else math.inf
 
     def step(
         self,
         state: GlobalState,
-        delivery: Delivery,
+        downloads: Downloads,
         shares: Mapping[int, float],
         replies: Iterable[Reply],
     ) -> tuple[GlobalState, Step]:
         """Merge the updates of all workers' clients and return the next state.
 
-        ``replies`` are those of this worker's clients, which may train while it is read;
-        ``shares`` are the weights of all clients of the round. A round that nobody was sampled
-        for leaves the vector alone, but for the noise that hides that nobody was.
+        ``replies`` are the replies of this worker's clients; the clients may train while they are
+        read. ``shares`` are the shares of all clients of the round in the mean. Without clients,
+        the vector stays as it is; with privacy it gets noise, which hides that there were none.
 
         Raises:
-            UserError: too few clients sent a usable update; it says who was left out and why.
+            UserError: too few clients sent a usable update; the text says which ones and why.
         """
         began = time.perf_counter()
-        arrivals = Arrivals(replies, shares, self._decoder(state, delivery), self._scratch)
+        arrivals = Arrivals(replies, shares, self._decoder(state, downloads), self._scratch)
         guard = self._privacy.guard(state) if self._privacy else None
         round = MergeRound(
             self._exchange,
@@ -110,20 +110,20 @@ class Server:
         return after, Step(
             clients=reports,
             update_norm=norm,
-            metrics={} if guard else round.metrics,  # they would tell of single clients
+            metrics={} if guard else round.metrics,  # they depend on single clients
             exchange_seconds=time.perf_counter() - began - elsewhere,
         )
 
-    def _decoder(self, state: GlobalState, delivery: Delivery) -> Decode:
+    def _decoder(self, state: GlobalState, downloads: Downloads) -> Decode:
         def decode(reply: Reply, out: Tensor) -> tuple[Tensor, Tensor | None]:
             tier = reply.report.tier
             end = ServerEnd(self._links[tier])
-            return end.update(reply.payload, delivery.sent(tier), state.vector, out)
+            return end.update(reply.payload, downloads.sent(tier), state.vector, out)
 
         return decode
 
     def _gather_cohort(self, shares: Mapping[int, float], arrivals: Arrivals) -> Cohort:
-        """Gather the reports of all workers, which waits for the slowest, and count who is left."""
+        """Wait for the slowest worker, and gather the reports of all workers."""
         mine = [
             {"report": report.to_json(), "memory": _shapes(arrivals.memories.get(report.client))}
             for report in arrivals.reports
@@ -141,8 +141,8 @@ class Server:
     def _divisor(self, shares: Mapping[int, float], reports: list[ClientReport]) -> float:
         usable = [report for report in reports if report.failure is None]
         if self._privacy and self._privacy.is_noisy:
-            return 1.0  # neither a divisor nor an end must tell who was left out
-        # Poisson sampling may draw fewer clients than that, which is no failure.
+            return 1.0  # neither the divisor nor an error may reveal who was left out
+        # Poisson sampling may draw fewer clients than min_clients; that is no failure.
         if len(usable) < min(self._min_clients, len(reports)):
             reasons = "; ".join(
                 f"client {r.client}: {r.failure}" for r in reports if r.failure is not None
@@ -155,8 +155,8 @@ class Server:
         if len(usable) == len(reports):
             return 1.0
         # With privacy, the shares of a cohort need not add up to 1.
-        left, asked = (math.fsum(shares[r.client] for r in some) for some in (usable, reports))
-        return left / asked
+        remaining = math.fsum(shares[r.client] for r in usable)
+        return remaining / math.fsum(shares[r.client] for r in reports)
 
     def _memory_after(
         self,
@@ -170,8 +170,8 @@ class Server:
         if state.round == 0 and any(link.server_freeze for link in self._links):
             of_server[MASK] = vector
         if guard:
-            within = guard.num_within_clip + arrivals.num_within_clip
-            counts = torch.tensor([within, arrivals.num_units], device=vector.device)
+            num_unclipped = guard.num_unclipped + arrivals.num_unclipped
+            counts = torch.tensor([num_unclipped, arrivals.num_units], device=vector.device)
             of_server |= guard.remember(*self._exchange.total(counts).tolist())
         of_clients = memories_of_all(
             arrivals.memories, cohort.memories, self._exchange, vector.device

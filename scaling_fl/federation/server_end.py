@@ -11,16 +11,17 @@ from scaling_fl.methods.wire.direction import Payload
 
 @dataclass(frozen=True)
 class ServerEnd:
-    """Sends the global vector down a link, and receives what clients make of it."""
+    """Sends the global vector to the clients of a link, and receives their updates."""
 
     link: Link
 
     def download(
         self, vector: Tensor, round_number: int, *, mask_by: Tensor | None = None
     ) -> Download:
-        """Make what every client of this link receives of the global vector (fp32).
+        """Make the download of the global vector (fp32) for every client of this link.
 
-        ``mask_by`` is the vector that froze the mask: its magnitudes choose in place of these.
+        The magnitudes of ``mask_by`` (None: of ``vector``) choose the coordinates that are sent;
+        it is the vector that froze the mask.
         """
         link = self.link
         choice = link.holding.choose(vector) if link.holding else b""
@@ -37,11 +38,11 @@ class ServerEnd:
     def update(
         self, payload: Payload, sent: Download, state: Tensor, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Decode the payload of a client that received ``sent`` of the global vector ``state``.
+        """Decode the payload of a client that received ``sent`` from the global vector ``state``.
 
-        Returns its update (fp32, the vector's size, 0 where nothing was sent), in the memory of
-        ``out`` if given, and which coordinates were sent (ascending; None: all). Of an uploaded
-        state, the update is what takes the global vector to that state, so that the mean of the
+        Returns the update (fp32, the vector's size, 0 where the client sent nothing), in the memory
+        of ``out`` if given, and the coordinates that the client sent (ascending; None: all). If the
+        payload carries a state, the update is (that state) - (global vector). Then the mean of the
         updates takes the global vector to the mean of the states.
         """
         trainable = sent.trainable(self.link)

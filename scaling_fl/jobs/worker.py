@@ -22,7 +22,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.federation.rounds import Hooks, run_rounds
 from scaling_fl.runtime.machines.channel import Channel, wait_for_debugger, watch_parent
 from scaling_fl.runtime.machines.exchange import (
     Meeting,
@@ -112,20 +112,20 @@ class Worker:
         self._federation = federation
         if speaks_for_machine:
             self._channel.emit(
-                "ready", round=federation.state.round, num_rounds=federation.plan.num_rounds
+                "ready", round=federation.state.round, num_rounds=federation.rounds.num_rounds
             )
         run_rounds(
             federation.state,
-            federation.plan,
+            federation.rounds,
             clients=federation.clients,
             server=federation.server,
             evaluate=federation.evaluator,
             exchange=self._exchange,
-            watch=self._watch(federation, speaks_for_machine=speaks_for_machine),
+            hooks=self._watch(federation, speaks_for_machine=speaks_for_machine),
         )
         self._exchange.close()
 
-    def _watch(self, federation: Federation, *, speaks_for_machine: bool) -> Watch:
+    def _watch(self, federation: Federation, *, speaks_for_machine: bool) -> Hooks:
         """Make what the loop calls; the first worker of a machine reports the rounds."""
 
         def record(state: GlobalState, report: RoundReport) -> GlobalState:
@@ -135,7 +135,7 @@ class Worker:
                 self._channel.emit(
                     "round",
                     round=report.round,
-                    num_rounds=federation.plan.num_rounds,
+                    num_rounds=federation.rounds.num_rounds,
                     metrics=report.metrics,
                     num_clients=len(report.clients),
                     failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
@@ -146,7 +146,7 @@ class Worker:
             fields = {"round": number, "client": client, "step": step, "num_steps": num_steps}
             self._channel.emit("progress", loss=loss, **fields)
 
-        return Watch(record=record, progress=progress, check=self._check)
+        return Hooks(record=record, progress=progress, check=self._check)
 
     def _check(self) -> None:
         if self._stop_asked.is_set() and not self._is_saving:

@@ -1,4 +1,4 @@
-"""The weighted mean of a few whole vectors, such as the states of several checkpoints."""
+"""The weighted mean of a few vectors, such as the states of several checkpoints."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def average(vectors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
-    """Average fp32 vectors of one size, by positive weights of any sum, into a new fp32 vector.
+    """Return sum(w_i * v_i) / sum(w_i) for fp32 vectors of one size and positive weights.
 
-    Sums are in fp64 and rounded once, so that equal vectors are their own mean, bit for bit.
+    The sum is in fp64 and is rounded once to fp32, so the mean of equal vectors is that vector, bit
+    for bit.
     """
     pairs = zip(vectors, weights, strict=True)
     first, weight = next(pairs)

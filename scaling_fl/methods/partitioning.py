@@ -1,6 +1,6 @@
-"""Who owns which training example: seeded partitions, each disjoint and complete."""
+"""The owner of each training example: seeded partitions; each example is in exactly one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,68 +8,69 @@ from numpy.typing import NDArray
 from scaling_fl.core.seeding import numpy_generator
 
 Indices = NDArray[np.int64]
-Partitioner = Callable[[Indices, int, np.random.Generator, float, int], list[Indices]]
-"""(labels, num_clients, rng, alpha, min_examples) -> the examples of each client, unsorted."""
+Partitioner = Callable[[Indices, int, np.random.Generator], list[Indices]]
+"""(labels, num_clients, rng) -> the examples of each client, unsorted."""
 
 _BALANCING_STEPS = 100
 
 
-def iid(
-    labels: Indices, num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
-) -> list[Indices]:
-    """Deal the examples at random; sizes differ by at most one and nothing is discarded."""
+def iid(labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+    """Deal all examples at random; the sizes differ by at most one."""
     return np.array_split(rng.permutation(len(labels)), num_clients)
 
 
-def label_sorted(
-    labels: Indices, num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
-) -> list[Indices]:
-    """Sort by label and cut into near-equal chunks: clients with one or two labels each."""
+def label_sorted(labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+    """Sort by label and cut into near-equal chunks: most clients have one or two labels."""
     return np.array_split(np.argsort(labels, kind="stable"), num_clients)
 
 
-def dirichlet_by_class(
-    labels: Indices, num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
-) -> list[Indices]:
-    """Draw for every class how it is spread over the clients: sizes and labels are both skewed.
+def dirichlet_by_class(alpha: float, min_examples: int) -> Partitioner:
+    """For each class, draw the clients' shares from Dir(alpha): sizes and labels are skewed.
 
     Source: Yurochkin et al., arXiv 1905.12022, section 4; the minimum per client is ours.
     """
-    owner = np.empty(len(labels), dtype=np.int64)
-    for pool in _class_pools(labels, rng):
-        shares = rng.dirichlet(np.full(num_clients, alpha))
-        ends = np.rint(np.cumsum(shares)[:-1] * len(pool)).astype(np.int64)
-        owner[pool] = np.searchsorted(ends, np.arange(len(pool)), side="right")
-    parts = [np.flatnonzero(owner == client) for client in range(num_clients)]
-    return _raise_to_minimum(parts, rng, min_examples)
+
+    def split(labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+        owner = np.empty(len(labels), dtype=np.int64)
+        for pool in _class_pools(labels, rng):
+            shares = rng.dirichlet(np.full(num_clients, alpha))
+            ends = np.rint(np.cumsum(shares)[:-1] * len(pool)).astype(np.int64)
+            owner[pool] = np.searchsorted(ends, np.arange(len(pool)), side="right")
+        partitions = [np.flatnonzero(owner == client) for client in range(num_clients)]
+        return _raise_to_minimum(partitions, rng, min_examples)
+
+    return split
 
 
-def dirichlet_by_client(
-    labels: Indices, num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
-) -> list[Indices]:
-    """Draw for every client its mix of classes: labels are skewed, sizes are near-equal.
+def dirichlet_by_client(alpha: float) -> Partitioner:
+    """For each client, draw the shares of the classes from Dir(alpha): only labels are skewed.
 
-    The draws are balanced so that every example finds one owner, which rounding each draw alone
-    does not give.
+    The sizes are near-equal. The draws are balanced together, so that each example has an owner;
+    rounding each draw alone would lose examples.
 
-    Source: Kuo et al., FLASC, arXiv 2406.05233 (their split loses the rows that rounding leaves).
+    Source: Kuo et al., FLASC, arXiv 2406.05233 (their split loses examples by rounding).
     """
-    pools = _class_pools(labels, rng)
-    mixes = rng.dirichlet(np.full(len(pools), alpha), size=num_clients)  # (clients, classes)
-    sizes = np.full(num_clients, len(labels) // num_clients, dtype=np.int64)
-    sizes[: len(labels) % num_clients] += 1
-    counts = _counts_with_margins(mixes, sizes, np.array([len(pool) for pool in pools]))
-    ends = np.cumsum(counts, axis=0)
-    cut = [np.split(pool, ends[:-1, label]) for label, pool in enumerate(pools)]
-    return [np.concatenate([slices[client] for slices in cut]) for client in range(num_clients)]
+
+    def split(labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+        pools = _class_pools(labels, rng)
+        mixes = rng.dirichlet(np.full(len(pools), alpha), size=num_clients)  # (clients, classes)
+        sizes = np.full(num_clients, len(labels) // num_clients, dtype=np.int64)
+        sizes[: len(labels) % num_clients] += 1
+        counts = _counts_with_margins(mixes, sizes, np.array([len(pool) for pool in pools]))
+        ends = np.cumsum(counts, axis=0)
+        cut = [np.split(pool, ends[:-1, label]) for label, pool in enumerate(pools)]
+        return [np.concatenate([slices[client] for slices in cut]) for client in range(num_clients)]
+
+    return split
 
 
-PARTITIONERS: Mapping[str, Partitioner] = {
-    "iid": iid,
-    "label_sorted": label_sorted,
+PARTITIONERS: dict[str, Callable[[float, int], Partitioner]] = {
+    "iid": lambda alpha, min_examples: iid,
+    "label_sorted": lambda alpha, min_examples: label_sorted,
     "dirichlet_by_class": dirichlet_by_class,
-    "dirichlet_by_client": dirichlet_by_client,
+    "dirichlet_by_client": lambda alpha, min_examples: dirichlet_by_client(alpha),
 }
+"""(alpha, min_examples) -> partitioner."""
 
 
 def partition(
@@ -81,12 +82,12 @@ def partition(
     alpha: float = 1.0,
     min_examples: int = 1,
 ) -> list[Indices]:
-    """Give every example to exactly one client; return each client's sorted example indices.
+    """Give each example to exactly one client; return the sorted example indices of each client.
 
-    The result depends on nothing but the arguments, so every worker computes the same one.
+    The result depends on the arguments alone, so all workers compute the same partitions.
 
     Raises:
-        ValueError: when the kind is unknown or the examples do not suffice for the clients.
+        ValueError: the kind is unknown, or there are too few examples for the clients.
     """
     if kind not in PARTITIONERS:
         known = ", ".join(PARTITIONERS)
@@ -95,8 +96,8 @@ def partition(
         )
     _check_feasible(len(labels), num_clients, alpha, min_examples)
     rng = numpy_generator(seed, "partition")
-    parts = PARTITIONERS[kind](labels, num_clients, rng, alpha, min_examples)
-    return [np.sort(part).astype(np.int64, copy=False) for part in parts]
+    partitions = PARTITIONERS[kind](alpha, min_examples)(labels, num_clients, rng)
+    return [np.sort(examples).astype(np.int64, copy=False) for examples in partitions]
 
 
 def _check_feasible(num_examples: int, num_clients: int, alpha: float, min_examples: int) -> None:
@@ -120,15 +121,15 @@ def _check_feasible(num_examples: int, num_clients: int, alpha: float, min_examp
 
 
 def _class_pools(labels: Indices, rng: np.random.Generator) -> list[Indices]:
-    """List the examples of each label that occurs, in random order within the label."""
+    """List the examples of each label that occurs, in random order."""
     return [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 
 
 def _raise_to_minimum(
-    parts: list[Indices], rng: np.random.Generator, min_examples: int
+    partitions: list[Indices], rng: np.random.Generator, min_examples: int
 ) -> list[Indices]:
-    """Move random examples, one by one, from whoever is largest to clients below the minimum."""
-    sizes = np.array([len(part) for part in parts])
+    """Move random examples, one by one, from the largest client to clients below the minimum."""
+    sizes = np.array([len(examples) for examples in partitions])
     needy = np.flatnonzero(sizes < min_examples)
     moved: dict[int, list[int]] = {int(client): [] for client in needy}
     stock: dict[int, list[int]] = {}
@@ -136,30 +137,34 @@ def _raise_to_minimum(
         while sizes[client] < min_examples:
             donor = int(sizes.argmax())
             if donor not in stock:
-                stock[donor] = rng.permutation(parts[donor]).tolist()
+                stock[donor] = rng.permutation(partitions[donor]).tolist()
             moved[client].append(stock[donor].pop())
             sizes[donor] -= 1
             sizes[client] += 1
-    kept = [np.array(stock.get(k, part), dtype=np.int64) for k, part in enumerate(parts)]
+    remaining = [
+        np.array(stock.get(client, examples), dtype=np.int64)
+        for client, examples in enumerate(partitions)
+    ]
     return [
-        np.concatenate([part, np.array(moved.get(client, []), dtype=np.int64)])
-        for client, part in enumerate(kept)
+        np.concatenate([examples, np.array(moved.get(client, []), dtype=np.int64)])
+        for client, examples in enumerate(remaining)
     ]
 
 
 def _counts_with_margins(mixes: NDArray[np.float64], sizes: Indices, pools: Indices) -> Indices:
-    """Turn mixes into whole counts whose rows add up to ``sizes`` and columns to ``pools``.
+    """Turn mixes into whole counts; the rows add up to ``sizes`` and the columns to ``pools``.
 
-    Alternate scaling of rows and columns keeps the mixes' proportions as far as the margins let
-    it; what flooring leaves is then dealt out client by client.
+    Rows and columns are scaled in turn, which keeps the proportions of the mixes as far as the
+    margins allow. The counts are then rounded down, and the examples that are left are dealt
+    client by client.
     """
-    # A strong skew draws shares that underflow, and such a share could never be scaled up.
+    # A strong skew draws shares of 0 by underflow, and no factor can scale a 0 up.
     wanted: NDArray[np.float64] = np.maximum(mixes, 1e-12) * sizes[:, None].astype(np.float64)
     for _ in range(_BALANCING_STEPS):
         wanted *= _ratio(sizes, wanted.sum(axis=1))[:, None]
         wanted *= _ratio(pools, wanted.sum(axis=0))[None, :]
     wanted *= np.minimum(_ratio(sizes, wanted.sum(axis=1)), 1.0)[:, None]
-    # A count that is whole but for rounding noise must not lose one.
+    # A count that is just below a whole number by rounding must not lose an example.
     counts = np.floor(wanted + 1e-6).astype(np.int64)
     _deal_leftovers(counts, wanted, sizes, pools)
     return counts
@@ -168,17 +173,20 @@ def _counts_with_margins(mixes: NDArray[np.float64], sizes: Indices, pools: Indi
 def _deal_leftovers(
     counts: Indices, wanted: NDArray[np.float64], sizes: Indices, pools: Indices
 ) -> None:
-    """Fill every client up in place: first one of a label each, largest remainder first."""
+    """Fill the clients up, in place: the first time with at most one example of each label.
+
+    A client takes the labels in the order of their remainders, the largest first.
+    """
     left = pools - counts.sum(axis=0)
     preferences = np.argsort(counts - wanted, axis=1, kind="stable")
     for most in (1, int(pools.max())):
         for client in np.flatnonzero(counts.sum(axis=1) < sizes):
             missing = int(sizes[client] - counts[client].sum())
             for label in preferences[client]:
-                taken = min(missing, int(left[label]), most)
-                counts[client, label] += taken
-                left[label] -= taken
-                missing -= taken
+                number = min(missing, int(left[label]), most)
+                counts[client, label] += number
+                left[label] -= number
+                missing -= number
     assert not left.any()
 
 

@@ -3,26 +3,35 @@
 import math
 from collections.abc import Callable
 
-Schedule = Callable[[float, float, int, int], float]
-"""(first, final, round, num_rounds) -> learning rate of that round; rounds count from 1."""
+Schedule = Callable[[int], float]
+"""Round, from 1 -> the learning rate of that round."""
 
 
-def constant(first: float, final: float, round_number: int, num_rounds: int) -> float:
-    """Keep the first learning rate."""
-    return first
+def constant(first: float, final: float, num_rounds: int) -> Schedule:
+    """Train with the first learning rate in every round."""
+    return lambda round_number: first
 
 
-def linear(first: float, final: float, round_number: int, num_rounds: int) -> float:
-    """Go from first to final in equal steps; the last round trains with the final one."""
-    return first + (final - first) * round_number / num_rounds
+def linear(first: float, final: float, num_rounds: int) -> Schedule:
+    """In round r of R, train with first + (final - first) * r / R."""
+    return lambda round_number: first + (final - first) * round_number / num_rounds
 
 
-def cosine(first: float, final: float, round_number: int, num_rounds: int) -> float:
-    """Anneal along half a cosine; the last round trains with the final one.
+def cosine(first: float, final: float, num_rounds: int) -> Schedule:
+    """In round r of R, train with final + (first - final) * (1 + cos(pi * r / R)) / 2.
 
     Source: arXiv 1608.03983, equation 5 without restarts.
     """
-    return final + 0.5 * (first - final) * (1 + math.cos(math.pi * round_number / num_rounds))
+
+    def rate(round_number: int) -> float:
+        return final + 0.5 * (first - final) * (1 + math.cos(math.pi * round_number / num_rounds))
+
+    return rate
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+SCHEDULES: dict[str, Callable[[float, float, int], Schedule]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+}
+"""(first, final, num_rounds) -> schedule."""

@@ -1,7 +1,7 @@
 """How the server steps along the merged update. An optimiser is two functions; its state a value.
 
-The negative of the merged update stands for the gradient, in a round without any change too.
-Source: arXiv 2003.00295 (FedOpt), algorithm 1.
+The gradient is minus the merged update u. The optimiser also steps when u is 0. Below, x is the
+global vector and lr the learning rate. Source: arXiv 2003.00295 (FedOpt), algorithm 1.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +18,8 @@ CHUNK = 1 << 18  # values whose temporaries stay in a core's cache
 class ServerOptimiser(NamedTuple):
     """``init(vector) -> state`` and ``step(vector, update, state) -> (vector, state)``.
 
-    The vectors are fp32 of one length; so are the tensors of the state, but for the int64 number
-    of steps. A step writes to nothing that it is given. Two runs that step from equal states stay
-    bitwise equal.
+    The vectors and the tensors of the state are fp32 of one length; only the number of steps is an
+    int64. A step does not change its arguments. Equal arguments give bitwise equal results.
     """
 
     init: Callable[[Tensor], State]
@@ -28,7 +27,7 @@ class ServerOptimiser(NamedTuple):
 
 
 def sgd(learning_rate: float, *, momentum: float = 0.0) -> ServerOptimiser:
-    """Add the update times the learning rate; with momentum, the decaying sum of all updates.
+    """Step x += lr * u; with momentum, m = momentum * m + u and x += lr * m.
 
     As torch.optim.SGD.
 
@@ -38,21 +37,22 @@ def sgd(learning_rate: float, *, momentum: float = 0.0) -> ServerOptimiser:
     def init(vector: Tensor) -> State:
         return {"momentum": torch.zeros_like(vector)} if momentum else {}
 
-    def apply(vector: Tensor, update: Tensor, state: State) -> None:
+    def step(vector: Tensor, update: Tensor, state: State) -> tuple[Tensor, State]:
         if momentum:
-            update = state["momentum"].mul_(momentum).add_(update)
-        vector.add_(update, alpha=learning_rate)
+            update = (state["momentum"] * momentum).add_(update)
+            state = {"momentum": update}
+        return torch.add(vector, update, alpha=learning_rate), state
 
-    return ServerOptimiser(init, _on_copies(apply))
+    return ServerOptimiser(init, step)
 
 
 def adam(
     learning_rate: float, *, beta1: float, beta2: float, epsilon: float, weight_decay: float = 0.0
 ) -> ServerOptimiser:
-    """Step by the mean update over the root of the mean square, both corrected for their start.
+    """Step x += lr * mean(u) / (sqrt(mean(u**2)) + epsilon), with decaying means.
 
-    As torch.optim.AdamW, and torch.optim.Adam without weight decay. The paper's FedAdam leaves
-    the correction out.
+    Both means start at 0 and are corrected for that start; FedAdam in the paper does not correct
+    them. As torch.optim.AdamW, and as torch.optim.Adam where the weight decay is 0.
 
     Source: arXiv 1412.6980, algorithm 1; arXiv 1711.05101, algorithm 2 (decoupled weight decay).
     """
@@ -78,7 +78,7 @@ def adam(
 
 
 def adagrad(learning_rate: float, *, epsilon: float) -> ServerOptimiser:
-    """Step by the update over the root of the sum of squares, which starts at zero.
+    """Step x += lr * u / (sqrt(sum(u**2)) + epsilon); the sum over all steps starts at 0.
 
     As torch.optim.Adagrad.
 
@@ -97,9 +97,10 @@ def adagrad(learning_rate: float, *, epsilon: float) -> ServerOptimiser:
 
 
 def yogi(learning_rate: float, *, beta1: float, beta2: float, epsilon: float) -> ServerOptimiser:
-    """Step as adam does, but let the mean square change by no more than the new square.
+    """Step as adam, but with square -= (1 - beta2) * sign(square - u**2) * u**2.
 
-    As the paper has it: no correction for the start, and the square starts at epsilon squared.
+    As in the paper, the means are not corrected for their start, and the square starts at
+    epsilon**2.
 
     Source: arXiv 2003.00295, algorithm 2 (FedYogi; epsilon is its tau).
     """
@@ -123,7 +124,7 @@ def yogi(learning_rate: float, *, beta1: float, beta2: float, epsilon: float) ->
 def _on_copies(
     apply: Callable[[Tensor, Tensor, State], None],
 ) -> Callable[[Tensor, Tensor, State], tuple[Tensor, State]]:
-    """Turn a step in place, whose temporaries are short, into one that returns new tensors."""
+    """Turn a step that writes to its arguments into one that returns new tensors."""
 
     def step(vector: Tensor, update: Tensor, state: State) -> tuple[Tensor, State]:
         vector, state = vector.clone(), {name: value.clone() for name, value in state.items()}
@@ -134,7 +135,7 @@ def _on_copies(
 
 
 def _chunks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut vectors at the same places, so that no temporary is as long as the model."""
+    """Split vectors into chunks at the same indices, so that every temporary is short."""
     return zip(*(vector.split(CHUNK) for vector in vectors), strict=True)
 
 

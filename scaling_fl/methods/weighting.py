@@ -1,16 +1,16 @@
-"""How much of the mean each client of a cohort is."""
+"""The share of each client of a cohort in the mean; the shares add up to 1."""
 
 from collections.abc import Callable, Sequence
 
 
 def by_examples(num_examples: Sequence[int]) -> list[float]:
-    """Weigh by number of examples: n_k / n. Source: arXiv 1602.05629, algorithm 1."""
+    """Give client k the share n_k / n of its examples. Source: arXiv 1602.05629, algorithm 1."""
     total = sum(num_examples)
     return [count / total for count in num_examples]
 
 
 def uniform(num_examples: Sequence[int]) -> list[float]:
-    """Weigh all clients alike: 1 / K, as the original system did."""
+    """Give each of K clients the share 1 / K, as the original system did."""
     return [1 / len(num_examples)] * len(num_examples)
 
 

@@ -1,4 +1,4 @@
-"""The platforms' own clients: ``kubectl`` and ``gcloud``."""
+"""The clients of the platforms: ``kubectl`` and ``gcloud``."""
 
 import shlex
 import subprocess
@@ -16,12 +16,12 @@ from scaling_fl.submission.request import Request
 NOT_FOUND = 127
 ATTEMPTS = 10
 PAUSE_SECONDS = 1.0
-# Kubeflow Trainer checks a job against what it has seen, which a new runtime is only soon.
+# Kubeflow Trainer refuses a job until it has noticed the new runtime of the job.
 _RUNTIME_NOT_SEEN = "must be created before the TrainJob is created"
 
 
 class ClientFailed(UserError):
-    """A client that is missing or failed; what it said itself was shown as it said it."""
+    """A client is missing or failed; the output of the client was shown unchanged."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -29,10 +29,10 @@ class ClientFailed(UserError):
 
 
 def submit(documents: list[dict[str, Any]], request: Request) -> None:
-    """Hand a manifest to the platform.
+    """Submit a manifest to the platform.
 
     Raises:
-        ClientFailed: with the client's exit code.
+        ClientFailed: the client is missing or failed; it has the exit code of the client.
     """
     if request.platform == "vertex":
         with tempfile.TemporaryDirectory(prefix="scaling_fl-") as folder:
@@ -46,15 +46,15 @@ def submit(documents: list[dict[str, Any]], request: Request) -> None:
 
 def _vertex_command(request: Request) -> list[str]:
     command = ["gcloud", "ai", "custom-jobs", "create", "--display-name", request.name]
-    places = {"--project": request.project, "--region": request.region}
-    return command + [part for flag, value in places.items() if value for part in (flag, value)]
+    options = {"--project": request.project, "--region": request.region}
+    return command + [text for name, value in options.items() if value for text in (name, value)]
 
 
 def _kubernetes_steps(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what to do with which document.
+    """Yield (verb of kubectl, document).
 
-    A job is created, never changed: applying one that is there would say "unchanged" and run
-    nothing. A runtime may be there already.
+    A job is created and never applied: to apply an existing job would report "unchanged" and run
+    nothing. A runtime may exist already, so it is applied.
     """
     for document in documents:
         yield ("apply" if document["kind"] == "TrainingRuntime" else "create"), document

@@ -1,4 +1,4 @@
-"""The training command: what a platform needs of it is added or asked for."""
+"""The training command: add the settings that a platform needs, and find those that are missing."""
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ _TEXTS = ("job_name", "author")
 
 
 class TrainingCommand:
-    """A command line of the training script, read as the script itself will read it."""
+    """The command line of the training script, read in the same way as by the script."""
 
     def __init__(self, arguments: Sequence[str], *, root: Path) -> None:
         self._arguments, self._root = list(arguments), root
@@ -25,24 +25,24 @@ class TrainingCommand:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments as they were given, and what was added to them."""
+        """The arguments of the user, and the settings that were added."""
         given = self._arguments
-        start = [] if "with" in given or not self.added else ["with"]
-        return [*given, *start, *self.added]
+        keyword = [] if "with" in given or not self.added else ["with"]
+        return [*given, *keyword, *self.added]
 
     @property
     def job_name(self) -> str:
         return str(self.settings.get("job_name") or "")
 
     def complete(self, *, name: str, gpus: int) -> None:
-        """Add the job's name, by which it resumes, and one site for every GPU."""
+        """Add the name of the job, by which it resumes, and one site for each GPU."""
         if not self.job_name and name:
             self._add("job_name", name)
         if "site_ids" not in self.settings:
             self._add("site_ids", list(range(max(1, gpus))))
 
     def problems(self, *, nodes: int, gpus: int, mounts: Sequence[str]) -> list[Problem]:
-        """Find all that keeps the command from running on ``nodes`` machines."""
+        """Find all problems of the command on ``nodes`` machines."""
         found = [*self._problems, *self._site_problems(gpus), *self._checkpoint_problems(mounts)]
         try:
             read_config(self.settings, num_nodes=max(1, nodes))
@@ -70,7 +70,7 @@ class TrainingCommand:
         return "with" in self._arguments
 
     def _named(self, name: str) -> Mapping[str, Any]:
-        """Return the settings that a name stands for, or those in a file."""
+        """Return the settings of a named configuration or of a YAML file."""
         if name in NAMED:
             return NAMED[name]
         try:
@@ -97,11 +97,11 @@ class TrainingCommand:
         given = self.settings.get("checkpoints_dir")
         remedy = f"use gs://BUCKET/{self.job_name or 'NAME'} or s3://BUCKET/..."
         if not given:
-            rule = "must be given, since the disk of a container ends with it"
+            rule = "must be given, because the disk of a container ends with the container"
             yield Problem("checkpoints_dir", rule, "none", remedy)
         elif not _outlives_the_container(str(given), mounts):
             places = " or ".join(["in an object store", *(f"below {path}" for path in mounts)])
-            rule = f"must be {places}, since the disk of a container ends with it"
+            rule = f"must be {places}, because the disk of a container ends with the container"
             yield Problem("checkpoints_dir", rule, repr(given), remedy)
 
 
@@ -114,12 +114,12 @@ def _outlives_the_container(location: str, mounts: Sequence[str]) -> bool:
 
 
 def _is_about_this_disk(problem: Problem) -> bool:
-    """Say whether a problem is that of a file missing here, which the container may have."""
+    """Say whether the problem is a file that is missing here but may exist in the container."""
     return problem.rule.startswith("must name an existing")
 
 
 def _update(text: str) -> dict[str, Any]:
-    """Read ``a.b=value`` as the script does: a Python literal, or else text."""
+    """Read ``a.b=value`` as the script does; the value is a Python literal, or else a text."""
     path, _, value = text.partition("=")
     keys = path.split(".")
     is_text = path in _TEXTS and value != "None"

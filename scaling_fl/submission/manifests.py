@@ -1,4 +1,4 @@
-"""The manifests of ``deploy/``, filled with what is asked for; all else in them is kept."""
+"""The manifests of ``deploy/``: fill in a request, and leave all other fields unchanged."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,21 +19,21 @@ FILES = {
     "vertex": "vertex-custom-job.yaml",
 }
 GPU = "nvidia.com/gpu"
-# Volumes that end with the pod, or hold no data.
-_PASSING = ("emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI")
+# Volumes that end with the pod, or contain no data of the user.
+_TEMPORARY = ("emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI")
 
 Document = dict[str, Any]
 
 
 class ManifestError(UserError):
-    """A file of ``deploy/`` that cannot be filled; the text says why."""
+    """A manifest in ``deploy/`` cannot be filled; the text says why."""
 
 
 def read(platform: str, root: Path) -> list[Document]:
-    """Read a platform's manifest as it stands.
+    """Read the manifest of a platform.
 
     Raises:
-        ManifestError: when there is none or it is no YAML.
+        ManifestError: the file is missing or is not YAML.
     """
     path = root / FOLDER / FILES[platform]
     try:
@@ -44,10 +44,10 @@ def read(platform: str, root: Path) -> list[Document]:
 
 
 def fill(documents: list[Document], request: Request) -> None:
-    """Put what is asked for at its places.
+    """Write the request to the fields of the manifest.
 
     Raises:
-        ManifestError: when such a place is missing.
+        ManifestError: a field is missing.
     """
     with _expecting_fields(request.platform):
         _FILL[request.platform](documents, request)
@@ -58,25 +58,25 @@ def write(documents: list[Document]) -> str:
 
 
 def lasting_mounts(documents: list[Document], platform: str) -> list[str]:
-    """List where the first machine's container sees volumes that outlive it.
+    """List the mount paths of volumes that outlive the container of the first machine.
 
     Raises:
-        ManifestError: when the manifest has no such container.
+        ManifestError: the manifest has no such container.
     """
     if platform == "vertex":
         return []
     with _expecting_fields(platform):
         pod = next(pods(documents, platform))
-        passing = {v["name"] for v in pod.get("volumes", []) if any(k in v for k in _PASSING)}
+        temporary = {v["name"] for v in pod.get("volumes", []) if any(k in v for k in _TEMPORARY)}
         mounts = pod["containers"][0].get("volumeMounts", [])
-        return [mount["mountPath"] for mount in mounts if mount["name"] not in passing]
+        return [mount["mountPath"] for mount in mounts if mount["name"] not in temporary]
 
 
 def machine_problems(documents: list[Document], request: Request) -> list[Problem]:
-    """Say whether the machines of Vertex AI have the GPUs that are asked for.
+    """Find out whether the machines of Vertex AI have the GPUs of the request.
 
     Raises:
-        ManifestError: when the manifest describes no machine.
+        ManifestError: the manifest has no machine.
     """
     if request.platform != "vertex":
         return []
@@ -87,13 +87,13 @@ def machine_problems(documents: list[Document], request: Request) -> list[Proble
 
 @contextmanager
 def _expecting_fields(platform: str) -> Iterator[None]:
-    """Explain what happens where a field of the manifest is not as it was."""
+    """Turn the error of a missing or changed field into a ``ManifestError``."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ManifestError(
-            f"{FOLDER}/{FILES[platform]} must keep the fields that are filled in, but at one of "
-            f"them {type(error).__name__} occurred: {error}; restore it from the repository."
+            f"{FOLDER}/{FILES[platform]} must keep the fields that are filled in, but "
+            f"{type(error).__name__} occurred: {error}; restore it from the repository."
         ) from None
 
 
@@ -116,7 +116,7 @@ def _machine_problems(machine: Mapping[str, Any], request: Request) -> Iterator[
 
 
 def pods(documents: list[Document], platform: str) -> Iterator[dict[str, Any]]:
-    """Yield the pod specifications of a Kubernetes manifest, the first machine's first."""
+    """Yield the pod specifications of a Kubernetes manifest; the first is of the first machine."""
     spec = documents[0]["spec"]
     if platform == "kubeflow-pytorchjob":
         replicas = spec["pytorchReplicaSpecs"]
@@ -212,14 +212,14 @@ def _fill_container(container: dict[str, Any], request: Request) -> None:
 
 
 def _fill_environment(container: dict[str, Any], given: Mapping[str, dict[str, Any]]) -> None:
-    kept = [entry for entry in container.get("env") or [] if entry["name"] not in given]
-    container["env"] = [*kept, *({"name": name, **source} for name, source in given.items())]
+    others = [entry for entry in container.get("env") or [] if entry["name"] not in given]
+    container["env"] = [*others, *({"name": name, **source} for name, source in given.items())]
 
 
 def _fill_gpus(container: dict[str, Any], field: str, gpus: int) -> None:
     resources = container.setdefault(field, {})
-    for part in ("requests", "limits"):
-        resources.get(part, {}).pop(GPU, None)
+    for kind in ("requests", "limits"):
+        resources.get(kind, {}).pop(GPU, None)
     if gpus:
         resources.setdefault("limits", {})[GPU] = gpus
     elif not resources.get("limits", True):
@@ -227,7 +227,7 @@ def _fill_gpus(container: dict[str, Any], field: str, gpus: int) -> None:
 
 
 def _literally(text: str) -> str:
-    """Keep Kubernetes from replacing ``$(NAME)`` and ``$$`` in arguments and values."""
+    """Escape ``$``, so that Kubernetes does not replace ``$(NAME)`` and ``$$``."""
     return text.replace("$", "$$")
 
 

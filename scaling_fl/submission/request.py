@@ -1,4 +1,4 @@
-"""What is asked of a platform, and what is wrong with it."""
+"""A request to a platform, by the options of the command line, and the problems of the request."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from scaling_fl.config import Problem, redact
 from scaling_fl.runtime.redaction import SECRET_NAME
 
-# Services, pods and hosts are named after a job, which leaves this much of the 63 characters.
+# The names of services, pods and hosts contain the name of the job and have 63 characters.
 LONGEST_NAME = 45
 _NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -21,7 +21,7 @@ _SET_BY_PLATFORMS = re.compile(r"PET_.*|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK|
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A command to run on a platform, with what the options say."""
+    """A command to run on a platform, with the options."""
 
     platform: str
     nodes: int
@@ -29,11 +29,11 @@ class Request:
     image: str
     name: str
     arguments: Sequence[str]
-    """Of the image's entry point, python: a script and its arguments."""
+    """The arguments of python, the entry point of the image: a script and its arguments."""
     environ: Sequence[str] = ()
-    """NAME=VALUE each."""
+    """Each is NAME=VALUE."""
     secrets: Sequence[str] = ()
-    """VARIABLE=REFERENCE each."""
+    """Each is VARIABLE=REFERENCE."""
     service_account: str | None = None
     namespace: str | None = None
     project: str | None = None
@@ -48,7 +48,7 @@ class Request:
 
     @property
     def kubernetes_secrets(self) -> dict[str, dict[str, str]]:
-        """For every variable, the key of which Kubernetes Secret it is."""
+        """For each variable, the name and the key of a Kubernetes Secret."""
         found = {}
         for variable, reference in map(_pair, self.secrets):
             name, _, key = reference.partition("/")
@@ -57,18 +57,18 @@ class Request:
 
     @property
     def managed_secrets(self) -> dict[str, str]:
-        """For every variable, the secret of Secret Manager that the program is to read."""
+        """For each variable, the secret of Secret Manager that the program must read."""
         found = {}
         for variable, reference in map(_pair, self.secrets):
-            parts = _MANAGED_SECRET.fullmatch(reference)
-            assert parts
-            project, version = parts["project"] or self.project, parts["version"] or "latest"
-            found[variable] = f"sm://projects/{project}/secrets/{parts['name']}/versions/{version}"
+            match = _MANAGED_SECRET.fullmatch(reference)
+            assert match
+            project, version = match["project"] or self.project, match["version"] or "latest"
+            found[variable] = f"sm://projects/{project}/secrets/{match['name']}/versions/{version}"
         return found
 
 
 def problems(request: Request) -> list[Problem]:
-    """Find everything that is wrong with the options."""
+    """Find all problems of the options."""
     found = [*_size_problems(request), *_name_problems(request)]
     for text in request.environ:
         found += _variable_problems(text)
@@ -78,7 +78,7 @@ def problems(request: Request) -> list[Problem]:
 
 
 def name_of_job(job_name: str) -> str:
-    """Derive the platforms' name of a job: lower case, hyphens, a letter first."""
+    """Derive a name for the platforms from a job's name: lower case, hyphens, a letter first."""
     name = re.sub(r"[^a-z0-9]+", "-", job_name.lower()).strip("-")
     return name if name[:1].isalpha() else f"job-{name}".rstrip("-")
 
@@ -96,7 +96,8 @@ def _size_problems(request: Request) -> Iterator[Problem]:
         remedy = "use kubeflow-trainjob or kubeflow-pytorchjob for several machines"
         yield Problem("--nodes", "must be 1 for a plain Kubernetes Job", str(nodes), remedy)
     if gpus < 0:
-        yield Problem("--gpus", "must be at least 0", str(gpus), "count those of one machine")
+        remedy = "count the GPUs of one machine"
+        yield Problem("--gpus", "must be at least 0", str(gpus), remedy)
 
 
 def _name_problems(request: Request) -> Iterator[Problem]:
@@ -106,10 +107,10 @@ def _name_problems(request: Request) -> Iterator[Problem]:
     elif not _NAME.fullmatch(request.name):
         yield Problem(
             "--name",
-            f"must be lower-case letters, digits and hyphens, a letter first, at most "
-            f"{LONGEST_NAME} in all",
+            "must have lower-case letters, digits and hyphens, begin with a letter, and have at "
+            f"most {LONGEST_NAME} characters",
             repr(request.name),
-            "give such a name",
+            "choose another name",
         )
     if not request.image or re.search(r"\s", request.image):
         remedy = "give the image's whole name, such as registry.example.com/scaling-fl:1"
@@ -122,11 +123,11 @@ def _variable_problems(text: str) -> Iterator[Problem]:
         remedy = "write it as NAME=VALUE"
         yield Problem("--env", "must be a variable and its value", repr(redact(text)), remedy)
     elif _SET_BY_PLATFORMS.fullmatch(name):
-        yield Problem("--env", "must leave the platform's own variables", name, "leave it out")
+        yield Problem("--env", "must not set a variable of the platform", name, "leave it out")
     elif SECRET_NAME.search(name) or redact(value) != value:
         yield Problem(
             "--env",
-            "must not hold a secret, which anyone who may read the job could then read",
+            "must not contain a secret, because everybody who may read the job could read it",
             name,
             f"use --secret {name}=SECRET",
         )
@@ -136,19 +137,19 @@ def _secret_problems(text: str, request: Request) -> Iterator[Problem]:
     variable, reference = _pair(text)
     if "=" not in text or not _VARIABLE.fullmatch(variable):
         remedy = "write it as VARIABLE=NAME"
-        # What stands there may be the secret itself.
-        yield Problem("--secret", "must be a variable and where its value is", "***", remedy)
+        # The text may be the secret itself, so it is not shown.
+        yield Problem("--secret", "must be a variable and the name of a secret", "***", remedy)
     elif _SET_BY_PLATFORMS.fullmatch(variable):
         remedy = "leave it out"
-        yield Problem("--secret", "must leave the platform's own variables", variable, remedy)
+        yield Problem("--secret", "must not set a variable of the platform", variable, remedy)
     elif request.platform == "vertex":
-        parts = _MANAGED_SECRET.fullmatch(reference)
-        if not parts:
+        match = _MANAGED_SECRET.fullmatch(reference)
+        if not match:
             rule = "must name a secret of Secret Manager"
             remedy = "write it as VARIABLE=projects/PROJECT/secrets/NAME[/versions/VERSION]"
             yield Problem("--secret", rule, f"{variable}=***", remedy)
-        elif not (parts["project"] or request.project):
-            rule = "must say in which project the secret is"
+        elif not (match["project"] or request.project):
+            rule = "must name the project of the secret"
             yield Problem("--secret", rule, text, "add --project PROJECT")
     elif not _KUBERNETES_SECRET.fullmatch(reference):
         rule, remedy = "must name a Kubernetes Secret", "write it as VARIABLE=NAME or =NAME/KEY"

@@ -11,7 +11,7 @@ from scaling_fl.build.federation import build
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.federation.rounds import Hooks, run_rounds
 from scaling_fl.runtime.record.journal import Journal
 from tests.unit.federation.worker_threads import Interrupted, on_workers
 
@@ -52,12 +52,12 @@ class QuickRun(Run):
 
         run_rounds(
             federation.state,
-            federation.plan,
+            federation.rounds,
             clients=federation.clients,
             server=federation.server,
             evaluate=federation.evaluator,
             exchange=exchange,
-            watch=Watch(record=record, progress=_show_nothing, check=self._check),
+            hooks=Hooks(record=record, progress=_show_nothing, check=self._check),
         )
 
     def _check(self) -> None:

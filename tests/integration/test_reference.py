@@ -30,7 +30,7 @@ def test_equals_an_independent_federated_averaging(
     torch.set_num_threads(1)
     data = load_data(run.config, 4, stage=lambda text: None)
     model = load_trainer(run.config, data, torch.device("cpu"), stage=lambda text: None).model
-    weights = [len(part) for part in data.parts]
+    weights = [len(partition) for partition in data.partitions]
     for round_number in (1, 2):
         trained = [
             train_one(copy.deepcopy(model), run, data, client, round_number) for client in range(4)
@@ -66,7 +66,7 @@ def train_one(model, run, data, client, round_number):  # type: ignore[no-untype
     )
     torch.manual_seed(derive(config.seed, "dropout", round_number, client))
     order = numpy_generator(config.seed, "order", round_number, client, 0).permutation(
-        data.parts[client]
+        data.partitions[client]
     )
     model.train()
     for start in range(0, len(order), config.batch_size):

@@ -98,7 +98,11 @@ def test_two_machines_equal_one(machines: Machines, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rank", "whom", "errors"),
     [
-        (0, "worker", ["was ended by SIGKILL", "the first worker, which all others talk to, is"]),
+        (
+            0,
+            "worker",
+            ["was ended by SIGKILL", "the first worker, to which all others connect, is"],
+        ),
         (1, "worker", [f"because worker 1 on {socket.gethostname()} is gone", "ended by SIGKILL"]),
         (0, "parent", ["", "its parent process is gone"]),
         (1, "parent", ["its parent process is gone", ""]),
@@ -136,7 +140,7 @@ def test_stopping_one_machine_stops_both_in_order(machines: Machines, rank: int)
 @pytest.mark.parametrize(
     ("rank", "error"),
     [
-        (0, "node 1 of 2 did not come within 2 s; start it with RANK=1 or lower WORLD_SIZE."),
+        (0, "node 1 of 2 did not start within 2 s; start it with RANK=1 or lower WORLD_SIZE."),
         (1, "the first machine did not answer at 127.0.0.1:"),
     ],
 )

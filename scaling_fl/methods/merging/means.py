@@ -6,7 +6,7 @@ from scaling_fl.methods.merging.merge import Merge, Round, Updates
 
 
 def mean() -> Merge:
-    """Average the updates by the clients' shares. Source: arXiv 1602.05629, algorithm 1."""
+    """Return sum(share_k * u_k), the mean. Source: arXiv 1602.05629, algorithm 1."""
 
     def merge(updates: Updates, round: Round) -> Tensor:
         update = round.total((u.vector, u.share) for u in updates.once())
@@ -17,7 +17,7 @@ def mean() -> Merge:
 
 
 def mean_of_senders() -> Merge:
-    """Average every coordinate over the clients that sent it; where none did, the mean is 0.
+    """Average each coordinate over the clients that sent it; the mean is 0 if no client did.
 
     Source: arXiv 2010.01264 (HeteroFL), equation 2, by coordinate.
     """

@@ -1,7 +1,7 @@
-"""What a merge is: a function of the clients' updates and of a round, which returns one update.
+"""A merge: a function of the clients' updates and of the round, which returns one update.
 
-A merge looks at the updates in one pass or more. A pass is a sum over clients, so that neither
-their order nor the number of workers changes a bit of what it returns:
+A merge reads the updates in one pass or several. Each pass is an exact sum over clients, so the
+order of the clients and the number of workers do not change a bit of the result:
 
     def mean_of_squares() -> Merge:
         def merge(updates: Updates, round: Round) -> Tensor:
@@ -17,66 +17,69 @@ from torch import Tensor
 Term = tuple[Tensor, float]
 """A vector (fp32, the global vector's size) and its share of a sum, in [0, 1]."""
 SentTerm = tuple[Tensor, float, Tensor | None]
-"""A term, and which coordinates count: their indices or a bool of each; None: all."""
+"""A term, and the coordinates that count: their indices, or one bool for each; None: all."""
 
 
 class Update(NamedTuple):
-    """What arrived of one client that was not left out."""
+    """The update of one client, as it arrived at the server."""
 
     client: int
     share: float
-    """The client's weight; those of all clients of the round add up to 1, or to less."""
+    """The client's share in the mean; the shares of a round add up to at most 1."""
     vector: Tensor
-    """fp32 of the global vector's size, 0 where nothing was sent. It is valid, and may be written
-    to, until the next update is asked for."""
+    """fp32 of the global vector's size, 0 where the client sent nothing. A merge may write to the
+    vector; the next update overwrites it."""
     sent: Tensor | None
-    """The coordinates that were sent, ascending; None: all."""
+    """The coordinates that the client sent, ascending; None: all."""
     extras: Mapping[str, Tensor] = {}
-    """What the merge has clients send beside their updates, by name; each as long as ``vector``."""
+    """The client's other payloads, by the names in the merge's row; fp32, as long as ``vector``."""
 
 
 class Updates(Protocol):
     """The updates of the clients that this worker runs, in any order."""
 
     def once(self) -> Iterator[Update]:
-        """Yield the updates while the clients train; nothing is kept. For a single pass."""
+        """Yield the updates while the clients train. For a merge of one pass: keeps nothing."""
 
     def again(self) -> Iterator[Update]:
-        """Yield the updates, whose payloads are kept, so that it can be called several times."""
+        """Yield the updates. For a merge of several passes: keeps the payloads in memory."""
 
 
 class Round(Protocol):
-    """What a merge may ask of all workers; every worker asks the same in the same order."""
+    """What a merge may ask of all workers; all workers make the same calls in the same order."""
 
     def total(self, terms: Iterable[Term]) -> Tensor:
-        """Sum share * vector over the terms of all workers, exactly, rounded once to fp32.
+        """Return sum(share * vector) over the terms of all workers: exact, rounded once to fp32.
 
-        The shares of clients that were left out are dealt to the others in proportion.
+        When the round leaves clients out, the sum is divided by the share of all other clients.
         """
 
     def mean_over_senders(self, terms: Iterable[SentTerm]) -> Tensor:
-        """Divide the sum of share * vector by the sum of the shares that count there; 0 / 0 is 0.
+        """Return sum(share * vector) / sum(share), coordinate by coordinate; 0 / 0 is 0.
 
-        The vectors must be 0 where they do not count.
+        At each coordinate, the lower sum is over the terms that count there. The vectors must be 0
+        at the coordinates that do not count.
         """
 
     def gather(self, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
-        """Give every worker the fp32 tensors of all clients (client, tensor of one shape).
+        """Stack one small fp32 tensor of each client, in the order of the clients.
 
-        Returns them stacked, in the order of the clients: (clients, *shape). For small tensors.
+        ``rows`` are (client, tensor) of this worker's clients; all tensors have the same shape.
+        Returns the tensor (clients, *shape) on every worker.
         """
 
     def columns(self, updates: Updates, size: int) -> Iterator[Tensor]:
-        """Yield the clients' values of ``size`` coordinates at a time: (clients, size) or fewer.
+        """Yield the clients' values of ``size`` coordinates at a time: (clients, size).
 
-        The decoded updates of this worker's clients are in memory meanwhile.
+        The last tensor may have fewer columns. Until then, the decoded updates of this worker's
+        clients are in memory.
         """
 
     def report(self, name: str, value: float) -> None:
         """Report a metric of the merge, such as ``update.drift``."""
 
     def drift_from(self, mean: Tensor) -> float:
-        """Return the root of the weighted mean squared distance of the updates to their mean."""
+        """Return sqrt(sum(share_k * |u_k - mean|**2)), a measure of how much clients disagree."""
 
 
 Merge = Callable[[Updates, Round], Tensor]

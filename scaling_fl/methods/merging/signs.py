@@ -10,9 +10,10 @@ from scaling_fl.methods.wire.sparsity import count_kept, top_k
 
 
 def ties(density: float) -> Merge:
-    """Trim, elect a sign by weight, average those that agree over the weight that agrees.
+    """Trim the updates, elect a sign for each coordinate, and average the values of that sign.
 
-    Trimming keeps the share ``density`` of the largest coordinates of the whole update.
+    Trimming keeps the largest coordinates of an update, a share of ``density``. The elected sign is
+    that of sum(share_k * trimmed_k). The mean divides by the shares of the clients that agree.
     Source: arXiv 2306.01708 (TIES-Merging), section 4.
     """
 

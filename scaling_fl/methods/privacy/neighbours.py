@@ -1,14 +1,14 @@
-"""Who takes part in a round, as far as privacy is concerned: it decides what a round costs.
+"""How clients are sampled, as far as privacy is concerned: the sampling decides a round's cost.
 
-An epsilon says nothing without its neighbouring relation, and that follows from the sampling:
+An epsilon has a meaning only with its neighbouring relation, which follows from the sampling:
 
-- ``add_or_remove_one``: with or without one client, that is, its update or none. The sum of clipped
-  updates moves by at most clip.
-- ``replace_one``: one client's data for any other; the number of clients is public. The sum moves
-  by up to 2 * clip, so at equal noise epsilon is about twice as large and promises about twice as
-  much. Do not compare the two.
+- ``add_or_remove_one``: two neighbours differ in one client, which sends its update or nothing. The
+  sum of clipped updates changes by at most clip.
+- ``replace_one``: two neighbours differ in the data of one client; the number of clients is public.
+  The sum changes by at most 2 * clip. With equal noise, epsilon is about twice as large and
+  promises about twice as much, so do not compare it with an epsilon of the other relation.
 
-Sampling helps only while nobody learns who was sampled.
+Sampling lowers epsilon only while nobody learns who was sampled.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Everyone:
 
 @dataclass(frozen=True)
 class Poisson:
-    """Every client takes part with probability ``rate``, independently of all others."""
+    """Each client takes part with probability ``rate``, independently of all other clients."""
 
     rate: float
     neighbours: ClassVar[Neighbours] = "add_or_remove_one"
@@ -39,7 +39,7 @@ class Poisson:
 class FixedSize:
     """``num_sampled`` of ``num_total`` clients take part, drawn uniformly without replacement.
 
-    Not Poisson sampling with rate k/n: whoever leaves the cohort makes room for somebody else.
+    This is not Poisson sampling with rate k/n: the draws of two clients depend on each other.
     """
 
     num_sampled: int
@@ -56,19 +56,20 @@ class FixedSize:
 
 @dataclass(frozen=True)
 class Nested:
-    """Clients take part, then each draws among its groups; protected is one group of a client.
+    """Clients are sampled; then each sampled client samples its groups. One group is protected.
 
-    ``client_rate`` is the probability that a client takes part, by any draw that does not depend
-    on the groups (K of N clients: K/N). ``groups`` is the draw within a client: for FixedSize, of
-    the client with the fewest groups. One group's clipped update is one term of the sum.
+    ``client_rate`` is the probability that a client takes part; the draw of the clients must not
+    depend on the groups (for K of N clients: K/N). ``groups`` is the sampling inside a client; for
+    FixedSize, inside the client with the fewest groups. The clipped update of one group is one term
+    of the sum.
 
-    The groups of a client come and go together, and the others' updates may show whether it took
-    part. So this grants the adversary who took part: of the rounds, a share of ``client_rate``
-    costs what ``groups`` alone costs, and the others nothing. That is the exact worst case when a
-    client's other groups outweigh the noise. ``Poisson`` with the product of both rates, as the
-    PFL-DocVQA organisers have it (arXiv 2312.10108), is sound only if all groups are drawn
-    independently, those of one client included: their settings for epsilon 1, 4 and 8 come to
-    1.98, 6.13 and 10.93.
+    All groups of a client take part in the same rounds, so the other updates of a client may show
+    whether the client took part. The bound therefore assumes that the adversary knows who took
+    part: a round costs what ``groups`` alone costs with probability ``client_rate``, and else
+    nothing. This is the exact worst case when the other groups of a client are larger than the
+    noise. The PFL-DocVQA organisers (arXiv 2312.10108) use ``Poisson`` with the product of both
+    rates. That is sound only if all groups, also those of one client, are drawn independently; by
+    the bound here, their settings for epsilon 1, 4 and 8 cost 1.98, 6.13 and 10.93.
     """
 
     client_rate: float
@@ -79,7 +80,7 @@ class Nested:
 
     @property
     def neighbours(self) -> Neighbours:
-        """Add or remove, or replace, one group; never a whole client."""
+        """The relation of the groups: two neighbours differ in one group, not in a whole client."""
         return self.groups.neighbours
 
 

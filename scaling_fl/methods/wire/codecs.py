@@ -1,7 +1,8 @@
-"""What the values of an update are rounded to on the wire, and their bytes, little-endian.
+"""Codecs: how the values of an update are rounded on the wire, and their bytes, little-endian.
 
-A codec's length depends on the number of values alone. Coding what was decoded changes nothing
-(but see ``nf4.quantise``; and ``nf4_double`` rounds its scales anew each time).
+The length of a code depends on the number of values alone. decode(encode(x)) is a fixed point of
+every codec: encoding it once more changes nothing (exceptions: ``nf4_double`` rounds its scales
+each time; ``nf4.quantise`` names another).
 """
 
 from collections.abc import Callable
@@ -31,13 +32,13 @@ class Codec:
     _encode: Callable[[Tensor], Bytes]
     _decode: Callable[[Bytes, Tensor], None]
     num_bytes: Callable[[int], int]
-    """The exact length of the code of so many values."""
+    """Number of values -> the exact length of their code."""
 
     def encode(self, values: Tensor) -> Bytes:
-        """Encode; the bytes may be the values' own memory, so use them before changing those.
+        """Encode the values; the bytes may be in the memory of ``values``.
 
         Raises:
-            ValueError: when a value is not finite, or the tensor is not 1-D fp32 on the CPU.
+            ValueError: a value is not finite, or the tensor is not 1-D fp32 on the CPU.
         """
         check_vector(values)
         values = values.detach().contiguous()
@@ -46,29 +47,29 @@ class Codec:
         return self._encode(values)
 
     def decode(self, buffer: Buffer, count: int, out: Tensor | None = None) -> Tensor:
-        """Decode ``count`` values into a new tensor, or into ``out``, which is contiguous.
+        """Decode ``count`` values into ``out`` (contiguous), or else into a new tensor.
 
-        New memory costs more than the values in it: a tensor that is at hand halves the time.
+        With ``out``, decoding takes half the time: new memory costs more than the values in it.
 
         Raises:
-            ValueError: when the length is not that of ``count`` values, or one is not finite;
-                ``out`` may then hold anything.
+            ValueError: the buffer has another length than ``count`` values take, or a value is not
+                finite. ``out`` may then hold anything.
         """
         raw: Bytes = np.frombuffer(buffer, dtype=np.uint8)
         expected = self.num_bytes(count)
         if len(raw) != expected:
-            raise ValueError(f"{count} values take {expected} bytes here, got {len(raw)}.")
+            raise ValueError(f"{count} values must take {expected} bytes, got {len(raw)}.")
         if out is None:
             out = torch.from_numpy(np.empty(count, dtype=np.float32))  # numpy asks for large pages
         check_vector(out)
         if out.numel() != count:
-            raise ValueError(f"{count} values do not fit a tensor of {out.numel()}.")
+            raise ValueError(f"out must have {count} values, got {out.numel()}.")
         self._decode(raw, out)
         return out
 
 
 def check_vector(values: Tensor) -> None:
-    """Raise ValueError unless the tensor is a 1-D fp32 one on the CPU."""
+    """Raise ValueError unless the tensor is 1-D fp32 on the CPU."""
     if values.dtype != torch.float32 or values.dim() != 1 or values.device.type != "cpu":
         raise ValueError(
             "the values must be a 1-D fp32 tensor on the CPU, got "
@@ -79,7 +80,7 @@ def check_vector(values: Tensor) -> None:
 def _is_finite(values: Tensor) -> bool:
     if values.numel() == 0:
         return True
-    low, high = torch.aminmax(values)  # one pass without a mask; NaN comes out of both
+    low, high = torch.aminmax(values)  # one pass without a mask; with a NaN, both are NaN
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
@@ -89,7 +90,7 @@ def _check_finite(values: Tensor) -> None:
 
 
 def _read_floats(raw: Bytes) -> Floats:
-    """Copy fp32 numbers out of bytes that may start anywhere in memory."""
+    """Copy fp32 numbers out of bytes that need not be aligned in memory."""
     floats = raw.view("<f4").astype(np.float32)
     _check_finite(torch.from_numpy(floats))
     return floats
@@ -101,7 +102,7 @@ def _decode_fp32(raw: Bytes, out: Tensor) -> None:
 
 
 def _cast(dtype: torch.dtype, width: int) -> Codec:
-    """Round to a shorter float, to nearest even; beyond its largest finite value, to that."""
+    """Round to the nearest finite value of a shorter float type, ties to even."""
     limit = torch.finfo(dtype).max
 
     def encode(values: Tensor) -> Bytes:
@@ -115,9 +116,9 @@ def _cast(dtype: torch.dtype, width: int) -> Codec:
 
 
 def _encode_int8(values: Tensor) -> Bytes:
-    """Write the scales, which are the blocks' largest magnitudes, then round(127 x / scale)."""
+    """Write the scale of each block, max|x|, and then the codes, round(127 * x / scale)."""
     count = values.numel()
-    # Zeros that fill the last block up change no scale.
+    # The zeros that fill up the last block change no scale.
     rows = torch.nn.functional.pad(values, (0, -count % BLOCK)).view(-1, BLOCK)
     scales = rows.abs().amax(dim=1)
     scaled = rows / torch.where(scales > 0, scales, 1.0)[:, None]
@@ -126,12 +127,12 @@ def _encode_int8(values: Tensor) -> Bytes:
 
 
 def _decode_int8(raw: Bytes, out: Tensor) -> None:
-    """Decode to (code / 127) * scale, which gives the largest of a block back without rounding.
+    """Decode to (code / 127) * scale, which restores the largest value of a block exactly.
 
-    That is why coding it again changes nothing; code * (scale / 127) would drift.
+    Therefore a second encoding changes nothing. With code * (scale / 127), values would drift.
     """
     head = 4 * num_blocks(out.numel())
-    # -128 is no code of ours; as -127 it cannot overflow.
+    # The encoder never writes -128; read as -127, this code cannot overflow.
     np.maximum(raw[head:].view(np.int8), -127, out=out.numpy())
     nf4.scale_blocks(out.div_(127.0), torch.from_numpy(_read_floats(raw[:head])))
 
@@ -147,7 +148,7 @@ def _decode_nf4(raw: Bytes, out: Tensor) -> None:
 
 
 def _encode_nf4_double(values: Tensor) -> Bytes:
-    """Write the scales' offset, the largest magnitudes of their blocks, their codes, the codes."""
+    """Write the compressed scales (offset, magnitudes, codes) and then the codes of the values."""
     codes, scales = nf4.quantise(values)
     compressed = nf4.compress_scales(scales)
     floats = np.concatenate([[compressed.offset], compressed.absmax])

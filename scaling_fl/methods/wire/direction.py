@@ -1,4 +1,4 @@
-"""One direction of what travels: which coordinates are sent, and the payload that carries them."""
+"""One direction of a link: which coordinates are sent, and the payload that carries them."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,49 +11,49 @@ from scaling_fl.methods.wire.sparsity import count_kept, density_at, top_k
 
 @dataclass(frozen=True)
 class Payload:
-    """A vector on its way: the bytes that carry it, counted by their length.
+    """An encoded vector, with its exact number of bytes.
 
-    A vector that arrives as it is stays one until somebody asks for its bytes, so that one process
-    neither copies nor encodes it. A vector that is not finite has no encoding; its receiver leaves
-    the sender out.
+    A vector that arrives unchanged is not encoded until its bytes are needed. So a process that
+    sends to itself neither copies nor encodes the vector. A vector that is not finite cannot be
+    encoded; the server leaves out the client that sent it.
     """
 
     size: int
-    """Coordinates of the vector, sent or not."""
+    """The number of coordinates of the vector, sent or not."""
     num_bytes: int
     data: bytes | None = None
-    """None: ``vector`` arrives as it is."""
+    """The bytes; None: ``vector`` arrives unchanged."""
     vector: Tensor | None = None
-    """fp32 of ``size``: what arrives. None: it is decoded from ``data``."""
+    """The vector that arrives, fp32 of ``size``; None: it must be decoded from ``data``."""
     indices: Tensor | None = field(default=None, compare=False)
-    """The coordinates that are sent: ascending int64 on the CPU. None: all, or as in ``data``."""
+    """The coordinates that are sent: ascending int64 on the CPU; None: all."""
 
     @classmethod
     def from_bytes(cls, data: bytes, size: int) -> "Payload":
-        """Receive the bytes of a payload for a vector of ``size``.
+        """Make the payload from its bytes, for a vector of ``size``.
 
         Raises:
-            PayloadError: the bytes are no such payload.
+            PayloadError: the bytes are not a payload for a vector of this size.
         """
         return cls(size, len(data), data, indices=decode_indices(data, size=size))
 
     def __bytes__(self) -> bytes:
-        """Return what travels; raises ValueError where the vector is not finite."""
+        """Return the bytes; raises ValueError when the vector is not finite."""
         if self.data is not None:
             return self.data
         assert self.vector is not None
         return encode(self.vector.cpu())
 
     def decode(self, out: Tensor | None = None) -> Tensor:
-        """Return what arrives (fp32 of ``size``), in the memory of ``out`` if it is on the CPU."""
+        """Return the vector that arrives (fp32 of ``size``); it may be in the memory of ``out``."""
         if self.vector is not None:
             return self.vector
         assert self.data is not None
         on_cpu = out is not None and out.device.type == "cpu" and out.numel() == self.size
         return decode(self.data, size=self.size, out=out if on_cpu else None)
 
-    def kept(self) -> "Payload":
-        """Return the same payload in memory of its own; one that has no encoding stays as it is."""
+    def encoded(self) -> "Payload":
+        """Return the payload as bytes; a vector that is not finite stays a vector."""
         if self.vector is not None and not torch.isfinite(self.vector).all():
             return self
         return replace(self, data=bytes(self), vector=None)
@@ -61,9 +61,9 @@ class Payload:
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """How one direction is sent: the largest coordinates are chosen, then written by a codec.
+    """How one direction of a link sends a vector: choose the largest coordinates, then encode them.
 
-    In round r a share of ``density * density_decay ** ((r - 1) // decay_every)`` is sent.
+    In round r, the density is ``density * density_decay ** ((r - 1) // decay_every)``.
     """
 
     codec: str = "none"
@@ -72,14 +72,14 @@ class Direction:
     decay_every: int = 1
 
     def num_sent(self, size: int, round_number: int, num_always: int = 0) -> int:
-        """Count what is sent of ``size`` coordinates, of which ``num_always`` always are."""
+        """Count the coordinates that are sent of ``size``; ``num_always`` are sent in any case."""
         if num_always == size:
             return size
         density = density_at(round_number, self.density, self.density_decay, self.decay_every)
         return num_always + count_kept(size - num_always, density)
 
     def num_bytes(self, size: int, num_sent: int) -> int:
-        """Predict the length of a payload, which no value changes."""
+        """Predict the length of a payload; the length does not depend on the values."""
         return payload_size(size, None if num_sent == size else num_sent, self.codec)
 
     def send(
@@ -92,13 +92,13 @@ class Direction:
     ) -> Payload:
         """Make the payload of a vector (fp32, any device).
 
-        ``rank_by`` has the magnitudes that choose in place of the vector's own, ``always`` marks
-        the coordinates that are sent whatever their magnitude.
+        The coordinates of the largest magnitude in ``rank_by`` (None: in ``vector``) are sent.
+        ``always`` marks coordinates that are sent whatever their magnitude.
         """
         size = vector.numel()
         num_bytes = self.num_bytes(size, num_sent)
-        arrives_as_it_is = self.codec == "none" and num_sent == size
-        if arrives_as_it_is or not torch.isfinite(vector).all():
+        arrives_unchanged = self.codec == "none" and num_sent == size
+        if arrives_unchanged or not torch.isfinite(vector).all():
             return Payload(size, num_bytes, vector=vector)
         values = vector.cpu()
         indices = None if num_sent == size else _largest(values, num_sent, rank_by, always)
@@ -107,7 +107,7 @@ class Direction:
 
 
 PLAIN = Direction()
-"""Everything is sent as it is, in fp32."""
+"""Sends all coordinates in fp32."""
 
 
 def _largest(values: Tensor, count: int, rank_by: Tensor | None, always: Tensor | None) -> Tensor:

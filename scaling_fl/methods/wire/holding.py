@@ -1,9 +1,9 @@
 """Ranks of an adapter: which coordinates of the vector a client of a smaller rank holds.
 
-The adapter's matrices come in pairs A (rank x in) and B (out x rank); component j of a pair is row
-j of A and column j of B, which only matter together. A client of rank r holds r components of every
-pair, and everything that is not of a pair (heads, DoRA's magnitudes). Source: arXiv 2401.06432
-(HetLoRA), section 3, whose clients hold the first r.
+The adapter has pairs of matrices A (rank x in) and B (out x rank). Component j of a pair is row j
+of A with column j of B: only their product has a meaning. A client of rank r holds r components of
+each pair, and all coordinates outside the pairs (heads, DoRA's magnitudes).
+Source: arXiv 2401.06432 (HetLoRA), section 3, where clients hold the first r components.
 """
 
 from typing import Protocol
@@ -18,33 +18,33 @@ _A, _B = ".lora_A.", ".lora_B."
 
 
 class Holding(Protocol):
-    """Which coordinates of the vector a client holds; their number is the same in every round."""
+    """The coordinates of the vector that a client holds; as many in every round."""
 
     @property
     def size(self) -> int:
-        """How many coordinates a client holds."""
+        """The number of coordinates that a client holds."""
 
     @property
     def num_bytes(self) -> int:
-        """The length of what ``choose`` returns."""
+        """The length of a choice."""
 
     def choose(self, vector: Tensor) -> bytes:
-        """Choose for a global vector (fp32); return what tells a client which they are."""
+        """Choose the coordinates for a global vector (fp32); return the choice for the client."""
 
     def coordinates(self, choice: bytes) -> Tensor:
-        """Return the coordinates (ascending int64, on the CPU) that a choice means."""
+        """Return the coordinates of a choice (ascending int64, on the CPU)."""
 
 
-class RankPart:
-    """The part of a vector that a client of ``rank`` holds, of an adapter of a larger rank.
+class RankHolding:
+    """The holding of a client of ``rank``, where the adapter has a larger rank.
 
-    It is the first components of every pair, or with ``largest`` those whose products of A's row
-    and B's column have the largest norms in the global vector (of equal ones, the lower; with a
-    frozen A, which the vector lacks, B's column alone). The latter change with the vector, and a
-    client is told by one bit for every component.
+    The client holds the first ``rank`` components of each pair. With ``largest``, it holds those
+    with the largest |row of A| * |column of B| in the global vector (of equal ones, the lower). If
+    A is frozen, the vector has no A, and |column of B| decides. This choice changes with the vector
+    and is sent to the client as one bit for each component.
 
     Raises:
-        ValueError: when the layout has no pairs, or pairs of a rank below ``rank``.
+        ValueError: the layout has no pairs, or pairs of a rank below ``rank``.
     """
 
     def __init__(self, layout: Layout, rank: int, *, largest: bool = False) -> None:
@@ -62,31 +62,31 @@ class RankPart:
         self.size = len(self._first)
 
     def choose(self, vector: Tensor) -> bytes:
-        """Choose the components for a global vector (fp32, the layout's size): a bit for each."""
+        """Choose the components for a global vector (fp32, the layout's size): one bit for each."""
         if not self._largest:
             return b""
         return np.packbits(self._largest_components(vector).numpy()).tobytes()
 
     def coordinates(self, choice: bytes) -> Tensor:
-        """Return the coordinates of the chosen components and of all that is of no pair.
+        """Return the coordinates of the chosen components and all coordinates outside the pairs.
 
         Raises:
-            ValueError: the choice is not of ``num_bytes`` bytes, or not of ``rank`` components a
+            ValueError: the choice has not ``num_bytes`` bytes, or not ``rank`` components of each
                 pair.
         """
         if len(choice) != self.num_bytes:
-            raise ValueError(f"a choice has {self.num_bytes} bytes, got {len(choice)}.")
+            raise ValueError(f"a choice must have {self.num_bytes} bytes, got {len(choice)}.")
         if not self._largest:
             return self._first
         count = len(self._pairs) * self._full_rank
         bits = np.unpackbits(np.frombuffer(choice, np.uint8))[:count].astype(bool)
         components = torch.from_numpy(bits).view(len(self._pairs), self._full_rank)
         if not (components.sum(1) == self._rank).all():
-            raise ValueError(f"a choice has {self._rank} components of every pair.")
+            raise ValueError(f"a choice must have {self._rank} components of each pair.")
         return self._indices(components)
 
     def _largest_components(self, vector: Tensor) -> Tensor:
-        """Mark the largest components of every pair: bool, pairs x rank."""
+        """Mark the largest components of each pair: bool, pairs x rank."""
         views = self._layout.views(vector.detach().cpu())
         marks = torch.zeros(len(self._pairs), self._full_rank, dtype=torch.bool)
         for mark, names in zip(marks, self._pairs, strict=True):
@@ -98,7 +98,7 @@ class RankPart:
         return marks
 
     def _indices(self, components: Tensor) -> Tensor:
-        """List the coordinates of the marked components and of all that is of no pair."""
+        """List the coordinates of the marked components and all coordinates outside the pairs."""
         held = torch.ones(self._layout.size, dtype=torch.bool)
         views = self._layout.views(held)
         for marks, names in zip(components, self._pairs, strict=True):
@@ -108,24 +108,24 @@ class RankPart:
 
 
 def adapter_coordinates(layout: Layout) -> Tensor:
-    """Mark the matrices A and B of all pairs: bool of the layout's size."""
+    """Mark the coordinates of the matrices A and B: bool of the layout's size."""
     return _marked(layout, _A, _B)
 
 
 def magnitude_coordinates(layout: Layout) -> Tensor:
-    """Mark DoRA's magnitudes, of which a 0 silences an output: bool of the layout's size."""
+    """Mark DoRA's magnitudes: bool of the layout's size. A magnitude of 0 silences an output."""
     return _marked(layout, ".lora_magnitude_vector")
 
 
-def _marked(layout: Layout, *parts: str) -> Tensor:
+def _marked(layout: Layout, *substrings: str) -> Tensor:
     marks = torch.zeros(layout.size, dtype=torch.bool)
     for name, view in layout.views(marks).items():
-        view.fill_(any(part in name for part in parts))
+        view.fill_(any(substring in name for substring in substrings))
     return marks
 
 
 def _pairs(layout: Layout) -> list[list[str]]:
-    """Group the names of A and B by the layer they adapt; A is missing where it is frozen."""
+    """Group the names of A and B by the layer that they adapt; a frozen A is not in the layout."""
     pairs: dict[str, list[str]] = {}
     for name in layout.names:
         if _A in name or _B in name:

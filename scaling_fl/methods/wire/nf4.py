@@ -1,4 +1,4 @@
-"""NF4: 4 bits for each value and a scale for each block of 64, exactly as bitsandbytes has them.
+"""NF4: 4 bits for each value and a scale for each block of 64, bitwise as in bitsandbytes.
 
 Source: Dettmers et al., QLoRA, arXiv 2305.14314, section 3 (NormalFloat, double quantisation).
 """
@@ -24,11 +24,11 @@ LEVELS: Floats = np.array([
 ], dtype=np.float32)
 # fmt: on
 _BOUNDS: Floats = (LEVELS[:-1] + LEVELS[1:]) / np.float32(2)
-_SMALLEST = 1e-38  # what bitsandbytes divides by where a block has nothing larger
+_SMALLEST = 1e-38  # bitsandbytes divides by this where all magnitudes of a block are smaller
 _CHUNK = 1 << 16  # values that stay in a core's cache between the passes
 
 _every_byte = np.arange(256)
-# A byte of codes looks both of its values up at once, moved as one item of 8 bytes.
+# One look-up decodes both codes of a byte: their two fp32 values are one item of 8 bytes.
 _PAIRS = LEVELS[np.stack([_every_byte >> 4, _every_byte & 15], axis=1)].view(np.uint64).ravel()
 
 
@@ -37,62 +37,63 @@ def num_blocks(count: int, block: int = BLOCK) -> int:
 
 
 def quantise(values: Tensor) -> tuple[Bytes, Floats]:
-    """Quantise finite fp32 values to packed codes (two a byte, the first high) and scales.
+    """Quantise finite fp32 values to scales and packed codes (two a byte, the first one high).
 
-    A block of nothing but zeros gets codes that decode to zeros. Quantising what was decoded
-    changes nothing, except in whole blocks whose largest magnitude is below 1e-38: there the
-    codes are relative to 1e-38 but the scale is not (bitsandbytes has it so).
+    A block of zeros decodes to zeros. To quantise decoded values once more changes nothing, except
+    in complete blocks with a largest magnitude below 1e-38: there, as in bitsandbytes, the codes
+    are relative to 1e-38, but the scale is the largest magnitude.
     """
     count = values.numel()
     scales = torch.empty(num_blocks(count))
     codes = np.empty((count + 1) // 2, dtype=np.uint8)
-    whole = count // BLOCK * BLOCK
-    for start in range(0, whole, _CHUNK):
-        rows = values[start : min(start + _CHUNK, whole)].view(-1, BLOCK)
-        largest = scales[start // BLOCK :][: len(rows)]
+    complete = count // BLOCK * BLOCK
+    for offset in range(0, complete, _CHUNK):
+        rows = values[offset : min(offset + _CHUNK, complete)].view(-1, BLOCK)
+        largest = scales[offset // BLOCK :][: len(rows)]
         torch.amax(rows.abs(), dim=1, out=largest)
         scaled = rows * (1.0 / largest.clamp(min=_SMALLEST))[:, None]
-        codes[start // 2 : start // 2 + scaled.numel() // 2] = _pack(scaled)
-    if whole < count:
-        # bitsandbytes divides in an incomplete block, which rounds otherwise than above.
+        codes[offset // 2 : offset // 2 + scaled.numel() // 2] = _pack(scaled)
+    if complete < count:
+        # In an incomplete block, bitsandbytes divides; that rounds differently from the product.
         last = torch.zeros(1, BLOCK)
-        last[0, : count - whole] = values[whole:]
+        last[0, : count - complete] = values[complete:]
         scales[-1] = last.abs().max().clamp(min=_SMALLEST)
-        codes[whole // 2 :] = _pack(last / scales[-1])[: len(codes) - whole // 2]
+        codes[complete // 2 :] = _pack(last / scales[-1])[: len(codes) - complete // 2]
     return codes, scales.numpy()
 
 
 def dequantise(codes: Bytes, scales: Floats, out: Tensor) -> None:
-    """Decode as many values as ``out`` (1-D fp32, contiguous) has: level times scale, rounded."""
-    whole = out.numel() // BLOCK * BLOCK
-    pairs = out.numpy()[:whole].view(np.uint64)
-    places = np.empty(_CHUNK // 2, dtype=np.intp)
-    rows = out[:whole].view(-1, BLOCK).split(_CHUNK // BLOCK)
+    """Decode to ``out`` (1-D fp32, contiguous), which has the number of values: level * scale."""
+    complete = out.numel() // BLOCK * BLOCK
+    pairs = out.numpy()[:complete].view(np.uint64)
+    indices = np.empty(_CHUNK // 2, dtype=np.intp)
+    rows = out[:complete].view(-1, BLOCK).split(_CHUNK // BLOCK)
     factors = torch.from_numpy(scales)[:, None].split(_CHUNK // BLOCK)
-    starts = range(0, whole // 2, _CHUNK // 2)
-    for start, values, factor in zip(starts, rows, factors, strict=False):  # scales may have a tail
-        chunk = pairs[start : start + _CHUNK // 2]
-        part = places[: len(chunk)]
-        part[:] = codes[start : start + len(chunk)]
-        # Every byte is in the table; the default mode would check that and copy.
-        _PAIRS.take(part, 0, chunk, "clip")
+    offsets = range(0, complete // 2, _CHUNK // 2)
+    # The last scale may belong to an incomplete block, so there may be one more chunk of scales.
+    for offset, values, factor in zip(offsets, rows, factors, strict=False):
+        chunk = pairs[offset : offset + _CHUNK // 2]
+        here = indices[: len(chunk)]
+        here[:] = codes[offset : offset + len(chunk)]
+        # The table has an entry for every byte; the default mode would check that, and copy.
+        _PAIRS.take(here, 0, chunk, "clip")
         values.mul_(factor[: len(values)])
-    if whole < out.numel():
-        last = torch.from_numpy(_PAIRS[codes[whole // 2 :]].view(np.float32))
-        torch.mul(last[: out.numel() - whole], float(scales[-1]), out=out[whole:])
+    if complete < out.numel():
+        last = torch.from_numpy(_PAIRS[codes[complete // 2 :]].view(np.float32))
+        torch.mul(last[: out.numel() - complete], float(scales[-1]), out=out[complete:])
 
 
 def scale_blocks(values: Tensor, scales: Tensor) -> None:
-    """Multiply each block of values, the last of which may be incomplete, by its scale in place."""
-    whole = values.numel() // BLOCK
-    values[: whole * BLOCK].view(-1, BLOCK).mul_(scales[:whole, None])
-    values[whole * BLOCK :].mul_(scales[whole : whole + 1])
+    """Multiply each block of values by its scale, in place; the last block may be incomplete."""
+    complete = values.numel() // BLOCK
+    values[: complete * BLOCK].view(-1, BLOCK).mul_(scales[:complete, None])
+    values[complete * BLOCK :].mul_(scales[complete : complete + 1])
 
 
 def _pack(scaled: Tensor) -> Bytes:
-    """Give each value the code of its nearest level (of two, the lower) and pack the codes."""
+    """Give each value the code of the nearest level (of two, the lower) and pack the codes."""
     values = scaled.numpy().ravel()
-    # Fifteen comparisons at the speed of the cache beat any search for the right level.
+    # Fifteen comparisons in the cache are faster than any search for the nearest level.
     codes = (values > _BOUNDS[0]).view(np.uint8)
     above = np.empty(len(values), dtype=np.bool_)
     for bound in _BOUNDS[1:]:
@@ -102,7 +103,7 @@ def _pack(scaled: Tensor) -> Bytes:
 
 
 class CompressedScales(NamedTuple):
-    """Scales less their mean, in 8 bits: ``offset + absmax * level``, absmax per block of 256."""
+    """Scales in 8 bits: offset + absmax * level, with the mean as offset, an absmax per 256."""
 
     offset: np.float32
     absmax: Floats
@@ -110,7 +111,7 @@ class CompressedScales(NamedTuple):
 
 
 def _dynamic_levels() -> Floats:
-    """List the 256 levels of the dynamic 8-bit type: seven decades, each finer than the last.
+    """List the 256 levels of the dynamic 8-bit type: seven decades, the larger the finer.
 
     Source: Dettmers, arXiv 1511.04561, section 2.2; linear within a decade as in bitsandbytes.
     """
@@ -129,13 +130,13 @@ _DYNAMIC_BOUNDS: Floats = (DYNAMIC_LEVELS[:-1] + DYNAMIC_LEVELS[1:]) / np.float3
 def compress_scales(scales: Floats) -> CompressedScales:
     """Quantise the scales of NF4 blocks a second time, each to the nearest level.
 
-    The search of bitsandbytes on the CPU is approximate: about one scale in two hundred gets the
-    level next to the nearest there.
+    bitsandbytes searches approximately on the CPU: there, about one scale in 200 gets the second
+    nearest level.
 
     Source: QLoRA, arXiv 2305.14314, section 3, "Double Quantization".
     """
     count = len(scales)
-    # The sum in double precision leaves no trace of its order in the mean.
+    # In double precision, the order of the sum does not change the mean in fp32.
     offset = np.float32(scales.mean(dtype=np.float64)) if count else np.float32(0)
     rows = np.zeros((num_blocks(count, SCALE_BLOCK), SCALE_BLOCK), dtype=np.float32)
     rows.ravel()[:count] = scales - offset

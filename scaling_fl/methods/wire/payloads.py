@@ -1,19 +1,20 @@
-"""An update as bytes on the wire: a header, which coordinates are sent, and their coded values.
+"""A vector as bytes on the wire: a header, the indices of the coordinates sent, and their values.
 
-The order is fixed: select, then quantise the values kept. Everything is little-endian:
+The coordinates are selected first; then their values are encoded. All numbers are little-endian:
 
     magic "SFLU", version, codec, index kind, 0 (a byte each); size, count (8 bytes each);
-    CRC-32 of all that and of all that follows; the index section; the values as coded.
+    CRC-32 of all other bytes; the index section; the code of the values.
 
-The length of a payload follows from its size, count and codec alone. With ``count`` of ``size``
-coordinates, the index section is the shorter one (the first, if equal) of
+The length of a payload depends on size, count and codec alone. When ``count`` of ``size``
+coordinates are sent, the index section is the shorter one (the first, if equal) of
 
-- a bitmap of ceil(size / 8) bytes, lowest bit first, or
-- Elias-Fano: the b lowest bits of the indices, one plane of ceil(count / 8) bytes for each bit,
-  then in ceil((count + ((size - 1) >> b)) / 8) bytes a one at place (index >> b) + rank for each
-  index, for the b that is shortest (the smallest such b). Source: Elias, J. ACM 21 (1974), 246.
+- a bitmap: ceil(size / 8) bytes, lowest bit first;
+- Elias-Fano: b planes of ceil(count / 8) bytes, plane i with bit i of every index; then
+  ceil((count + ((size - 1) >> b)) / 8) bytes in which bit (index >> b) + rank is set for every
+  index, rank being its position. b is the number with the shortest section (of equal ones, the
+  smallest). Source: Elias, J. ACM 21 (1974), 246.
 
-It is empty when all coordinates are sent.
+The index section is empty when all coordinates are sent.
 """
 
 import struct
@@ -41,11 +42,11 @@ _DENSE, _BITMAP, _ELIAS_FANO = 0, 1, 2
 
 
 class PayloadError(ValueError):
-    """A payload that was not made by ``encode`` for a vector of this size, or was damaged."""
+    """The bytes are damaged, or ``encode`` did not make them for a vector of this size."""
 
 
-class _Layout(NamedTuple):
-    """How the index section is made, which size and count decide."""
+class _IndexSection(NamedTuple):
+    """The format of the index section; it follows from size and count."""
 
     kind: int
     low_bits: int
@@ -53,20 +54,20 @@ class _Layout(NamedTuple):
 
 
 def index_bits(size: int, kept: int) -> int:
-    """Count the bits that say which ``kept`` of ``size`` coordinates are sent."""
+    """Count the bits of the index section when ``kept`` of ``size`` coordinates are sent."""
     return 8 * _layout(size, kept).num_bytes
 
 
 def payload_size(size: int, kept: int | None, codec: str) -> int:
-    """Count the bytes of ``encode`` for ``kept`` (None: all) of ``size`` coordinates.
+    """Count the bytes of a payload with ``kept`` (None: all) of ``size`` coordinates.
 
     Raises:
-        ValueError: when the codec is unknown, or more is kept than there is.
+        ValueError: the codec is unknown, or ``kept`` is not in [0, size].
     """
     _check_codec(codec)
     count = size if kept is None else kept
     if not 0 <= count <= size:
-        raise ValueError(f"of {size} coordinates, 0 to {size} can be kept, got {count}.")
+        raise ValueError(f"a payload must keep 0 to {size} of {size} coordinates, got {count}.")
     return HEADER_BYTES + _layout(size, count).num_bytes + CODECS[codec].num_bytes(count)
 
 
@@ -74,34 +75,34 @@ def encode(vector: Tensor, *, codec: str = "none", indices: Tensor | None = None
     """Encode a 1-D fp32 CPU vector, or only the coordinates at ascending int64 ``indices``.
 
     Raises:
-        ValueError: when the codec is unknown, the vector or the indices are not as said, or a
-            value to be sent is not finite.
+        ValueError: the codec is unknown, the vector or the indices have another type or order, or a
+            value that is sent is not finite.
     """
     _check_codec(codec)
     check_vector(vector)
     size = vector.numel()
-    places = None if indices is None else _checked_indices(indices, size)
-    count = size if places is None else len(places)
+    sent = None if indices is None else _checked_indices(indices, size)
+    count = size if sent is None else len(sent)
     layout = _layout(size, count)
     section: Bytes = np.empty(0, dtype=np.uint8)
     values = vector
-    if places is not None and layout.kind != _DENSE:
-        section = _encode_indices(places, size, layout)
-        values = vector.detach()[torch.from_numpy(places)]
+    if sent is not None and layout.kind != _DENSE:
+        section = _encode_indices(sent, size, layout)
+        values = vector.detach()[torch.from_numpy(sent)]
     fields = _FIELDS.pack(_MAGIC, VERSION, _CODEC_IDS[codec], layout.kind, 0, size, count)
     body = (section.data, CODECS[codec].encode(values).data)
     return b"".join((fields, _CRC.pack(_crc(fields, *body)), *body))
 
 
 def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
-    """Decode to the dense fp32 vector of ``size`` coordinates, with zeros where none was sent.
+    """Decode to the fp32 vector of ``size`` coordinates, 0 where no value was sent.
 
-    It goes into ``out``, a contiguous one on the CPU, if given. Nothing is allocated before the
-    header agrees with ``size`` and with the payload's length.
+    The vector is written to ``out`` (contiguous, on the CPU), if given. No memory is allocated
+    before the header is checked against ``size`` and against the length of the payload.
 
     Raises:
-        PayloadError: when the payload is not exactly what ``encode`` makes for this size; ``out``
-            may then hold anything.
+        PayloadError: ``encode`` does not make such a payload for this size. ``out`` may then hold
+            anything.
     """
     codec, count = _read_header(payload, size)
     layout = _layout(size, count)
@@ -110,7 +111,7 @@ def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
         dense = out if layout.kind == _DENSE else None
         values = CODECS[codec].decode(raw[layout.num_bytes :], count, dense)
     except ValueError as error:
-        raise PayloadError(f"the payload's values are damaged: {error}") from error
+        raise PayloadError(f"the values of the payload are damaged: {error}") from error
     if layout.kind == _DENSE:
         return values
     indices = _decode_indices(raw[: layout.num_bytes], size, count, layout)
@@ -120,10 +121,10 @@ def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
 
 
 def decode_indices(payload: bytes, *, size: int) -> Tensor | None:
-    """Decode which coordinates a payload carries: ascending int64, or None for all of them.
+    """Decode the indices of the coordinates that a payload carries: ascending int64; None: all.
 
     Raises:
-        PayloadError: the payload is not what ``encode`` makes for a vector of ``size``.
+        PayloadError: ``encode`` does not make such a payload for this size.
     """
     _, count = _read_header(payload, size)
     layout = _layout(size, count)
@@ -134,29 +135,31 @@ def decode_indices(payload: bytes, *, size: int) -> Tensor | None:
 
 
 def _read_header(payload: bytes, size: int) -> tuple[str, int]:
-    """Check all that can be checked without decoding; return the codec and the count."""
+    """Check the header, the length and the checksum; return the codec and the count."""
     if len(payload) < HEADER_BYTES:
-        raise PayloadError(f"a payload has {HEADER_BYTES} bytes or more, got {len(payload)}.")
+        raise PayloadError(
+            f"a payload must have at least {HEADER_BYTES} bytes, got {len(payload)}."
+        )
     magic, version, number, kind, zero, found, count = _FIELDS.unpack_from(payload)
     if magic != _MAGIC:
-        raise PayloadError(f"a payload starts with {_MAGIC!r}, got {magic!r}.")
+        raise PayloadError(f"a payload must start with {_MAGIC!r}, got {magic!r}.")
     if version != VERSION:
-        raise PayloadError(f"only version {VERSION} of payloads is known, got {version}.")
+        raise PayloadError(f"the version of a payload must be {VERSION}, got {version}.")
     if number not in _CODEC_NAMES:
-        raise PayloadError(f"the payload's codec must be one of {_CODEC_NAMES}, got {number}.")
+        raise PayloadError(f"the codec of a payload must be one of {_CODEC_NAMES}, got {number}.")
     if found != size:
-        raise PayloadError(f"the payload is of a vector of {found}, expected one of {size}.")
+        raise PayloadError(f"the payload must have a vector of size {size}, got {found}.")
     if count > size:
-        raise PayloadError(f"the payload claims {count} of {size} coordinates.")
+        raise PayloadError(f"the payload must have at most {size} coordinates, got {count}.")
     if (kind, zero) != (_layout(size, count).kind, 0):
-        raise PayloadError(f"the payload's indices are not as {count} of {size} are coded.")
+        raise PayloadError(f"the index section must have the format for {count} of {size}.")
     codec = _CODEC_NAMES[number]
     expected = payload_size(size, count, codec)
     if len(payload) != expected:
         raise PayloadError(f"the payload must have {expected} bytes, got {len(payload)}.")
     fields, body = payload[: _FIELDS.size], memoryview(payload)[HEADER_BYTES:]
     if _CRC.unpack_from(payload, _FIELDS.size) != (_crc(fields, body),):
-        raise PayloadError("the payload's checksum is wrong: it was damaged on its way.")
+        raise PayloadError("the checksum of the payload is wrong: the payload was damaged.")
     return codec, count
 
 
@@ -165,41 +168,41 @@ def _check_codec(codec: str) -> None:
         raise ValueError(f"codec must be one of {', '.join(_CODEC_IDS)}, got {codec!r}.")
 
 
-def _crc(*parts: bytes | memoryview) -> int:
+def _crc(*pieces: bytes | memoryview) -> int:
     crc = 0
-    for part in parts:
-        crc = zlib.crc32(part, crc)
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
     return crc
 
 
 def _checked_indices(indices: Tensor, size: int) -> Indices:
     if indices.dtype != torch.int64 or indices.dim() != 1 or indices.device.type != "cpu":
         raise ValueError("the indices must be a 1-D int64 tensor on the CPU.")
-    places: Indices = indices.numpy()
-    if len(places) and (places[0] < 0 or places[-1] >= size or (np.diff(places) <= 0).any()):
-        raise ValueError(f"the indices must ascend strictly, from 0 to below {size}.")
-    return places
+    checked: Indices = indices.numpy()
+    if len(checked) and (checked[0] < 0 or checked[-1] >= size or (np.diff(checked) <= 0).any()):
+        raise ValueError(f"the indices must be strictly ascending and in [0, {size - 1}].")
+    return checked
 
 
-def _layout(size: int, count: int) -> _Layout:
-    """Choose the shorter index section, by the formula at the head of this file."""
+def _layout(size: int, count: int) -> _IndexSection:
+    """Choose the shorter index section, by the formulas at the top of this file."""
     if count == size:
-        return _Layout(_DENSE, 0, 0)
+        return _IndexSection(_DENSE, 0, 0)
     lengths = [
         bits * _bytes_for(count) + _bytes_for(count + ((size - 1) >> bits))
         for bits in range(size.bit_length() + 1)
     ]
     shortest = min(lengths)
     if _bytes_for(size) <= shortest:
-        return _Layout(_BITMAP, 0, _bytes_for(size))
-    return _Layout(_ELIAS_FANO, lengths.index(shortest), shortest)
+        return _IndexSection(_BITMAP, 0, _bytes_for(size))
+    return _IndexSection(_ELIAS_FANO, lengths.index(shortest), shortest)
 
 
 def _bytes_for(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _encode_indices(indices: Indices, size: int, layout: _Layout) -> Bytes:
+def _encode_indices(indices: Indices, size: int, layout: _IndexSection) -> Bytes:
     if layout.kind == _BITMAP:
         return _pack_ones(indices, size)
     low = layout.low_bits
@@ -208,8 +211,8 @@ def _encode_indices(indices: Indices, size: int, layout: _Layout) -> Bytes:
     return np.concatenate([*planes, _pack_ones(ones, len(indices) + ((size - 1) >> low))])
 
 
-def _decode_indices(section: Bytes, size: int, count: int, layout: _Layout) -> Indices:
-    """Decode and check that there are ``count`` different indices below ``size``, ascending."""
+def _decode_indices(section: Bytes, size: int, count: int, layout: _IndexSection) -> Indices:
+    """Decode ``count`` indices; check that they are strictly ascending and below ``size``."""
     if layout.kind == _BITMAP:
         return _unpack_ones(section, size, count)
     low, plane = layout.low_bits, _bytes_for(count)
@@ -218,7 +221,7 @@ def _decode_indices(section: Bytes, size: int, count: int, layout: _Layout) -> I
     for bit in range(low):
         indices |= _unpack(section[bit * plane : (bit + 1) * plane], count).astype(np.int64) << bit
     if count and (indices[-1] >= size or (np.diff(indices) <= 0).any()):
-        raise PayloadError(f"the payload's indices do not ascend from 0 to below {size}.")
+        raise PayloadError(f"the indices must be strictly ascending and in [0, {size - 1}].")
     return indices
 
 
@@ -229,7 +232,7 @@ def _pack(bits: Bytes) -> Bytes:
 def _unpack(packed: Bytes, num_bits: int) -> Bytes:
     bits = np.unpackbits(packed, bitorder="little")
     if bits[num_bits:].any():
-        raise PayloadError("the payload's index section has bits set beyond its end.")
+        raise PayloadError("the bits after the end of the index section must be 0.")
     return bits[:num_bits]
 
 
@@ -242,5 +245,5 @@ def _pack_ones(ones: Indices, num_bits: int) -> Bytes:
 def _unpack_ones(packed: Bytes, num_bits: int, count: int) -> Indices:
     ones = np.flatnonzero(_unpack(packed, num_bits).view(np.bool_))
     if len(ones) != count:
-        raise PayloadError(f"the payload's index section names {len(ones)} and not {count}.")
+        raise PayloadError(f"the index section must have {count} indices, got {len(ones)}.")
     return ones

@@ -1,4 +1,4 @@
-"""Between a worker process and its parent: events, the parent's death, and a debugger."""
+"""The connection of a worker process to its parent: events, the death of the parent, a debugger."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Channel:
-    """Events to the parent, one JSON line each, from any thread."""
+    """Sends events to the parent, one JSON line each; any thread may use it."""
 
     def __init__(self) -> None:
         self._out = os.dup(1)
-        os.dup2(2, 1)  # what libraries print must not end up among the events
+        os.dup2(2, 1)  # so that libraries print to standard error, and not among the events
         self._lock = threading.Lock()
 
     def emit(self, event: str, **fields: Any) -> None:
@@ -25,14 +25,14 @@ class Channel:
 
 
 def watch_parent(on_death: Callable[[], None]) -> None:
-    """Wait until standard input closes: then the parent is gone, however it went."""
+    """Wait until standard input closes, which it does when the parent has ended in any way."""
     while sys.stdin.buffer.read(1):
         time.sleep(0.1)
     on_death()
 
 
 def wait_for_debugger(index: int, channel: Channel) -> None:
-    """Wait until a debugger is attached, where the environment asks this worker to."""
+    """Wait until a debugger is attached, if the environment asks worker ``index`` to wait."""
     if os.environ.get("SCALING_FL_DEBUG_WORKER") != str(index):
         return
     import debugpy

@@ -1,8 +1,8 @@
-"""Everything that crosses between workers; torch.distributed lives only here.
+"""The exchange between several workers; no other module uses torch.distributed for sums.
 
-One worker needs no process group: ``SingleExchange`` is the identity. Several workers on one
-machine meet through a file; several machines through a TCP store that the first worker hosts at
-``MASTER_ADDR:MASTER_PORT`` (or that torchrun's agent hosts).
+One worker needs no process group: ``SingleExchange`` is the identity. The workers of one machine
+find each other through a file. The workers of several machines find each other through a TCP store
+at ``MASTER_ADDR:MASTER_PORT``, which the first worker (or torchrun's agent) hosts.
 """
 
 import json
@@ -21,27 +21,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
-from scaling_fl.runtime.machines.shared import SharedUnits, share_units
+from scaling_fl.runtime.machines.shared import SharedIntegers, map_shared_integers
 
 JOIN_SLICE = timedelta(seconds=5)
 COLLECTIVE_TIMEOUT = timedelta(
     hours=6
-)  # a dead peer is found by its closed connection, not by this
+)  # long, because a closed connection already shows that a worker has ended
 
 FAREWELL_SECONDS = 2.0
-"""Time for the other machines to read what this one has told them before it ends."""
+"""The time that a machine waits before it ends, so that the others can read its settings."""
 
 
 class PeerLost(RuntimeError):
-    """Another worker is not there or no longer there, so this one cannot go on."""
+    """This worker cannot continue, because another worker did not start or has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meeting:
-    """Where this worker meets the others.
+    """Where the workers find each other: ``store_path`` on one machine, else ``host:port``.
 
-    ``store_path`` for one machine, ``host`` and ``port`` for several. ``sites`` lists, for every
-    site of this node, the local worker that runs it.
+    ``sites`` lists, for every site of this node, the local worker that runs it.
     """
 
     node_rank: int
@@ -53,13 +52,13 @@ class Meeting:
     port: int = 0
     agent_store: bool = False
     common_settings: dict[str, Any] = field(default_factory=dict)
-    """What must be the same on all machines, by name."""
+    """The settings that must be equal on all machines, by name."""
 
 
 class GroupExchange:
     """The exchange of several workers over NCCL (GPU) or gloo (CPU).
 
-    With ``one_machine``, sums on CPUs meet in shared memory.
+    With ``one_machine``, sums on CPUs are in shared memory.
     """
 
     def __init__(
@@ -73,24 +72,24 @@ class GroupExchange:
         one_machine: bool = False,
     ) -> None:
         self.rank, self.size, self.sites = rank, size, sites
-        # The first worker's store serves all others, so it lives as long as its exchange.
+        # The store of the first worker serves all others, so the exchange keeps it alive.
         self._device, self._store = device, store
-        self._shares_memory = one_machine and device.type == "cpu"
-        self._shared: dict[tuple[int, int], SharedUnits] = {}
+        self._uses_shared_memory = one_machine and device.type == "cpu"
+        self._shared: dict[tuple[int, int], SharedIntegers] = {}
 
     def zeros(self, size: int, device: torch.device) -> Tensor:
-        """Make an int64 vector of zeros, in memory where ``total`` is fast if there is such."""
-        shared = share_units(size, self.rank, self.gather) if self._shares_memory else None
+        """Make an int64 vector of zeros, in shared memory if all workers can map it."""
+        shared = map_shared_integers(size, self.rank, self.gather) if self._shares_memory else None
         if shared is None:
             return torch.zeros(size, dtype=torch.int64, device=device)
-        self._shared[_place(shared.own)] = shared
-        return shared.own
+        self._shared[_address(shared.mine)] = shared
+        return shared.mine
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Add an integer tensor across workers, in place; integers make the order irrelevant."""
+        """Add the int64 tensors of all workers, in place; a sum of integers has no order."""
         if tensor.dtype is not torch.int64:
-            raise TypeError(f"only int64 sums are exact, got {tensor.dtype}")
-        if shared := self._shared.get(_place(tensor)):
+            raise TypeError(f"a sum over workers must be int64, got {tensor.dtype}")
+        if shared := self._shared.get(_address(tensor)):
             dist.barrier()
             shared.add_up()
             dist.barrier()
@@ -99,12 +98,12 @@ class GroupExchange:
         return tensor
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """Give every worker what worker 0 holds, in place."""
+        """Overwrite every worker's tensor with the tensor of worker 0."""
         dist.broadcast(tensor, src=0)
         return tensor
 
     def gather(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Give every worker the records of all, in worker order; they travel as JSON."""
+        """Give every worker the records of all workers, in the order of the workers, by JSON."""
         data = json.dumps(records).encode()
         length = torch.zeros(self.size, dtype=torch.int64, device=self._device)
         length[self.rank] = len(data)
@@ -127,13 +126,13 @@ def connect(
     *,
     before_connecting: Callable[[int, int], None] = lambda rank, size: None,
 ) -> Exchange:
-    """Meet the other workers and return the exchange.
+    """Connect to the other workers and return the exchange.
 
-    ``before_connecting`` gets this worker's rank and the number of workers. The connections are
-    made after that, and may wait for a worker that is gone by then.
+    ``before_connecting`` is called with the rank of this worker and the number of workers, before
+    the connections are made. To make them may take long, if a worker has ended in the meantime.
 
     Raises:
-        PeerLost: the other machines did not come in time, or have other settings.
+        PeerLost: another machine did not start in time, or has other settings.
     """
     num_local = max(meeting.sites) + 1
     if meeting.num_nodes == 1 and num_local == 1:
@@ -141,7 +140,7 @@ def connect(
     if meeting.store_path is not None:
         store: dist.Store = dist.FileStore(meeting.store_path, num_local)
         nodes: list[dict[str, Any]] = [{"sites": meeting.sites, "device": device.type}]
-        # Workers of one machine need no outside interface, which may not even exist.
+        # Workers of one machine use the loopback interface; the machine may have no other one.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     else:
         store = _tcp_store(meeting, note)
@@ -171,7 +170,7 @@ def connect(
     return GroupExchange(rank, size, sites, device, store, one_machine=one_machine)
 
 
-def _place(tensor: Tensor) -> tuple[int, int]:
+def _address(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 
@@ -192,7 +191,7 @@ def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
             if is_host:
                 raise PeerLost(
                     f"MASTER_PORT must be free on this machine, but {where} could not be opened "
-                    f"({first_line(error)}); choose another port or end what uses it."
+                    f"({first_line(error)}); choose another port, or end the process that uses it."
                 ) from error
             if time.monotonic() > deadline:
                 raise PeerLost(
@@ -205,7 +204,7 @@ def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
 def _join(
     store: dist.Store, meeting: Meeting, device: torch.device, note: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Tell the other nodes which sites this one has, and learn theirs, in node order."""
+    """Give the sites of this node to all nodes, and return the nodes in their order."""
     mine = {"sites": meeting.sites, "device": device.type, "host": socket.gethostname()}
     if meeting.local_index == 0:
         described = json.dumps(mine | {"common_settings": meeting.common_settings})
@@ -237,13 +236,13 @@ def _wait_for_node(
             return dict(json.loads(store.get(f"node/{number}")))
         except dist.DistNetworkError as error:
             raise PeerLost(
-                f"the first machine, {meeting.host}:{meeting.port}, was lost before node {number} "
-                f"of {meeting.num_nodes} came; its own output says why."
+                f"the first machine, {meeting.host}:{meeting.port}, ended before node {number} of "
+                f"{meeting.num_nodes} started; read the output of the first machine."
             ) from error
         except (dist.DistError, RuntimeError) as error:
             if time.monotonic() > deadline:
                 raise PeerLost(
-                    f"node {number} of {meeting.num_nodes} did not come within "
+                    f"node {number} of {meeting.num_nodes} did not start within "
                     f"{join_seconds():.0f} s; start it with RANK={number} or lower WORLD_SIZE."
                 ) from error
             note(f"waiting for node {number} of {meeting.num_nodes}")
@@ -254,26 +253,27 @@ def _compare(mine: dict[str, Any], theirs: dict[str, Any], who: str) -> None:
     if keys:
         listed = ", ".join(f"{key} is {mine.get(key)} here and {theirs.get(key)}" for key in keys)
         raise PeerLost(
-            f"all machines must have the same settings, and {listed} on {who}; give all the same."
+            f"all machines must have the same settings, but {listed} on {who}; start all machines "
+            "with the same command."
         )
 
 
 def join_seconds() -> float:
-    """How long machines wait for each other at the start."""
+    """Return how long machines wait for each other when they start."""
     return float(os.environ.get("SCALING_FL_JOIN_SECONDS", "900"))
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Say whether a collective failed because another worker is gone."""
+    """Say whether an exchange failed because another worker has ended."""
     text = str(error).lower()
     signs = ("connection", "closed by peer", "gloo", "nccl", "broken pipe", "socket", "timed out")
     return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in signs)
 
 
 def explain_lost_connection(error: Exception) -> str:
-    """Drop from the library's text its place in the source, and its advice."""
+    """Return a sentence with the reason in the library's text, without source lines and advice."""
     detail = re.sub(r"^.*\[[^\]]*\.\w+:\d+\] ", "", first_line(error)).partition(". ")[0]
-    return f"lost contact with another worker ({detail}); its own output says why."
+    return f"lost the connection to another worker ({detail}); read the output of that worker."
 
 
 def first_line(error: BaseException) -> str:

@@ -1,10 +1,10 @@
 """A node of the federation -> worker processes on this machine, watched until they end.
 
-The parent imports no torch, so that it starts at once and stays small. Each worker gets its orders
-as one JSON line on standard input and watches that pipe: when the parent dies, however it dies,
-the pipe closes and the worker ends itself. Standard output carries events back as JSON lines;
-standard error is shown and kept. (torch's elastic launcher was left out because it needs torch in
-the parent and leaves its workers behind when the parent is killed.)
+The parent does not import torch, so it starts at once and stays small. Each worker reads its orders
+from standard input, as one JSON line, and watches that pipe: when the parent dies in any way, the
+pipe closes and the worker ends itself. The worker writes events to standard output, as JSON lines;
+the parent shows its standard error. (torch's elastic launcher is not used: it needs torch in the
+parent, and its workers go on when the parent is killed.)
 """
 
 import json
@@ -29,16 +29,16 @@ from scaling_fl.runtime.machines.start import (
 )
 
 GRACE_SECONDS = 25.0
-"""Time to end by itself after SIGTERM; clusters kill 30 seconds after asking."""
+"""The time for a worker to end after SIGTERM; clusters kill 30 seconds after SIGTERM."""
 AFTERMATH_SECONDS = 8.0
-"""Time for the other workers to end by themselves after one has failed."""
+"""The time for the other workers to end after one worker has failed."""
 
 _STOPPED = (143, -signal.SIGTERM)
-"""Exit codes of a worker that was asked to end."""
+"""The exit codes of a worker that ended after SIGTERM."""
 
 
 class WorkerFailed(UserError):
-    """The first error of a run; ``report`` is the traceback or the worker's last lines."""
+    """A worker failed; ``report`` is the traceback or the last lines of the worker."""
 
     def __init__(self, message: str, report: str = "") -> None:
         super().__init__(message)
@@ -47,36 +47,39 @@ class WorkerFailed(UserError):
 
 @dataclass
 class LocalWorker:
-    """One worker process and what it has said so far."""
+    """One worker process, with its output so far."""
 
     index: int
     device_id: int
     process: Process
     failure: dict[str, Any] | None = None
     last_alive: float | None = None
-    """When a worker of several machines last said that it lives, on the monotonic clock."""
+    """The time of the last "alive" event, on the monotonic clock; only with several machines."""
     was_killed: bool = False
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     buffers: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b""})
 
     @property
     def died(self) -> bool:
-        """Whether it ended in silence, and not because it was told to or killed from here."""
+        """Whether the worker ended without an event, and this process did not end the worker."""
         silent = self.failure is None and not self.was_killed
         return silent and self.process.poll() not in (None, 0, *_STOPPED)
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What is called: for an event, for any other line that a worker prints, and regularly."""
+    """The functions that a group calls while its workers run."""
 
     event: Callable[[dict[str, Any]], None]
+    """For each event of a worker."""
     printed: Callable[[str], None]
+    """For each line that a worker prints to standard error."""
     tick: Callable[[], None]
+    """About ten times a second."""
 
 
 class WorkerGroup:
-    """The workers of this machine, from their start to their end."""
+    """The workers of this machine."""
 
     def __init__(
         self,
@@ -99,17 +102,17 @@ class WorkerGroup:
         return [worker.process.pid for worker in self._workers]
 
     def request_stop(self, signal_number: int) -> None:
-        """Ask the workers to end after abandoning their round; a second time, make them."""
+        """Ask the workers to abandon the round and to end; the second call kills them."""
         self._signals.append(signal_number)
 
     def run(self, callbacks: Callbacks, *, keep_open: Sequence[int] = ()) -> int | None:
         """Start the workers and watch them until all have ended.
 
-        Returns the signal that stopped the run, or None when it went to its end. ``keep_open``
-        are descriptors that the workers inherit, such as the claim's lock.
+        Returns the signal that stopped the run; None if no signal did. The workers inherit the
+        file descriptors ``keep_open``, such as the lock of the claim.
 
         Raises:
-            WorkerFailed: the first error, shown once however many workers it ended.
+            WorkerFailed: a worker failed; only the first failure is raised.
         """
         old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -145,16 +148,16 @@ class WorkerGroup:
             assert process.stdin
             assert process.stdout
             assert process.stderr
-            process.stdin.write(json.dumps(self._orders | self._place(index)).encode() + b"\n")
+            process.stdin.write(json.dumps(self._orders_of(index)).encode() + b"\n")
             process.stdin.flush()
             for stream, name in ((process.stdout, "out"), (process.stderr, "err")):
                 os.set_blocking(stream.fileno(), False)
                 self._selector.register(stream, selectors.EVENT_READ, (worker, name))
 
-    def _place(self, index: int) -> dict[str, Any]:
+    def _orders_of(self, index: int) -> dict[str, Any]:
         node = self._node
         store = str(Path(self._folder.name) / "store") if node.num_nodes == 1 else None
-        return {
+        return self._orders | {
             "device_id": node.device_ids[index],
             "num_threads": self._num_threads,
             "meeting": {
@@ -196,7 +199,7 @@ class WorkerGroup:
         self.request_stop(number)
 
     def _end_if_due(self) -> None:
-        """Ask all workers to end after a signal or a failure, and make them when they do not."""
+        """After a signal or a failure, ask all workers to end; kill them if they do not."""
         asked = self._stop_by < float("inf")
         if not asked and not self._signals and self._was_stopped():
             self._signals.append(signal.SIGTERM)
@@ -208,21 +211,21 @@ class WorkerGroup:
             self._kill()
 
     def _was_stopped(self) -> bool:
-        """Say whether a worker was stopped by another than this process, as on another machine."""
+        """Say whether another process has stopped a worker, as on another machine."""
         stopped = any(w.process.poll() in _STOPPED and not w.failure for w in self._workers)
         kinds = {w.failure["kind"] for w in self._workers if w.failure}
         return stopped and kinds <= {"peer"} and not any(w.died for w in self._workers)
 
     def _find_silent(self, now: float) -> None:
-        """Give up a worker that stands still; a worker watches the others, but not itself.
+        """Kill a worker that hangs: workers watch each other, but not themselves.
 
-        ``now`` is from before the last reading, so that a slow tick makes nobody look silent.
+        ``now`` is the time before the last reading, so that a slow tick does not count as silence.
         """
-        limit = silence_seconds() + 5.0  # the worker's own vigil, if it can, speaks first
+        limit = silence_seconds() + 5.0  # longer than the vigil of the worker, which reports first
         for w in self._workers:
             is_late = w.last_alive is not None and now - w.last_alive > limit
             if is_late and not w.failure and w.process.poll() is None:
-                text = f"{_who(w)} has been silent for {limit:.0f} s; it was ended."
+                text = f"{_who(w)} has been silent for {limit:.0f} s and was killed."
                 w.failure = {"kind": "silent", "message": text}
                 w.process.kill()
 
@@ -238,7 +241,7 @@ class WorkerGroup:
                 worker.process.kill()
 
     def _collect(self) -> None:
-        """Wait for the end of all workers and close what connects them."""
+        """Wait until all workers have ended, and close their pipes."""
         for worker in self._workers:
             worker.process.wait()
             for stream in (worker.process.stdin, worker.process.stdout, worker.process.stderr):
@@ -249,8 +252,8 @@ class WorkerGroup:
     def _raise_first_failure(self) -> None:
         if self._signals:
             return
-        # A worker that was killed says nothing; those that then lose it only report the loss, and
-        # those that were asked to end say nothing either.
+        # A worker that died comes first, because it sends no event. A worker that only reports the
+        # loss of another worker ("peer") comes last.
         silent = [w for w in self._workers if w.died]
         failed = [w for w in self._workers if w.failure]
         failed.sort(key=lambda w: (w.failure or {})["kind"] == "peer")
@@ -267,7 +270,7 @@ def _who(worker: LocalWorker) -> str:
 def _how_it_ended(worker: LocalWorker) -> str:
     code, who = worker.process.wait(), _who(worker)
     if code >= 0:
-        return f"{who} ended with exit code {code} without a word."
+        return f"{who} ended with exit code {code} and gave no reason."
     name = signal.Signals(-code).name
     hint = "; the machine may be out of memory" if -code == signal.SIGKILL else ""
     return f"{who} was ended by {name}{hint}."

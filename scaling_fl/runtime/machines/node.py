@@ -1,4 +1,4 @@
-"""site_ids and cluster variables -> what this machine is in the federation."""
+"""site_ids and the variables of a cluster -> the node of this machine."""
 
 import json
 import os
@@ -10,23 +10,23 @@ from scaling_fl.core.errors import UserError
 
 
 class PlacementError(UserError):
-    """The environment's cluster variables and site_ids do not fit; the text says how."""
+    """The variables of the cluster contradict each other or site_ids; the text says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What this container is in the federation, and which workers it starts."""
+    """The position of this container in the federation, and the workers that it starts."""
 
     rank: int
     num_nodes: int
     site_ids: list[int]
     device_ids: list[int]
-    """One worker per entry: its local GPU id, or CPU slot."""
+    """For each worker, its local GPU id or CPU slot."""
     host: str = "127.0.0.1"
     port: int = 0
     agent_store: bool = False
     local_rank: int = 0
-    """Which of torchrun's processes on this machine this is; the first one speaks for all."""
+    """The number of this process among torchrun's processes on this machine."""
 
     @property
     def sites(self) -> list[int]:
@@ -35,13 +35,13 @@ class Node:
 
 
 def read_node(site_ids: Sequence[int], environ: Mapping[str, str]) -> Node:
-    """Read what this container is from the environment of torchrun, Kubeflow or Vertex AI.
+    """Read the node from the environment of torchrun, Kubeflow or Vertex AI.
 
-    ``WORLD_SIZE`` and ``RANK`` count machines, as in the original system, unless torchrun started
-    this process: then they count workers, and this process starts the one that is its own.
+    ``WORLD_SIZE`` and ``RANK`` count machines, as in the original system. If torchrun started this
+    process, they count workers, and this process starts one worker.
 
     Raises:
-        PlacementError: naming the variable.
+        PlacementError: a variable is missing or wrong; the text names the variable.
     """
     devices = list(dict.fromkeys(site_ids))
     cluster = _read_cluster(environ)
@@ -69,7 +69,7 @@ def read_node(site_ids: Sequence[int], environ: Mapping[str, str]) -> Node:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """Which of how many nodes this is, and where the first one listens."""
+    """The rank of this node, the number of nodes, and the address of the first one."""
 
     rank: int
     num_nodes: int
@@ -87,17 +87,17 @@ def _read_cluster(environ: Mapping[str, str]) -> _Cluster:
 
 
 def _from_kubeflow(environ: Mapping[str, str]) -> _Cluster:
-    """Read what Kubeflow sets for torchrun; its ``WORLD_SIZE`` may count processes instead."""
+    """Read Kubeflow's variables for torchrun; its ``WORLD_SIZE`` may count processes."""
     size = environ["PET_NNODES"]
     if ":" in size:
         raise PlacementError(
-            f"PET_NNODES must be one number, got the range {size!r}; a federation's machines do "
-            "not come and go: leave elasticPolicy out of the job."
+            f"PET_NNODES must be one number, because the machines of a run are fixed, got the range"
+            f" {size!r}; leave elasticPolicy out of the job."
         )
     if size != "1" and "PET_NODE_RANK" not in environ:
         raise PlacementError(
             f"PET_NODE_RANK must be set when PET_NNODES is above 1, got nothing with "
-            f"PET_NNODES={size}; give the job a Master."
+            f"PET_NNODES={size}; add a Master to the job."
         )
     plain = {"MASTER_ADDR": "PET_MASTER_ADDR", "MASTER_PORT": "PET_MASTER_PORT"}
     addresses = {name: environ[pet] for name, pet in plain.items() if pet in environ}
@@ -146,25 +146,25 @@ def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
 
 
 def silence_seconds() -> float:
-    """How long a worker of several machines may be silent before it counts as lost."""
+    """Return how long a worker may be silent before it counts as lost, with several machines."""
     return float(os.environ.get("SCALING_FL_SILENCE_SECONDS", "20"))
 
 
 def threads_per_worker(node: Node, wanted: int | None, environ: Mapping[str, str]) -> int:
-    """Choose ``wanted`` threads, or this machine's cores divided by this machine's workers."""
+    """Return ``wanted``, or else (cores of this machine) / (workers of this machine)."""
     num_workers = int(environ.get("LOCAL_WORLD_SIZE", len(node.device_ids)))
     return wanted or max(1, available_cores() // num_workers)
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, capped by the container's CPU quota."""
+    """Return min(cores in the affinity of this process, CPU quota of the container)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota(Path("/sys/fs/cgroup"))
     return max(1, min(cores or 1, int(quota))) if quota else cores or 1
 
 
 def cpu_quota(groups: Path) -> float | None:
-    """Read how many cores' time a container may take, from control groups version 2 or 1."""
+    """Read the CPU quota of a container, in cores, from control groups version 2 or 1."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((groups / name).read_text() for name in names).split()

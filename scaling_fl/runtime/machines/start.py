@@ -1,7 +1,7 @@
-"""How a worker process starts: in an interpreter of its own, or as a fork of a preloaded one.
+"""How a worker process starts: as a new interpreter, or as a fork of a preloaded one.
 
-Importing torch and transformers takes seconds of CPU time. ``PreloadedProcess`` spends them once
-for all workers of this machine, and spends them while the command still prepares the run.
+To import torch and transformers takes seconds of CPU time. ``PreloadedProcess`` imports them once
+for all workers of this machine, while the command still prepares the run.
 """
 
 import ctypes
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import IO, Protocol
 
 MIN_SHARED_BYTES = 256 * 2**20
-"""Shared memory below which NCCL is told to use none."""
+"""With less shared memory, NCCL must not use shared memory."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Process(Protocol):
-    """A worker process, as ``subprocess.Popen`` shows it; orders go in on its standard input."""
+    """A worker process, with the methods of ``subprocess.Popen``; it reads orders from stdin."""
 
     @property
     def pid(self) -> int: ...
@@ -44,20 +44,20 @@ class Process(Protocol):
 
 
 class Starter(Protocol):
-    """Starts the worker processes of this machine, one a call."""
+    """Starts the worker processes of this machine, one with each call."""
 
     def is_ready(self, patience_seconds: float) -> bool:
-        """Wait at most so long, and say whether ``start`` would start a worker at once."""
+        """Wait at most ``patience_seconds``; say whether ``start`` can start a worker at once."""
 
     def start(self, environment: Mapping[str, str], keep_open: Sequence[int]) -> Process:
-        """Start a worker in a session of its own; it inherits the descriptors ``keep_open``."""
+        """Start a worker in a new session; it inherits the file descriptors ``keep_open``."""
 
     def close(self) -> None:
-        """End what was kept for further starts; started workers go on."""
+        """Free what only further starts would need; the started workers go on."""
 
 
 class FreshProcesses:
-    """Starts each worker in an interpreter of its own."""
+    """Starts each worker as a new interpreter."""
 
     def __init__(
         self, command: Sequence[str] = (sys.executable, "-m", "scaling_fl.jobs.worker")
@@ -75,7 +75,7 @@ class FreshProcesses:
             stderr=subprocess.PIPE,
             env=dict(environment),
             pass_fds=tuple(keep_open),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the workers
         )
 
     def close(self) -> None:
@@ -83,11 +83,11 @@ class FreshProcesses:
 
 
 class PreloadedProcess:
-    """Starts each worker as a fork of one process, which at once imports what workers need.
+    """Starts each worker as a fork of one process that has imported what workers need.
 
-    ``scaling_fl.jobs.workers`` is the other side. A worker's first parent ends after the fork, and
-    this process adopts the worker, so its exit code is known here like that of any child. Where
-    forking fails, a worker gets an interpreter of its own.
+    That process runs ``scaling_fl.jobs.workers``. The parent of a worker ends after the fork, so
+    this process adopts the worker and can read its exit code. If the fork fails, the worker starts
+    as a new interpreter.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -135,7 +135,7 @@ class PreloadedProcess:
 
 
 class AdoptedProcess:
-    """A child of this process that another process has forked."""
+    """A child process of this process that another process has forked."""
 
     def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> None:
         self.pid, self.stdin, self.stdout, self.stderr = pid, stdin, stdout, stderr
@@ -166,7 +166,7 @@ class AdoptedProcess:
 
 
 def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) -> Starter:
-    """Preload where that is safe: not where a GPU may be used, and not one process a worker."""
+    """Choose preloading on Linux, unless a GPU may be used or torchrun starts the workers."""
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) and device != "cpu"
     if sys.platform != "linux" or has_gpu or device == "cuda" or "TORCHELASTIC_RUN_ID" in environ:
         return FreshProcesses()
@@ -174,27 +174,27 @@ def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) ->
 
 
 def worker_environment(num_threads: int, environ: Mapping[str, str]) -> dict[str, str]:
-    """Make the workers' environment: threads pinned, no secrets of the tracking database.
+    """Make the environment of the workers: fixed threads, no secret of the tracking database.
 
-    The libraries read the numbers of threads when they are loaded.
+    The libraries read the number of threads when they are loaded.
     """
-    kept = {k: v for k, v in environ.items() if not k.startswith("SACRED_")}
+    inherited = {k: v for k, v in environ.items() if not k.startswith("SACRED_")}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
-    # Connections that break are told in a sentence of ours, not in a trace of C++ frames.
+    # Our own sentence reports a broken connection, not a trace of C++ frames.
     quiet = {"TORCH_CPP_LOG_LEVEL": environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
     fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    return kept | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"), environ)
+    return inherited | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"), environ)
 
 
 def _small_shared_memory(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Have NCCL do without shared memory where a container has Docker's usual 64 MB of it."""
+    """Disable NCCL's shared memory if there is little of it, as Docker's default of 64 MB."""
     if not folder.is_dir() or shutil.disk_usage(folder).total >= MIN_SHARED_BYTES:
         return {}
     return {"NCCL_SHM_DISABLE": environ.get("NCCL_SHM_DISABLE", "1")}
 
 
 def _pipe(stack: ExitStack, mode: str) -> tuple[IO[bytes], int]:
-    """Open a pipe; returns our end, and the worker's end, which ``stack`` closes here."""
+    """Open a pipe; return our end and the worker's end. ``stack`` closes our copy of the latter."""
     read_end, write_end = os.pipe()
     ours, theirs = (write_end, read_end) if mode == "wb" else (read_end, write_end)
     stack.callback(os.close, theirs)
@@ -203,7 +203,7 @@ def _pipe(stack: ExitStack, mode: str) -> tuple[IO[bytes], int]:
 
 @contextmanager
 def _adopting_orphans() -> Iterator[None]:
-    """Have processes whose parent ends, and that descend from this one, become its children."""
+    """Make this process adopt its descendants when their parent ends."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "orphans cannot be adopted")

@@ -1,9 +1,9 @@
-"""Notice within seconds that a worker on another machine is gone, and say why if it is known.
+"""Notice within seconds that a worker on another machine has ended, and say why if it is known.
 
-A closed connection ends most waits by itself, but not a lost network, a machine that stands still
-or a stuck GPU kernel. Every worker of a federation over several machines therefore beats in the
-shared store, watches the next worker's beat, and reads the one key under which a worker that ends
-early leaves its reason.
+A closed connection ends most waits. A lost network, a machine that hangs or a GPU kernel that hangs
+do not close it. Therefore, with several machines, every worker writes a heartbeat to the shared
+store, watches the heartbeat of the next worker, and reads one key of the store: there, a worker
+that ends early writes its reason.
 """
 
 import json
@@ -22,26 +22,26 @@ _REASON, _DONE = "vigil/reason", "done"
 _BEAT_SECONDS = 1.0
 GOODBYE_SECONDS = 4.0
 _CONNECT_SECONDS = 5.0
-_STARTS = 3
-"""Times the usual silence is allowed before the first beat: machines do not start equally fast."""
+_FIRST_BEAT_FACTOR = 3
+"""The first heartbeat may take this many times longer: machines do not start equally fast."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why the run ends: a clause that follows "because", and whether it was asked to end."""
+    """Why the run ends: a clause after "because", and whether somebody asked the run to end."""
 
     text: str
     was_asked: bool = False
 
 
-_STORE_LOST = Reason("the first worker, which all others talk to, is gone")
+_STORE_LOST = Reason("the first worker, to which all others connect, is gone")
 
 
 class Vigil:
-    """Two threads that never wait for a collective: one talks to the store, one times it.
+    """Two threads that never wait for an exchange: one uses the store, one times its answers.
 
-    ``lost`` is called at most once, on one of them, and may end the process. ``alive`` is called
-    every second.
+    One of them calls ``lost``, at most once, which may end the process; one calls ``alive`` every
+    second.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class Vigil:
         threading.Thread(target=self._time_store, name="vigil-timer", daemon=True).start()
 
     def publish(self, message: str, *, was_asked: bool = False) -> None:
-        """Write why the run ends, for the others to show, unless a reason is there already."""
+        """Write why the run ends, for all workers to show; the first reason stays."""
         verb = "was asked to stop" if was_asked else f"failed: {message}"
         reason = Reason(f"worker {self._rank} on {self._host} {verb}", was_asked)
-        # Where the store went down with its worker, the others see that by themselves.
+        # If the store has ended with its worker, the others notice that by themselves.
         with suppress(RuntimeError):
             self._write_reason(self._connect(), reason)
 
     def reason(self, patience_seconds: float) -> Reason | None:
-        """Return why a connection broke: what was published, else whose beat has stopped."""
+        """Return why a connection broke: the published reason, or the worker without a beat."""
         deadline = time.monotonic() + patience_seconds
         try:
             store = self._connect()
@@ -89,7 +89,7 @@ class Vigil:
         return Reason(f"worker {still[0]} on {_host(now[still[0]])} is gone") if still else None
 
     def close(self, patience_seconds: float = GOODBYE_SECONDS) -> None:
-        """Say goodbye; the first worker, in whom the store may live, waits for the others'."""
+        """Write that this worker is done; the first worker may host the store, so it waits."""
         self._stop.set()
         self._thread.join(timeout=5)
         with suppress(RuntimeError):  # torchrun's store ends when torchrun does
@@ -98,8 +98,8 @@ class Vigil:
 
     def _connect(self) -> Any:
         host, port = self._address
-        # TCPStore holds the interpreter's lock until it is connected, which stops all threads: try
-        # the way there first.
+        # TCPStore holds the interpreter's lock until it is connected, which stops all threads. So
+        # check with a plain socket that the host answers.
         try:
             socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
         except OSError as error:
@@ -125,7 +125,7 @@ class Vigil:
         store.compare_set(_REASON, "", json.dumps(record))
 
     def _wait_for_goodbyes(self, store: Any, seconds: float) -> None:
-        """Keep this worker, and so the store, until the others have read what they need."""
+        """Keep this worker, and with it the store, until the others are done."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             beats = self._beats(store)
@@ -142,13 +142,13 @@ class Vigil:
                 self._write_reason(store, reason)
             store.set(f"vigil/{self._rank}", _DONE)
         except RuntimeError:
-            # A stop that was asked for here ends the store's host too; all else is a loss.
+            # If this worker is being stopped, so is the host of the store, and nothing is lost.
             reason = _STORE_LOST
         if reason and not self._stop.is_set():
             self._lost(reason)
 
     def _watch(self, store: Any) -> Reason | None:
-        """Beat and watch until this worker is done or there is a reason to end it."""
+        """Write the heartbeat and watch the next one, until this worker is done or must end."""
         key = f"vigil/{(self._rank + 1) % self._size}"
         beat, seen, since = 0, "", time.monotonic()
         while not self._stop.is_set():
@@ -160,7 +160,7 @@ class Vigil:
             self._answered = time.monotonic()
             if now != seen:
                 seen, since = now, self._answered
-            patience = self._silence_seconds * (1 if seen else _STARTS)
+            patience = self._silence_seconds * (1 if seen else _FIRST_BEAT_FACTOR)
             if seen != _DONE and self._answered - since > patience:
                 silent = f"{key.replace('vigil/', 'worker ')}{f' on {_host(seen)}' * bool(seen)}"
                 return Reason(f"{silent} has been silent for {patience:.0f} s")
@@ -168,8 +168,8 @@ class Vigil:
         return None
 
     def _time_store(self) -> None:
-        """See that the store answers: a machine that stands still keeps its connections open."""
-        self._alive()  # at once: who never spoke is not missed when it falls silent
+        """Check that the store answers: a machine that hangs does not close its connections."""
+        self._alive()  # at once, because the parent watches a worker only after its first event
         while not self._stop.wait(_BEAT_SECONDS):
             self._alive()
             silence = time.monotonic() - self._answered

@@ -1,4 +1,4 @@
-"""Where checkpoints live: a local folder with plain ``os`` calls, or an object store by fsspec."""
+"""The storage of checkpoints: a local folder by ``os`` calls, or an object store by fsspec."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def open_storage(url: str | Path) -> Storage:
     """Open the storage at a local path or at an address such as ``s3://bucket/path``.
 
     Raises:
-        StorageError: the address is not valid, holds credentials, or needs a missing package.
+        StorageError: the address is not valid, contains credentials, or needs a missing package.
     """
     text = str(url)
     if "://" not in text:

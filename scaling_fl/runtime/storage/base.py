@@ -1,4 +1,4 @@
-"""What a storage is: named files, each of which appears whole or not at all."""
+"""A storage: named files; a file appears when it is complete, and not before."""
 
 import os
 import re
@@ -24,7 +24,7 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """List the whole files, sorted; what is still being written is not among them."""
+        """List the complete files, sorted."""
 
     @abstractmethod
     def read_bytes(self, name: str) -> bytes:
@@ -32,7 +32,7 @@ class Storage(ABC):
 
     @abstractmethod
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a small file, whole or not at all."""
+        """Write a small file, completely or not at all."""
 
     @abstractmethod
     def fetch(self, name: str, local_path: Path) -> None:
@@ -40,34 +40,34 @@ class Storage(ABC):
 
     @abstractmethod
     def local_copy(self, name: str) -> AbstractContextManager[Path]:
-        """Give a local path to read a file from while the context lasts. Raises: NotStored."""
+        """Return a local path of a file, which exists inside the context. Raises: NotStored."""
 
     @abstractmethod
     def put(self, local_path: Path, name: str) -> None:
-        """Copy a local file into the storage, whole or not at all."""
+        """Copy a local file into the storage, completely or not at all."""
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files one after the other, in the order given; a missing one is no error."""
+        """Delete files one after the other, in the order of ``names``; one may be missing."""
 
     @abstractmethod
     def staging_parent(self) -> Path:
-        """Tell in which local folder files for this storage are prepared."""
+        """Return the local folder in which files for this storage are prepared."""
 
     @abstractmethod
     def publish(self, staging: Path, folder: str, order: Sequence[str]) -> None:
-        """Move the files of a staging folder to ``folder``, durably and in the order given."""
+        """Move the files of a staging folder to ``folder``, durably and in this order."""
 
     @abstractmethod
     def sweep(self, folders: re.Pattern[str]) -> None:
-        """Remove what killed processes left half written, and empty ``folders``.
+        """Remove the partial files of dead processes, and folders that are empty and match.
 
-        Only for the owner of the place.
+        Only the owner of the storage may call it.
         """
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Make a folder for files that are not whole yet; it is removed at the end."""
+        """Make a folder for files that are not complete yet; remove it at the end."""
         parent = self.staging_parent()
         folder = parent / partial_name()
         with explained(f"prepare files in {parent}"):
@@ -80,7 +80,7 @@ class Storage(ABC):
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn errors of the operating system into one sentence about what was being done."""
+    """Turn an error of the operating system into one sentence, which says what failed."""
     try:
         yield
     except StorageError:
@@ -90,17 +90,17 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def partial_name() -> str:
-    """Name a file or folder that is not whole yet, and by its name the process that writes it."""
+    """Make a name for a partial file or folder; the name says which process writes it."""
     pid = os.getpid()
     return f".scaling_fl-partial-{pid}-{process_start(pid) or ''}-{secrets.token_hex(4)}"
 
 
 def is_partial(relative: Path) -> bool:
-    return any(_PARTIAL.fullmatch(part) for part in relative.parts)
+    return any(_PARTIAL.fullmatch(name) for name in relative.parts)
 
 
 def remove_if_abandoned(path: Path) -> None:
-    """Remove a partial file or folder whose writer is dead; leave everything else."""
+    """Remove a partial file or folder if the process that wrote it is dead."""
     match = _PARTIAL.fullmatch(path.name)
     if match is None or process_start(int(match[1])) == match[2]:
         return

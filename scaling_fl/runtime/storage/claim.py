@@ -1,9 +1,9 @@
-"""One live run per checkpoint folder: a claim that names its owner and ends with it.
+"""A claim lets one run at a time use a folder of checkpoints; it names its owner.
 
-The kernel's lock on a file decides between processes of one machine: it is free at the moment in
-which the last process of the run is gone, however it died, so nothing is left to clean up. An
-object store has no locks. There the claim is an object with a heartbeat, which others may take
-over when it is stale or when its owner is known to be dead.
+Between processes of one machine, the kernel's lock on a file decides. The lock is free when the
+last process of the run has ended in any way, so nobody has to clean up. An object store has no
+locks. There, the claim is an object with a heartbeat; another run may take it over when the
+heartbeat is old or when the owner is known to be dead.
 """
 
 import errno
@@ -36,7 +36,7 @@ _POLL_SECONDS = 0.1
 class Timing:
     """When a claim on an object store counts as abandoned.
 
-    The clocks of all machines that use it must agree to well under ``stale_seconds``.
+    The clocks of all machines that use the store must differ by much less than ``stale_seconds``.
     """
 
     heartbeat_seconds: float = 15.0
@@ -47,7 +47,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a claim; ``heartbeat`` is in seconds since 1970."""
+    """The process that has a claim; ``heartbeat`` is in seconds since 1970."""
 
     uid: str
     host: str
@@ -71,7 +71,7 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its process is known to be gone; of another place nothing is known."""
+        """Whether its process is known to be dead; about another ``place``, nothing is known."""
         return self.place == place() and process_start(self.pid) != self.process_start
 
     def to_bytes(self) -> bytes:
@@ -82,7 +82,7 @@ _UNREADABLE = Owner("unreadable", "unknown", "", 0, "", "at an unknown time", 0.
 
 
 class Claim:
-    """The claim of this process on a storage, until it is released or the process is gone."""
+    """The claim of this process on a storage, until it is released or the process ends."""
 
     def __init__(self, storage: Storage, owner: Owner, lock: int, timing: Timing) -> None:
         self._storage, self._owner, self._timing = storage, owner, timing
@@ -90,17 +90,17 @@ class Claim:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lost = False
-        """Whether another run took the claim over, because no heartbeat could be stored."""
+        """Whether another run took the claim over, because this one could store no heartbeat."""
 
     @classmethod
     def acquire(
         cls, storage: Storage, *, patience_seconds: float = 5.0, timing: Timing | None = None
     ) -> "Claim":
-        """Claim a storage, waiting a little for a run that is just ending.
+        """Claim a storage; wait at most ``patience_seconds`` for a run that is about to end.
 
         Raises:
-            UserError: another run is at work on it.
-            StorageError: it cannot be claimed: read-only, without locks, out of reach.
+            UserError: another run uses the storage.
+            StorageError: the storage is read-only, has no locks, or cannot be reached.
         """
         timing = timing or Timing()
         deadline = time.monotonic() + patience_seconds
@@ -114,11 +114,11 @@ class Claim:
         return claim
 
     def fileno(self) -> int | None:
-        """Give the lock's descriptor; processes that inherit it keep the claim alive."""
+        """Return the descriptor of the lock; a process that inherits it keeps the claim alive."""
         return self._lock
 
     def release(self) -> None:
-        """Give the claim up; the lock stays with workers that are still running."""
+        """Give the claim up; workers that still run keep the lock."""
         if self._lock is None:
             return
         self._stop.set()
@@ -127,8 +127,8 @@ class Claim:
         with suppress(StorageError):
             if self._owns(self._storage, OWNER):
                 self._storage.delete([OWNER])
-        # Closed and not unlocked: unlocking would free it for all who inherited it.
-        with suppress(OSError):  # a file system that is gone has nothing left to free
+        # Close the lock and do not unlock it: to unlock would also free it in the workers.
+        with suppress(OSError):  # the file system may be gone
             os.close(self._lock)
         self._lock = None
 
@@ -149,7 +149,7 @@ class Claim:
                 storage.create_bytes(OWNER, self._owner.to_bytes())
             elif self._is_abandoned(other):
                 self._take_over(storage, other)
-            # Settling is for stores that do not know conditions: the last writer wins there.
+            # Some stores ignore the condition, and there the last writer wins: wait for it.
             if other is None or self._is_abandoned(other):
                 time.sleep(self._timing.settle_seconds)
             if self._owns(storage, OWNER):
@@ -159,10 +159,10 @@ class Claim:
             time.sleep(_POLL_SECONDS)
 
     def _take_over(self, storage: RemoteStorage, old: Owner) -> None:
-        """Replace a claim unless another process does.
+        """Replace an abandoned claim, unless another process does.
 
-        Only one creates the object that is named after the old claim. Who comes so late that it
-        is gone again finds the new claim in the place of the old one.
+        Only one process can create the object that has the name of the old claim. A process that
+        comes after this object is deleted finds the new claim in place of the old one.
         """
         successor = f"claim-after-{old.uid}.json"
         if storage.create_bytes(successor, self._owner.to_bytes()) or self._owns(
@@ -186,7 +186,7 @@ class Claim:
 
     def _beat(self, storage: RemoteStorage) -> None:
         while not self._stop.wait(self._timing.heartbeat_seconds):
-            # An outage ends or does not; only another owner ends the claim.
+            # An outage does not end the claim; only another owner does.
             with suppress(StorageError):
                 found = read_owner(storage)
                 if found is not None and found.uid != self._owner.uid:
@@ -198,7 +198,7 @@ class Claim:
 
 
 def read_owner(storage: Storage, name: str = OWNER) -> Owner | None:
-    """Read who holds the claim; None when nobody does."""
+    """Read the owner of a claim; None if there is no claim."""
     try:
         return Owner(**json.loads(storage.read_bytes(name)))
     except NotStored:
@@ -208,7 +208,7 @@ def read_owner(storage: Storage, name: str = OWNER) -> Owner | None:
 
 
 def is_in_use(storage: Storage) -> bool:
-    """Say whether a run is at work on a storage, as far as this machine can know."""
+    """Say whether a run uses a storage, as far as this machine can know."""
     owner = read_owner(storage)
     if owner is None or owner.is_dead:
         return False
@@ -219,13 +219,13 @@ def is_in_use(storage: Storage) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Say whether nobody holds a lock; where there are no locks, nobody is known to be gone."""
+    """Say whether no process has the lock; without locks, assume that one has."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         return isinstance(error, FileNotFoundError)
     try:
-        # Shared, and let go at once: who wants to claim the place tries again by itself.
+        # A shared lock, which is free again at once: a process that wants to claim tries again.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -237,7 +237,7 @@ def _is_free(path: Path) -> bool:
 def _lock_path(storage: Storage) -> Path:
     if isinstance(storage, LocalStorage):
         return storage.folder / LOCK
-    # Beside the object, a lock for this machine: it also knows the workers of a dead owner.
+    # Beside the object, a lock on this machine: the workers of a dead owner still have it.
     digest = hashlib.sha256(storage.url.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"scaling_fl-{os.getuid()}-{digest}.lock"
 
@@ -264,7 +264,7 @@ def _lock(path: Path, deadline: float, storage: Storage) -> int:
 def _try_lock(fd: int, path: Path, storage: Storage) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever removed the file meanwhile made this lock worthless.
+        # If another process has removed the file meanwhile, this lock protects nothing.
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except (BlockingIOError, FileNotFoundError):
         return False
@@ -272,7 +272,7 @@ def _try_lock(fd: int, path: Path, storage: Storage) -> bool:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
             raise StorageError(
                 f"could not claim {storage.url}: its file system does not support locks; choose a"
-                " checkpoints_dir on another one."
+                " checkpoints_dir on another file system."
             ) from None
         raise
 
@@ -281,17 +281,17 @@ def _refusal(
     storage: Storage, owner: Owner | None, stale_seconds: float | None = None
 ) -> UserError:
     if owner is None:
-        who = "a run that has not named itself yet"
+        who = "a run that has not written its name yet"
     else:
         who = f"a run on host {owner.host}, process {owner.pid}, started {owner.started}"
         if owner.is_dead:
-            who += ", which is gone while processes that it started are still running"
+            who += ", which is dead while processes that it started are still running"
     waiting = (
         ""
         if stale_seconds is None
         else (f" (a dead run's claim expires {stale_seconds:g} s after its last sign of life)")
     )
     return UserError(
-        f"{storage.url} is in use by {who}; wait for its end or stop it{waiting}, or choose another"
-        " job_name or checkpoints_dir."
+        f"{storage.url} is in use by {who}; wait until that run ends or stop it{waiting}, or choose"
+        " another job_name or checkpoints_dir."
     )

@@ -1,8 +1,8 @@
-"""What a storage's error means, in one sentence that tells what to do and shows no secret.
+"""The error of a storage -> one sentence that says what to do and shows no secret.
 
-Clients of object stores raise some dozens of classes, wrapped in one another, whose texts may
-hold addresses and keys. So a message here is made of our own words; only the name of a class
-that is not known passes through. Classes are matched by name, which imports no client.
+The clients of object stores raise dozens of classes, wrapped in each other, and their texts may
+contain addresses and keys. So our messages consist of our own words, and of the name of a class if
+the class is unknown. Classes are matched by name, so no client needs to be imported.
 """
 
 import errno
@@ -14,16 +14,16 @@ from scaling_fl.core.errors import UserError
 
 
 class StorageError(UserError, OSError):
-    """A storage refused or failed; the message is one sentence."""
+    """A storage refused an operation or failed; the message is one sentence."""
 
 
 class NotStored(StorageError):
-    """The storage works and holds nothing of that name."""
+    """The storage works, but has no file of that name."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why something failed, what to do about it, and whether trying again may help."""
+    """Why an operation failed, what the user can do, and whether a second attempt may succeed."""
 
     text: str
     remedy: str
@@ -45,14 +45,14 @@ _UNREACHABLE = Diagnosis(
 )
 _BUSY = Diagnosis("the storage is overloaded or failing", "try again later", is_transient=True)
 _UNTRUSTED = Diagnosis(
-    "the certificate of the storage is not trusted", "check the endpoint's address"
+    "the certificate of the storage is not trusted", "check the address of the endpoint"
 )
 _SPACE = Diagnosis("no space is left", "free space or choose another checkpoints_dir")
 _READ_ONLY = Diagnosis("the file system is read-only", "mount it writable or choose another folder")
 _TOO_LARGE = Diagnosis("the file is larger than the limit allows", "raise the limit (ulimit -f)")
-_NO_FOLDER = Diagnosis("a file or folder of its path does not exist", "check the path")
-_NOT_FOLDER = Diagnosis("a part of its path is a file, not a folder", "choose another folder")
-_GONE = Diagnosis("its file system is gone", "mount it again")
+_NO_FOLDER = Diagnosis("a file or folder of the path does not exist", "check the path")
+_NOT_FOLDER = Diagnosis("a name in the path is a file, not a folder", "choose another folder")
+_GONE = Diagnosis("the file system is gone", "mount it again")
 _BROKEN_DISK = Diagnosis("the disk failed to read or write", "check the disk")
 _NO_PACKAGE = Diagnosis("the package for this kind of address is missing", "install it")
 _ADDRESS = Diagnosis(
@@ -95,7 +95,7 @@ _BY_CLASS = {
     "InvalidURL": _ADDRESS,
     "EndpointConnectionError": _UNREACHABLE,
     "HTTPClientError": _UNREACHABLE,
-    "ClientError": _UNREACHABLE,  # aiohttp's; botocore's has a response and is known by its code
+    "ClientError": _UNREACHABLE,  # of aiohttp; that of botocore has a code, which comes first
     "gaierror": _UNREACHABLE,
     "ConnectionError": _UNREACHABLE,
     "RequestException": _UNREACHABLE,
@@ -130,18 +130,18 @@ def explain(error: BaseException, doing: str) -> StorageError:
     return error if isinstance(error, StorageError) else explain_as(diagnose(error), doing)
 
 
-def explain_as(reason: Diagnosis, doing: str) -> StorageError:
-    return StorageError(f"could not {doing}: {reason.text}; {reason.remedy}.")
+def explain_as(diagnosis: Diagnosis, doing: str) -> StorageError:
+    return StorageError(f"could not {doing}: {diagnosis.text}; {diagnosis.remedy}.")
 
 
 def diagnose(error: BaseException) -> Diagnosis:
-    """Find the reason in an error or in the errors that led to it."""
-    # A service's own code says more than the Python class that a client made of it.
+    """Diagnose an error by itself, or by the errors that led to it."""
+    # The code of a service says more than the Python class of its client.
     for look in (_by_code, _by_errno, _by_class, _by_text):
         for link in _chain(error):
-            reason = look(link)
-            if reason is not None:
-                return reason
+            diagnosis = look(link)
+            if diagnosis is not None:
+                return diagnosis
     name = type(error).__name__
     return Diagnosis(f"it failed with an unexpected {name}", "check the address and the storage")
 
@@ -171,7 +171,7 @@ def _by_class(error: BaseException) -> Diagnosis | None:
 
 
 def _by_text(error: BaseException) -> Diagnosis | None:
-    """Read what gcsfs and safetensors put into the text only."""
+    """Diagnose errors of gcsfs and safetensors, which only their text describes."""
     text = str(error)
     if text.startswith("Forbidden"):
         return _DENIED
@@ -180,7 +180,7 @@ def _by_text(error: BaseException) -> Diagnosis | None:
 
 
 def _code_of(error: BaseException) -> str | None:
-    """Read the status that HTTP clients keep in three different places."""
+    """Read the status of an HTTP error, for which clients have three different attributes."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         code = str(response.get("Error", {}).get("Code"))
@@ -194,7 +194,7 @@ def _code_of(error: BaseException) -> str | None:
 
 
 def without_credentials(url: str) -> str:
-    """Cut user, password and query out of an address, so that it can be shown."""
+    """Remove user, password and query from an address, so that it can be shown."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url

@@ -18,7 +18,7 @@ from scaling_fl.runtime.storage.errors import NotStored, StorageError
 
 
 class LocalStorage(Storage):
-    """A folder. It is made when the first file is written."""
+    """A folder, which is made when the first file is written."""
 
     is_local = True
 
@@ -79,7 +79,7 @@ class LocalStorage(Storage):
                 _fsync(staging / name)
             for name in order:
                 if name == order[-1]:
-                    # After a power cut, too, the last name stands for all before it.
+                    # The last name must not appear before the others, even after a power cut.
                     _fsync(target)
                 os.replace(staging / name, target / name)
             _fsync(target)
@@ -90,8 +90,7 @@ class LocalStorage(Storage):
             for path in list(_walk(self.folder)):
                 remove_if_abandoned(path)
                 if folders.fullmatch(path.name):
-                    # It is a folder's natural end to be removed when it is empty, and only then.
-                    with suppress(OSError):
+                    with suppress(OSError):  # rmdir removes a folder only if it is empty
                         path.rmdir()
 
     @contextmanager
@@ -101,7 +100,7 @@ class LocalStorage(Storage):
                 yield
         except StorageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise NotStored(f"{self.url} holds no {name}; check the path.") from None
+                raise NotStored(f"{self.url} has no file {name}; check the path.") from None
             raise
 
     def _replace(self, name: str, fill: Callable[[Path], None]) -> None:
@@ -119,7 +118,7 @@ class LocalStorage(Storage):
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all below a folder, a folder after what it holds; nothing when it does not exist."""
+    """Yield all paths below a folder, each folder after its content; none if it does not exist."""
     for parent, folders, files in os.walk(folder, topdown=False, onerror=_refuse):
         for name in (*files, *folders):
             yield Path(parent) / name

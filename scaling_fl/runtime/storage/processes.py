@@ -1,4 +1,4 @@
-"""Who a process is: a pid alone names nobody, because the kernel gives it out again."""
+"""The identity of a process: a pid alone is not enough, because the kernel uses pids again."""
 
 import os
 import socket
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def process_start(pid: int) -> str | None:
-    """Tell when a process of this machine started, in the kernel's ticks; None when it is dead.
+    """Return when a process of this machine started, in ticks of the kernel; None if it is dead.
 
-    Where there is no ``/proc`` a living process gives the empty string.
+    Without ``/proc``, a living process has the empty string.
     """
     if Path("/proc/self/stat").exists():
         return _start_in_proc(pid)
@@ -26,24 +26,24 @@ def _start_in_proc(pid: int) -> str | None:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # The second field is the program's name in parentheses and may itself hold any character.
+    # The second field is the name of the program in parentheses; it may contain any character.
     fields = text.rpartition(")")[2].split()
-    # A zombie holds neither locks nor files: it only waits for its parent to read its status.
+    # A zombie has no locks and no files: it only waits until its parent reads its status.
     return None if fields[0] in "ZX" else fields[19]
 
 
 def place() -> str:
-    """Name the set of processes in which a pid means something: host, boot and pid namespace.
+    """Name the set of processes in which a pid is unique: HOST/BOOT/PID_NAMESPACE.
 
-    Two containers may share a host name and still not see each other's processes.
+    Two containers may have the same host name and still not see each other's processes.
     """
-    parts = [socket.gethostname()]
+    names = [socket.gethostname()]
     for read in (_boot, _namespace):
         try:
-            parts.append(read())
+            names.append(read())
         except OSError:
-            parts.append("")
-    return "/".join(parts)
+            names.append("")
+    return "/".join(names)
 
 
 def _boot() -> str:

@@ -1,7 +1,7 @@
 """An object store as a storage, by fsspec: s3://, gs:// and memory://.
 
-Files are staged locally and sent by ``put_file``, whose object appears when the upload is
-complete. Writing through ``fsspec.open`` would commit a truncated object when the writer fails.
+Files are prepared locally and sent by ``put_file``; the object appears when the upload is complete.
+``fsspec.open`` would leave a truncated object when the writer fails.
 """
 
 import errno
@@ -34,7 +34,7 @@ RETRY_SECONDS = 10.0
 
 
 class RemoteStorage(Storage):
-    """An object store; an operation that fails for a passing reason is tried again for ~10 s."""
+    """An object store; an operation with a transient error is repeated for about 10 s."""
 
     is_local = False
 
@@ -42,8 +42,8 @@ class RemoteStorage(Storage):
         self.url = without_credentials(url).rstrip("/")
         if self.url != url.rstrip("/"):
             raise StorageError(
-                f"the address of {self.url} must hold neither credentials nor options; give them in"
-                " the environment."
+                f"the address of {self.url} must contain neither credentials nor options; set them"
+                " in the environment."
             )
         self.fs, root = self._try(f"open {self.url}", lambda: _open_filesystem(url))
         self.root = root.rstrip("/")
@@ -63,9 +63,9 @@ class RemoteStorage(Storage):
         self._try(f"write {name} to {self.url}", lambda: self.fs.pipe_file(self._path(name), data))
 
     def create_bytes(self, name: str, data: bytes) -> bool:
-        """Write a small file unless the name exists, and tell whether it was written.
+        """Write a small file unless the name exists; return whether it was written.
 
-        Some stores do not know the condition and overwrite: read back what matters.
+        Some stores ignore the condition and overwrite, so the caller must read the file again.
         """
 
         def create() -> bool:
@@ -125,7 +125,7 @@ class RemoteStorage(Storage):
             self._try(f"remove unfinished uploads in {self.url}", self._abort_uploads)
 
     def _abort_uploads(self) -> None:
-        # fs.clear_multipart_uploads would also cut the uploads of others in this bucket.
+        # fs.clear_multipart_uploads would also abort the uploads of other users of the bucket.
         bucket, _, key = self.root.partition("/")
         page = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
         for upload in self.fs.call_s3("list_multipart_uploads", **page).get("Uploads", []):
@@ -142,12 +142,12 @@ class RemoteStorage(Storage):
             except FileNotFoundError as error:
                 if diagnose(error) is BUCKET:
                     raise
-                raise NotStored(f"{self.url} holds no {name}; check the address.") from None
+                raise NotStored(f"{self.url} has no file {name}; check the address.") from None
 
         return self._try(f"read {name} in {self.url}", read)
 
     def _try(self, doing: str, action: Callable[[], T]) -> T:
-        """Run an action, again after a pause when its failure may pass."""
+        """Run an action; after a transient error, run it again after a pause."""
         started = time.monotonic()
         delays = iter(_RETRY_DELAYS)
         while True:
@@ -157,25 +157,25 @@ class RemoteStorage(Storage):
                 delay = next(delays, RETRY_SECONDS)
                 spent = time.monotonic() - started
                 if not diagnose(error).is_transient or spent + delay > RETRY_SECONDS:
-                    # Not chained: the texts of the clients may show keys and addresses.
+                    # From None, because the texts of the clients may contain keys and addresses.
                     raise _explain_remote(error, doing) from None
             time.sleep(delay)
 
 
 def _open_filesystem(url: str) -> tuple[Any, str]:
-    """Open fsspec's file system for an address and tell the path in it."""
-    import fsspec  # late: no command pays for the clients of stores that it does not use
+    """Open the file system of an address by fsspec; return it with the path inside."""
+    import fsspec  # late, because most commands need no object store
 
     scheme = url.partition("://")[0]
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme in ("s3", "s3a"):
-        # The defaults (60 s to connect, 5 x 5 attempts) make an unreachable store hang for minutes.
+        # With the defaults (60 s to connect, 5 x 5 attempts), an unreachable store takes minutes.
         options["config_kwargs"] = {"connect_timeout": 5, "retries": {"max_attempts": 2}}
     if scheme in ("gs", "gcs"):
-        # It logs every failure with its traceback; the sentence of a StorageError takes its place.
+        # gcsfs logs every failure with its traceback; a StorageError already says it in a sentence.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         if os.environ.get("STORAGE_EMULATOR_HOST"):
-            # It would look for credentials, and probe the emulator over gRPC for up to a minute.
+            # Otherwise gcsfs looks for credentials, and tries gRPC for up to a minute.
             options["token"] = "anon"
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     fs, root = fsspec.core.url_to_fs(url, **options)
@@ -185,7 +185,7 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
 
 
 def _explain_remote(error: Exception, doing: str) -> StorageError:
-    # Object stores have no folders: what is not found when listing or writing is the bucket.
+    # Object stores have no folders: if a list or a write finds nothing, the bucket is missing.
     if isinstance(error, FileNotFoundError) and error.errno is None:
         return error if isinstance(error, StorageError) else explain_as(BUCKET, doing)
     return explain(error, doing)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scaling_fl.build.budget import (
-    NOISE_KEY,
+    NOISE_SECRET,
     Budget,
     check_same_noise,
     make_budget,
@@ -21,8 +21,8 @@ from tests.unit.federation.worker_threads import on_workers
 
 
 @pytest.fixture(autouse=True)
-def noise_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(NOISE_KEY, "k" * 32)
+def noise_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NOISE_SECRET, "k" * 32)
 
 
 def budget_of(
@@ -81,7 +81,7 @@ def test_a_target_chooses_the_noise() -> None:
     assert budget
     assert budget.epsilon
     assert 2.0 * 0.998 <= budget.epsilon(5) <= 2.0
-    assert budget.terms["privacy noise"] == budget.noise_multiplier
+    assert budget.guarantee["privacy noise"] == budget.noise_multiplier
 
 
 def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
@@ -91,8 +91,8 @@ def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
     assert 0 < budget.num_rounds < 50
     assert budget.epsilon(budget.num_rounds) <= 5.0 < budget.epsilon(budget.num_rounds + 1)
     assert notes[-1] == (
-        f"the run ends after {budget.num_rounds} of 50 rounds, before it would exceed "
-        "privacy.max_epsilon=5"
+        f"the run ends after {budget.num_rounds} of 50 rounds, because another round "
+        "would exceed privacy.max_epsilon=5"
     )
     enough, _ = budget_of(num_rounds=2, clip=1.0, noise_multiplier=2.0, max_epsilon=5.0)
     assert enough
@@ -102,9 +102,12 @@ def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("privacy", "message"),
     [
-        ({"noise_multiplier": 0.5, "max_epsilon": 0.1}, "must allow a round, which costs "),
+        (
+            {"noise_multiplier": 0.5, "max_epsilon": 0.1},
+            "must be at least .*, the cost of one round, got 0.1",
+        ),
         ({"noise_multiplier": 0.001}, "privacy.noise_multiplier must be at least 0.01"),
-        ({"noise_multiplier": 1.0, "delta": 0.05}, "privacy.delta must be below 1 / number"),
+        ({"noise_multiplier": 1.0, "delta": 0.05}, r"privacy.delta must be below 1 / \(number"),
         ({"noise_multiplier": 1.0, "clip": 1e4}, "must be at most 64, got 500; lower"),
     ],
 )
@@ -116,8 +119,8 @@ def test_noise_that_cannot_do_what_was_asked_for_is_told(
 
 
 def test_noise_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(NOISE_KEY, "short")
-    with pytest.raises(UserError, match=r"NOISE_SECRET, got 5, .*openssl rand -hex 32"):
+    monkeypatch.setenv(NOISE_SECRET, "short")
+    with pytest.raises(UserError, match=r"NOISE_SECRET must have .* got 5, .*openssl rand -hex 32"):
         budget_of(clip=1.0, noise_multiplier=1.0)
     assert budget_of(clip=1.0)[0]
 
@@ -129,7 +132,7 @@ def test_runs_that_differ_in_anything_have_different_noise(
     assert budget
     seeds = [budget.privacy({"data": 1}).seed, budget.privacy({"data": 2}).seed]
     assert budget.privacy({"data": 1}).seed == seeds[0]
-    monkeypatch.setenv(NOISE_KEY, "other" * 8)
+    monkeypatch.setenv(NOISE_SECRET, "other" * 8)
     other, _ = budget_of(clip=1.0, noise_multiplier=1.0)
     assert other
     assert len({*seeds, other.privacy({"data": 1}).seed}) == 3
@@ -146,8 +149,8 @@ def test_workers_with_different_keys_are_refused() -> None:
         return str(caught.value)
 
     assert set(on_workers(2, check)) == {
-        "SCALING_FL_NOISE_SECRET, and the weights of model, must be the same on all machines, got "
-        "different ones; copy the first's."
+        "SCALING_FL_NOISE_SECRET and the weights of model must be the same on all machines, got "
+        "different ones; copy those of the first machine to all others."
     }
 
 
@@ -157,10 +160,10 @@ def test_the_terms_tell_apart_what_would_make_another_guarantee() -> None:
     for options in (base, base | {"clip": 2.0}, base | {"noise_multiplier": 1.6}):
         budget, _ = budget_of(**options)
         assert budget
-        found.append(budget.terms)
+        found.append(budget.guarantee)
     fewer, _ = budget_of(clients_per_round=0.5, **base)
     assert fewer
-    found.append(fewer.terms)
+    found.append(fewer.guarantee)
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
 
 
@@ -219,19 +222,19 @@ def test_the_sampling_is_named_as_it_is(settings: dict[str, Any], sampling: Samp
     assert budget.epsilon
     expected = Accountant(1.5, 1e-5, sampling).epsilon(5)
     assert budget.epsilon(5) == expected
-    assert budget.terms["privacy sampling"] == repr(sampling)
+    assert budget.guarantee["privacy sampling"] == repr(sampling)
 
 
 @pytest.mark.parametrize(
     ("settings", "protected"),
     [
-        ({}, "protected is one client's taking part (add_or_remove_one)"),
+        ({}, "protects the participation of one client (add_or_remove_one)"),
         ({"clients_per_round": 5}, "all data of one client that takes part (replace_one)"),
         (
             {"privacy": GROUPS},
-            "protected is all data of one group of a client that takes part (replace_one)",
+            "protects all data of one group of a client that takes part (replace_one)",
         ),
-        ({"privacy": ALL_GROUPS}, "one group of a client's taking part (add_or_remove_one)"),
+        ({"privacy": ALL_GROUPS}, "participation of one group of a client (add_or_remove_one)"),
     ],
     ids=str,
 )
@@ -328,14 +331,14 @@ def test_who_is_drawn_follows_from_the_secret_where_epsilon_counts_on_it(
     assert build_budget(privacy=noise).draw_seed is None
     assert build_budget(clients=[1, 2], privacy=noise).draw_seed is None
     assert build_budget(clients_per_round=5).draw_seed is None
-    monkeypatch.setenv(NOISE_KEY, "q" * 32)
+    monkeypatch.setenv(NOISE_SECRET, "q" * 32)
     assert build_budget(clients_per_round=5, privacy=noise).draw_seed != drawn.draw_seed
 
 
 def test_delta_is_small_against_the_number_of_what_is_protected() -> None:
     noise = {"noise_multiplier": 1.0, "delta": 0.02}
     assert build_budget(privacy=noise)
-    with pytest.raises(UserError, match=r"1 / number of groups.* got 0\.02 with 80 groups"):
+    with pytest.raises(UserError, match=r"1 / \(number of groups\).* got 0\.02 with 80 groups"):
         build_budget(privacy=noise | GROUPS)
 
 

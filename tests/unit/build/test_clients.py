@@ -9,9 +9,9 @@ import torch
 from scaling_fl.build.budget import make_budget
 from scaling_fl.build.clients import (
     make_clients,
-    make_cohort,
+    make_cohorts,
     make_link,
-    make_plan,
+    make_rounds,
     tier_of_clients,
 )
 from scaling_fl.build.data import Data
@@ -19,10 +19,10 @@ from scaling_fl.config import Config, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.link import Link
-from scaling_fl.methods.sampling import poisson_cohort, sample_cohort
+from scaling_fl.methods.sampling import fixed_cohorts, poisson_cohorts
 from scaling_fl.methods.wire.direction import Direction
-from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates
-from tests.unit.federation.federations import TASK, even_parts, make_examples, make_trainer
+from scaling_fl.methods.wire.holding import RankHolding, adapter_coordinates
+from tests.unit.federation.federations import TASK, even_partitions, make_examples, make_trainer
 
 LORA = {"adapter": {"kind": "lora", "rank": 4}}
 GROUPS = {"clip": 1.0, "unit": "group", "groups_per_client": 4, "groups_per_round": 2}
@@ -42,7 +42,7 @@ def clients_of(config: Config, trainer: Any, num_clients: int = 6) -> Clients:
         task=TASK,
         train=make_examples(48),
         test=make_examples(3),
-        parts=even_parts(num_clients),
+        partitions=even_partitions(num_clients),
     )
     budget = make_budget(config, num_clients, lambda note: None)
     return make_clients(config, trainer, data, budget, budget.privacy({}) if budget else None)
@@ -83,7 +83,7 @@ def test_every_tier_has_its_own_link_and_steps(trainer: Any) -> None:
         assert link.always_down is not None
         assert torch.equal(link.always_down, ~adapter_coordinates(trainer.layout))
     assert links[0].holding is not None
-    assert links[0].holding.size == RankPart(trainer.layout, 2).size
+    assert links[0].holding.size == RankHolding(trainer.layout, 2).size
     assert links[1].holding is links[2].holding is None  # the whole rank
     assert [tier.work.num_steps for tier in clients.tiers] == [3, None, None]
     assert [tier.work.num_epochs for tier in clients.tiers] == [None, 2, 2]
@@ -119,12 +119,11 @@ def test_a_cohort_is_sampled_flipped_or_listed() -> None:
     fixed = config_of(clients_per_round=2)
     poisson = config_of(clients_per_round=2, sampling="poisson")
     for number in range(1, 9):
-        options: dict[str, Any] = {"seed": 0, "round_number": number, "num_clients": 6}
-        assert make_cohort(fixed, 6, number, None) == sample_cohort(size=2, **options)
-        assert make_cohort(poisson, 6, number, None) == poisson_cohort(rate=1 / 3, **options)
-    assert make_cohort(config_of(clients=[4, 1]), 6, 7, None) == [1, 4]
-    cohorts = config_of(cohorts=[[4, 1], [0]])
-    assert [make_cohort(cohorts, 6, number, None) for number in (1, 2, 3)] == [[1, 4], [0], [1, 4]]
+        assert make_cohorts(fixed, 6, None)(number) == fixed_cohorts(6, 2, seed=0)(number)
+        assert make_cohorts(poisson, 6, None)(number) == poisson_cohorts(6, 2, seed=0)(number)
+    assert make_cohorts(config_of(clients=[4, 1]), 6, None)(7) == [1, 4]
+    listed = make_cohorts(config_of(cohorts=[[4, 1], [0]]), 6, None)
+    assert [listed(number) for number in (1, 2, 3)] == [[1, 4], [0], [1, 4]]
 
 
 def test_the_examples_of_a_client_are_dealt_into_groups_once_and_for_all(trainer: Any) -> None:
@@ -134,9 +133,9 @@ def test_the_examples_of_a_client_are_dealt_into_groups_once_and_for_all(trainer
     assert groups.per_round == 2
     again = clients_of(config, make_trainer(adapter="lora"))._groups
     assert again
-    for part, dealt, same in zip(even_parts(6), groups.examples, again.examples, strict=True):
+    for owned, dealt, same in zip(even_partitions(6), groups.examples, again.examples, strict=True):
         assert [len(group) for group in dealt] == [2] * 4
-        assert np.array_equal(np.sort(np.concatenate(dealt)), part)
+        assert np.array_equal(np.sort(np.concatenate(dealt)), owned)
         assert all(np.array_equal(a, b) for a, b in zip(dealt, same, strict=True))
     assert (
         clients_of(config_of(weighting="uniform", privacy={"clip": 1.0}), trainer)._groups is None
@@ -167,6 +166,6 @@ def test_the_shares_of_a_private_round_do_not_depend_on_who_was_drawn(
 ) -> None:
     config = config_of(weighting="uniform", sampling="poisson", **settings)
     budget = make_budget(config, 6, lambda note: None)
-    plan = make_plan(config, clients_of(config, trainer), trainer.layout, 6, budget)
-    assert plan.shares([1, 4, 5]) == pytest.approx(shares)
-    assert plan.shares([]) == {}
+    rounds = make_rounds(config, clients_of(config, trainer), trainer.layout, 6, budget)
+    assert rounds.shares([1, 4, 5]) == pytest.approx(shares)
+    assert rounds.shares([]) == {}

@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from scaling_fl.build.agreement import forget_unused, share_state
-from scaling_fl.build.clients import make_plan
+from scaling_fl.build.agreement import broadcast_state, forget_unused
+from scaling_fl.build.clients import make_rounds
 from scaling_fl.build.federation import choose_device
 from scaling_fl.build.tasks import TASKS, make_task
 from scaling_fl.config import Config, read_config, types
@@ -19,6 +19,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.training.local import OPTIMISERS
 from scaling_fl.methods import partitioning
+from scaling_fl.methods.sampling import COHORT_SAMPLINGS, GROUP_SAMPLINGS
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.weighting import WEIGHTINGS
@@ -45,6 +46,8 @@ def make_config(**changes: Any) -> Config:
         (types.ScheduleKind, SCHEDULES),
         (types.WeightingName, WEIGHTINGS),
         (types.PartitionKind, partitioning.PARTITIONERS),
+        (types.SamplingKind, COHORT_SAMPLINGS),
+        (types.SamplingKind, GROUP_SAMPLINGS),
         (types.CodecName, CODECS),
     ],
 )
@@ -100,26 +103,26 @@ class Counts:
         return self._num_examples[client]
 
 
-def plan_of(*num_examples: int, **changes: Any) -> Any:
+def rounds_of(*num_examples: int, **changes: Any) -> Any:
     config = make_config(num_clients=len(num_examples), **changes)
     layout = Layout(("w",), ((7,),))
-    return make_plan(config, Counts(*num_examples), layout, len(num_examples), None)  # type: ignore[arg-type]
+    return make_rounds(config, Counts(*num_examples), layout, len(num_examples), None)  # type: ignore[arg-type]
 
 
 def test_shares_are_those_of_the_cohort_alone() -> None:
-    plan = plan_of(10, 20, 30, 40, clients_per_round=2)
-    assert plan.shares([1, 2]) == {1: 0.4, 2: 0.6}
-    assert plan_of(10, 20, weighting="uniform").shares([0, 1]) == {0: 0.5, 1: 0.5}
-    assert all(len(plan.cohort(number)) == 2 for number in range(1, 9))
+    rounds = rounds_of(10, 20, 30, 40, clients_per_round=2)
+    assert rounds.shares([1, 2]) == {1: 0.4, 2: 0.6}
+    assert rounds_of(10, 20, weighting="uniform").shares([0, 1]) == {0: 0.5, 1: 0.5}
+    assert all(len(rounds.cohort(number)) == 2 for number in range(1, 9))
 
 
 def test_learning_rates_go_from_the_first_to_the_final_one() -> None:
     schedule = {"kind": "linear", "final_learning_rate": 0.01}
-    plan = plan_of(5, 5, learning_rate=0.1, num_rounds=3, schedule=schedule)
-    rates = [plan.learning_rate(number) for number in (1, 2, 3)]
+    rounds = rounds_of(5, 5, learning_rate=0.1, num_rounds=3, schedule=schedule)
+    rates = [rounds.learning_rate(number) for number in (1, 2, 3)]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.01)
-    constant = plan_of(5, 5, learning_rate=0.1, num_rounds=3)
+    constant = rounds_of(5, 5, learning_rate=0.1, num_rounds=3)
     assert [constant.learning_rate(number) for number in (1, 2, 3)] == [0.1] * 3
 
 
@@ -141,7 +144,7 @@ def test_a_resumed_run_keeps_its_threads_unless_they_are_set(
 ) -> None:
     state, past = GlobalState(torch.zeros(3)), Past(earlier)
     exchange = SingleExchange(1)
-    state = share_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
+    state = broadcast_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
     assert torch.get_num_threads() == past.num_threads == expected
     assert (state.round, state.total_bytes) == (4, 10**12)
 

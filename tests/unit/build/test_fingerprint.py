@@ -66,7 +66,7 @@ def test_what_is_kept_for_the_owners_of_the_data_is_theirs_alone(changes: dict[s
     def guarantee(num_clients: int = 4, key: str = "abc", **more: Any) -> dict[str, Any]:
         config = make_config(**changes, **more)
         budget = make_budget(config, num_clients, lambda note: None)
-        terms = budget.terms if budget else {}
+        terms = budget.guarantee if budget else {}
         return fingerprint.of_guarantee(config, num_clients, train_key=key, privacy_terms=terms)
 
     base = guarantee()

@@ -39,7 +39,7 @@ def test_sums_of_workers_add_up_to_the_sum_of_one(num_workers: int) -> None:
     for i, vector in enumerate(vectors):
         one.add(vector, 1 / 7)
         many[i % num_workers].add(vector, 1 / 7)
-    assert torch.equal(one.units, sum(part.units for part in many))
+    assert torch.equal(one.integers, sum(part.integers for part in many))
 
 
 @pytest.mark.parametrize("num_clients", [1, 2, 3, 7, 64, 1000])
@@ -57,7 +57,7 @@ def test_the_mean_is_the_rational_mean_to_within_the_unit(terms: list[tuple[floa
     for (value, _), share in zip(terms, shares, strict=True):
         sums.add(torch.tensor([value]), share)
     exact = sum(Fraction(v) * Fraction(s) for (v, _), s in zip(terms, shares, strict=True))
-    got = Fraction(int(sums.units[0]), 2**FRACTION_BITS)
+    got = Fraction(int(sums.integers[0]), 2**FRACTION_BITS)
     # Half a unit per term for the rounding, and a double's relative error in share * value.
     slack = len(terms) * (Fraction(1, 2**FRACTION_BITS) + Fraction(LIMIT) / 2**52)
     assert abs(got - exact) <= slack
@@ -90,7 +90,7 @@ def test_leaving_a_client_out_averages_the_others() -> None:
 
 
 def units_of(vector: torch.Tensor, share: float) -> torch.Tensor:
-    """Round the product in double to the nearest whole number of units, ties to even."""
+    """Round the product in double to the nearest whole number of integers, ties to even."""
     return (vector.double() * (share * 2.0**FRACTION_BITS)).round().to(torch.int64)
 
 
@@ -104,7 +104,7 @@ def test_a_term_is_rounded_once_whatever_its_size(exponent: int, share: float) -
     sums = ExactSum(70_000, CPU)
     sums.add(vector, share)
     sums.add(-2 * vector, share)
-    assert torch.equal(sums.units, units_of(vector, share) + units_of(-2 * vector, share))
+    assert torch.equal(sums.integers, units_of(vector, share) + units_of(-2 * vector, share))
 
 
 def test_parts_of_any_size_meet_in_one_sum() -> None:
@@ -115,6 +115,6 @@ def test_parts_of_any_size_meet_in_one_sum() -> None:
     vector[240_000:] *= 100
     sums = ExactSum(300_000, CPU, torch.full((300_000,), 7))
     sums.add(vector, 0.7)
-    assert torch.equal(sums.units, units_of(vector, 0.7) + 7)
+    assert torch.equal(sums.integers, units_of(vector, 0.7) + 7)
     sums.clear()
-    assert not sums.units.any()
+    assert not sums.integers.any()

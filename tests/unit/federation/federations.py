@@ -1,4 +1,4 @@
-"""A small federation in one process: the tiny model, made-up texts, and its parts by hand."""
+"""A small federation in one process: the tiny model, made-up texts, and its partitions by hand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.client import Clients, LocalWork, Tier
 from scaling_fl.federation.client_end import Received
-from scaling_fl.federation.delivery import Delivery
+from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server_end import ServerEnd
@@ -47,7 +47,7 @@ def make_trainer(*, adapter: str | None = None, **options: Any) -> LocalTrainer:
 
 def make_clients(
     trainer: LocalTrainer,
-    parts: list[NDArray[np.int64]],
+    partitions: list[NDArray[np.int64]],
     *,
     batch_size: int = 4,
     num_epochs: int | None = 1,
@@ -70,15 +70,15 @@ def make_clients(
     return Clients(
         trainer,
         examples or make_examples(48),
-        parts,
+        partitions,
         tiers=[Tier(work=w, link=link) for w, link in zip(works, links, strict=True)],
-        tier_of=[client % len(links) for client in range(len(parts))],
+        tier_of=[client % len(links) for client in range(len(partitions))],
         seed=seed,
         groups=groups,
     )
 
 
-def even_parts(num_clients: int, num_examples: int = 48) -> list[NDArray[np.int64]]:
+def even_partitions(num_clients: int, num_examples: int = 48) -> list[NDArray[np.int64]]:
     return [np.sort(part) for part in np.array_split(np.arange(num_examples), num_clients)]
 
 
@@ -89,7 +89,7 @@ def start_of(trainer: LocalTrainer) -> torch.Tensor:
 def receive(clients: Clients, vector: torch.Tensor, number: int, tier: int = 0) -> Received:
     """Send a global vector to the clients of a tier, as the round ``number`` does."""
     links = [tier.link for tier in clients.tiers]
-    return Delivery(links, GlobalState(vector), number).received(tier)
+    return Downloads(links, GlobalState(vector), number).received(tier)
 
 
 def update_of(clients: Clients, reply: Reply, vector: torch.Tensor) -> torch.Tensor:

@@ -39,8 +39,8 @@ def test_a_round() -> None:
     state = GlobalState(torch.zeros(3))
 
     # The server sends w = 0: a header of 28 bytes and three numbers of 4.
-    delivery = server.deliver(state)
-    received = delivery.received(0)
+    downloads = server.downloads(state)
+    received = downloads.received(0)
     assert received.vector.tolist() == [0.0, 0.0, 0.0]
     assert received.num_bytes == 28 + 3 * 4
 
@@ -54,8 +54,8 @@ def test_a_round() -> None:
     assert reply.report.metrics == {"loss": 2.5, "distance": 1.5}
 
     # The server has them train while it adds: 0 + 0.5 * (0.5, 0, 0) + 0.5 * (0, 0.5, 0.5).
-    replies = clients.train_each([0, 1], delivery, state, learning_rate=0.25, clip=math.inf)
-    after, step = server.step(state, delivery, {0: 0.5, 1: 0.5}, replies)
+    replies = clients.train_each([0, 1], downloads, state, learning_rate=0.25, clip=math.inf)
+    after, step = server.step(state, downloads, {0: 0.5, 1: 0.5}, replies)
     assert after.vector.tolist() == [0.25, 0.25, 0.25]
     assert state.vector.tolist() == [0.0, 0.0, 0.0]  # the state before is as it was
     assert (after.round, after.total_bytes) == (1, 4 * (28 + 3 * 4))

@@ -13,12 +13,13 @@ from scaling_fl.federation.link import Link
 from scaling_fl.learning.task import Batch, BatchLoss, Indices
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.privacy.mechanism import clip_, l2_norm
+from scaling_fl.methods.sampling import fixed_groups, poisson_groups
 from scaling_fl.methods.wire.direction import Direction
-from scaling_fl.methods.wire.holding import RankPart
+from scaling_fl.methods.wire.holding import RankHolding
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import (
     TASK,
-    even_parts,
+    even_partitions,
     make_clients,
     make_trainer,
     receive,
@@ -30,10 +31,10 @@ from tests.unit.federation.federations import (
 class Watched:
     """Clients of which one sees the examples of each step."""
 
-    def __init__(self, parts: list[Indices], **options: Any) -> None:
+    def __init__(self, partitions: list[Indices], **options: Any) -> None:
         self._seen: list[list[int]] = []
         trainer = LocalTrainer(TASK.load_model(), self._loss, optimiser="sgd")
-        self.clients = make_clients(trainer, parts, **options)
+        self.clients = make_clients(trainer, partitions, **options)
         self._start = start_of(trainer)
 
     def _loss(self, model: torch.nn.Module, batch: Batch) -> BatchLoss:
@@ -49,7 +50,7 @@ class Watched:
 
 def test_a_turn_reports_what_happened_in_it() -> None:
     trainer = make_trainer()
-    clients = make_clients(trainer, even_parts(4), num_epochs=2)
+    clients = make_clients(trainer, even_partitions(4), num_epochs=2)
     start = start_of(trainer)
     seen: list[tuple[int, int, int, int]] = []
     reply = clients.train(
@@ -78,32 +79,32 @@ def test_a_turn_reports_what_happened_in_it() -> None:
 def test_the_work_is_counted_in_steps_before_it_is_done(
     epochs: int | None, steps: int | None, expected: int
 ) -> None:
-    watched = Watched(even_parts(4), num_epochs=epochs, num_steps=steps)
+    watched = Watched(even_partitions(4), num_epochs=epochs, num_steps=steps)
     assert watched.clients.total_steps(1) == expected
     assert len(watched.orders(1, 1)) == expected
 
 
 def test_every_epoch_visits_each_example_once_and_a_partial_batch_is_kept() -> None:
-    parts = even_parts(4)
-    watched = Watched(parts, batch_size=5, num_epochs=3)
+    partitions = even_partitions(4)
+    watched = Watched(partitions, batch_size=5, num_epochs=3)
     batches = watched.orders(1, 1)
     assert [len(batch) for batch in batches] == [5, 5, 2] * 3
     for epoch in range(3):
         visited = [index for batch in batches[3 * epoch : 3 * epoch + 3] for index in batch]
-        assert sorted(visited) == parts[1].tolist()
+        assert sorted(visited) == partitions[1].tolist()
 
 
 def test_steps_begin_a_new_epoch_when_one_is_used_up() -> None:
-    parts = even_parts(4)
-    watched = Watched(parts, num_epochs=None, num_steps=7)
+    partitions = even_partitions(4)
+    watched = Watched(partitions, num_epochs=None, num_steps=7)
     batches = watched.orders(0, 1)
-    assert sorted(i for batch in batches[:3] for i in batch) == parts[0].tolist()
-    assert sorted(i for batch in batches[3:6] for i in batch) == parts[0].tolist()
+    assert sorted(i for batch in batches[:3] for i in batch) == partitions[0].tolist()
+    assert sorted(i for batch in batches[3:6] for i in batch) == partitions[0].tolist()
     assert len(batches) == 7
 
 
 def test_the_order_is_new_in_every_epoch_round_and_client_and_the_same_on_a_resume() -> None:
-    whole = even_parts(1)[0]
+    whole = even_partitions(1)[0]
     watched = Watched([whole, whole], batch_size=48, num_epochs=2)
     drawn = [
         tuple(epoch)
@@ -122,7 +123,7 @@ def test_the_order_is_new_in_every_epoch_round_and_client_and_the_same_on_a_resu
 def test_nothing_of_a_client_reaches_the_next_one(optimiser: str) -> None:
     momentum = {"momentum": 0.9} if optimiser == "sgd" else {}
     trainer = make_trainer(optimiser=optimiser, weight_decay=0.01, **momentum)
-    clients = make_clients(trainer, even_parts(4))
+    clients = make_clients(trainer, even_partitions(4))
     start = start_of(trainer)
 
     def turn(client: int) -> torch.Tensor:
@@ -139,7 +140,7 @@ def test_nothing_of_a_client_reaches_the_next_one(optimiser: str) -> None:
     torch.rand(5)  # randomness that something else draws
     assert torch.equal(turn(2), alone)
     fresh = make_trainer(optimiser=optimiser, weight_decay=0.01, **momentum)
-    assert torch.equal(turn_of(make_clients(fresh, even_parts(4)), 2), alone)
+    assert torch.equal(turn_of(make_clients(fresh, even_partitions(4)), 2), alone)
 
 
 def test_dropout_is_drawn_from_seed_round_and_client() -> None:
@@ -157,7 +158,7 @@ def test_dropout_is_drawn_from_seed_round_and_client() -> None:
 
 def test_a_turn_can_be_abandoned_before_any_step() -> None:
     trainer = make_trainer()
-    clients = make_clients(trainer, even_parts(2))
+    clients = make_clients(trainer, even_partitions(2))
     start = receive(clients, start_of(trainer), 1)
     asked: list[int] = []
 
@@ -198,9 +199,9 @@ def test_what_a_client_may_not_change_never_changes(
         trainer.layout.size,
         Direction(density=1.0 if trainable == "first" else 0.5),
         client_freeze=trainable != "first",
-        holding=None if trainable == "frozen" else RankPart(trainer.layout, 2),
+        holding=None if trainable == "frozen" else RankHolding(trainer.layout, 2),
     )
-    clients = make_clients(trainer, even_parts(4), num_epochs=2, links=[link])
+    clients = make_clients(trainer, even_partitions(4), num_epochs=2, links=[link])
     vector = torch.randn(trainer.layout.size) * 0.1
     start = receive(clients, vector, 1)
     assert start.trainable is not None
@@ -229,9 +230,9 @@ def test_being_free_to_change_everything_is_plain_training() -> None:
     updates = []
     for client_freeze in (False, True):
         trainer = make_trainer(adapter="lora")
-        size, whole = trainer.layout.size, RankPart(trainer.layout, 4)
+        size, whole = trainer.layout.size, RankHolding(trainer.layout, 4)
         for links in ([Link(size, client_freeze=client_freeze)], [Link(size, holding=whole)]):
-            clients = make_clients(trainer, even_parts(4), links=links)
+            clients = make_clients(trainer, even_partitions(4), links=links)
             state = torch.randn(trainer.layout.size, generator=torch.Generator().manual_seed(1))
             received = receive(clients, state, 1)
             reply = clients.train(received, 0, round_number=1, learning_rate=0.01)
@@ -246,10 +247,10 @@ def test_every_client_has_the_steps_and_the_link_of_its_tier() -> None:
     trainer = make_trainer(adapter="lora")
     size = trainer.layout.size
     whole, part = Link(size), Link(size, Direction(codec="fp16"), Direction(density=0.1))
-    small = Link(size, holding=RankPart(trainer.layout, 1, largest=True))
+    small = Link(size, holding=RankHolding(trainer.layout, 1, largest=True))
     links = [whole, part, small]
     clients = make_clients(
-        trainer, even_parts(5), links=links, num_epochs=1, tier_steps=[2, None, 5]
+        trainer, even_partitions(5), links=links, num_epochs=1, tier_steps=[2, None, 5]
     )
     state = torch.randn(size)
     for client in range(5):
@@ -308,7 +309,12 @@ def train_groups(
     clients = make_clients(
         trainer,
         [np.concatenate(groups)],
-        groups=Groups(examples=[groups], per_round=per_round, poisson=poisson, seed=7, bound=bound),
+        groups=Groups(
+            examples=[groups],
+            per_round=per_round,
+            sample=(poisson_groups if poisson else fixed_groups)(per_round, seed=7),
+            bound=bound,
+        ),
         **options,
     )
     vector = start_of(trainer)
@@ -319,7 +325,7 @@ def train_groups(
         learning_rate=0.05,
         clip=clip,
     )
-    return update_of(clients, reply, vector), reply.num_within_clip, bound, reply.report
+    return update_of(clients, reply, vector), reply.num_unclipped, bound, reply.report
 
 
 def without_dropout(trainer: LocalTrainer) -> None:
@@ -331,7 +337,7 @@ def without_dropout(trainer: LocalTrainer) -> None:
 @pytest.mark.parametrize("per_round", [1, 2, 4])
 def test_a_grouped_update_is_the_sum_of_the_clipped_updates_of_its_groups(per_round: int) -> None:
     clip = 0.05
-    update, num_within, bound, _ = train_groups(per_round=per_round, clip=clip)
+    update, num_unclipped, bound, _ = train_groups(per_round=per_round, clip=clip)
     assert len(bound.before) == per_round
     total = torch.zeros_like(update, dtype=torch.float64)
     for before, after in zip(bound.before, bound.after, strict=True):
@@ -340,7 +346,7 @@ def test_a_grouped_update_is_the_sum_of_the_clipped_updates_of_its_groups(per_ro
         total += after
     assert torch.equal(update, total.float())
     assert float(update.double().norm()) <= per_round * clip
-    assert num_within == sum(float(b.double().norm()) <= clip * (1 - 1e-6) for b in bound.before)
+    assert num_unclipped == sum(float(b.double().norm()) <= clip * (1 - 1e-6) for b in bound.before)
 
 
 def test_the_groups_within_the_clip_are_counted() -> None:
@@ -386,13 +392,13 @@ def test_a_single_group_is_the_whole_client_up_to_its_clip() -> None:
     whole = alone.train(receive(alone, start, 1), 0, round_number=1, learning_rate=0.05)
     plain = update_of(alone, whole, start).clone()
     options: dict[str, Any] = {"groups": [part], "batch_size": 12, "dropout": False}
-    update, num_within, _, report = train_groups(per_round=1, clip=1e3, **options)
+    update, num_unclipped, _, report = train_groups(per_round=1, clip=1e3, **options)
     assert torch.allclose(update, plain, rtol=1e-3, atol=1e-6)  # its batch is in another order
-    assert (num_within, report.num_examples) == (1, 12)
+    assert (num_unclipped, report.num_examples) == (1, 12)
     clip = float(plain.norm()) / 3
-    clipped, num_within, _, _ = train_groups(per_round=1, clip=clip, **options)
+    clipped, num_unclipped, _, _ = train_groups(per_round=1, clip=clip, **options)
     assert torch.allclose(clipped, plain / 3, rtol=1e-3, atol=1e-6)
-    assert num_within == 0
+    assert num_unclipped == 0
 
 
 def test_groups_drawn_each_by_itself_may_be_none() -> None:
@@ -411,7 +417,12 @@ def test_a_group_that_diverges_is_left_out_alone() -> None:
     clients = make_clients(
         trainer,
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, seed=7, bound=bound),
+        groups=Groups(
+            examples=[GROUPED],
+            per_round=4,
+            sample=fixed_groups(4, seed=7),
+            bound=bound,
+        ),
         num_epochs=None,
         num_steps=1,
     )
@@ -438,7 +449,12 @@ def test_groups_that_all_diverge_leave_nothing_that_could_be_used() -> None:
     clients = make_clients(
         trainer,
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=4, poisson=False, seed=7, bound=Bound()),
+        groups=Groups(
+            examples=[GROUPED],
+            per_round=4,
+            sample=fixed_groups(4, seed=7),
+            bound=Bound(),
+        ),
     )
     start = start_of(trainer)
     start[-1] = float("nan")
@@ -451,6 +467,11 @@ def test_the_work_of_a_grouped_client_is_that_of_its_groups() -> None:
     clients = make_clients(
         make_trainer(),
         [np.arange(15)],
-        groups=Groups(examples=[GROUPED], per_round=2, poisson=False, seed=7, bound=Bound()),
+        groups=Groups(
+            examples=[GROUPED],
+            per_round=2,
+            sample=fixed_groups(2, seed=7),
+            bound=Bound(),
+        ),
     )
     assert clients.total_steps(0) == round((1 + 1 + 1 + 2) * 2 / 4)

@@ -16,7 +16,7 @@ from scaling_fl.federation.link import Download, Link
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.direction import PLAIN, Direction, Payload
-from scaling_fl.methods.wire.holding import Holding, RankPart, adapter_coordinates
+from scaling_fl.methods.wire.holding import Holding, RankHolding, adapter_coordinates
 from scaling_fl.methods.wire.payloads import encode
 from tests.unit.federation.federations import make_trainer
 
@@ -182,7 +182,7 @@ HOLDINGS = ["everything", "first", "largest"]
 def holding_of(name: str, layout: Layout, rank: int = 2) -> Holding | None:
     if name == "everything":
         return None
-    return RankPart(layout, rank, largest=name == "largest")
+    return RankHolding(layout, rank, largest=name == "largest")
 
 
 def links(layout: Layout, codec: str, holding: str) -> Iterator[Link]:
@@ -383,7 +383,7 @@ def test_without_anything_held_back_all_of_it_is_the_plain_link(layout: Layout) 
         Link(size, server_freeze=True),
         Link(size, error_feedback=True),
         Link(size, always_down=heads, always_up=heads),
-        Link(size, holding=RankPart(layout, 4)),
+        Link(size, holding=RankHolding(layout, 4)),
     ):
         made = trip(neutral, state, trained, 2)
         assert torch.equal(made.received.vector, state)

@@ -250,7 +250,7 @@ def test_the_clip_stops_where_a_sum_could_no_longer_hold_its_noise() -> None:
     for _ in range(300):
         noise, num_units = float(rng.uniform(0.1, 5)), int(rng.integers(1, 500))
         privacy = adaptive(1e9, noise_multiplier=noise, num_units=num_units)
-        clip = privacy.next_clip(privacy.clip, 1, num_within=0, num_summed=num_units)
+        clip = privacy.next_clip(privacy.clip, 1, num_unclipped=0, num_summed=num_units)
         assert clip == pytest.approx(LARGEST_STD * num_units / noise)
         privacy.add_noise(torch.zeros(3, dtype=torch.int64), clip=clip, round_number=1)
 
@@ -267,7 +267,7 @@ def test_groups_are_bounded_by_their_clients_and_not_again() -> None:
     """The sum of a client's groups may be longer than what bounds each of them."""
     grouped = replace(adaptive(1.0), by_group=True, num_units=12)
     given = [
-        replace(of_norm(client, 2.5), num_units=3, num_within_clip=within)
+        replace(of_norm(client, 2.5), num_units=3, num_unclipped=within)
         for client, within in enumerate((3, 0, 1, 2))
     ]
     before = [vector_of(reply).clone() for reply in given]

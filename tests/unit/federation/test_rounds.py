@@ -15,18 +15,18 @@ from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
-from scaling_fl.federation.rounds import Plan, Watch, run_rounds
+from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
-from scaling_fl.methods.sampling import sample_cohort
+from scaling_fl.methods.sampling import fixed_cohorts
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.weighting import by_examples
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.unit.federation.federations import (
     TASK,
-    even_parts,
+    even_partitions,
     make_clients,
     make_examples,
     make_trainer,
@@ -41,7 +41,7 @@ class Federation:
     state: GlobalState
     trainer: LocalTrainer
     clients: Clients
-    plan: Plan
+    rounds: Rounds
     reports: list[RoundReport] = field(default_factory=list)
     vectors: list[torch.Tensor] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Federation:
 
         run_rounds(
             self.state,
-            self.plan,
+            self.rounds,
             clients=self.clients,
             server=Server(
                 exchange,
@@ -81,7 +81,7 @@ class Federation:
                 detailed=False,
             ),
             exchange=exchange,
-            watch=Watch(record=record, progress=progress, check=check),
+            hooks=Hooks(record=record, progress=progress, check=check),
         )
         return self
 
@@ -98,24 +98,22 @@ def make_federation(
 ) -> Federation:
     trainer = make_trainer()
     examples = make_examples(64)
-    parts = even_parts(num_clients, len(examples))
-    clients = make_clients(trainer, parts, examples=examples, **options)
+    partitions = even_partitions(num_clients, len(examples))
+    clients = make_clients(trainer, partitions, examples=examples, **options)
 
     def shares(cohort: list[int]) -> dict[int, float]:
         weights = by_examples([clients.num_examples(client) for client in cohort])
         return dict(zip(cohort, weights, strict=True))
 
-    plan = Plan(
+    rounds = Rounds(
         num_rounds=num_rounds,
         num_clients=num_clients,
-        cohort=lambda number: sample_cohort(
-            seed=3, round_number=number, num_clients=num_clients, size=cohort_size
-        ),
+        cohort=fixed_cohorts(num_clients, cohort_size, seed=3),
         shares=shares,
         learning_rate=learning_rate,
         eval_every=eval_every,
     )
-    return Federation(state or GlobalState(trainer.vector.clone()), trainer, clients, plan)
+    return Federation(state or GlobalState(trainer.vector.clone()), trainer, clients, rounds)
 
 
 def results(reports: list[RoundReport]) -> list[dict[str, float]]:
@@ -151,7 +149,7 @@ def test_a_round_reports_what_its_clients_did() -> None:
     federation = make_federation(num_rounds=3).run()
     bytes_each_way = payload_size(federation.trainer.layout.size, None, "none")
     for number, report in enumerate(federation.reports, start=1):
-        cohort = federation.plan.cohort(number)
+        cohort = federation.rounds.cohort(number)
         assert [row.client for row in report.clients] == cohort
         assert report.metrics["bytes.download"] == 3 * bytes_each_way
         assert report.metrics["bytes.upload"] == 3 * bytes_each_way
@@ -269,7 +267,7 @@ def test_feedback_and_a_frozen_mask_survive_a_resume() -> None:
 def test_a_round_that_nobody_was_drawn_for_is_a_round_like_any_other() -> None:
     cohorts = {1: [0, 2], 2: [], 3: [1]}
     federation = make_federation(num_rounds=3)
-    federation.plan = replace(federation.plan, cohort=cohorts.__getitem__)
+    federation.rounds = replace(federation.rounds, cohort=cohorts.__getitem__)
     federation.run()
     assert torch.equal(federation.vectors[1], federation.vectors[0])
     assert not torch.equal(federation.vectors[2], federation.vectors[1])

@@ -20,7 +20,7 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.client_end import ClientEnd
-from scaling_fl.federation.delivery import Delivery
+from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.server import Server, Step
@@ -30,7 +30,7 @@ from scaling_fl.methods.merging.merge import Merge
 from scaling_fl.methods.server_optimisers import ServerOptimiser, sgd
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.direction import PLAIN, Direction, Payload
-from scaling_fl.methods.wire.holding import RankPart
+from scaling_fl.methods.wire.holding import RankHolding
 from tests.unit.federation.worker_threads import on_workers
 
 SIZE = 300
@@ -64,7 +64,7 @@ def reply_of(
 
 def sent_by(link: Link, reply: Reply, *, tier: int = 0) -> Reply:
     """Send a reply's update by a link."""
-    received = Delivery([link], GlobalState(START), 1).received(0)
+    received = Downloads([link], GlobalState(START), 1).received(0)
     vector = vector_of(reply).clone()
     payload, _ = ClientEnd(link).send(vector, received, 1, {})
     return replace(reply, payload=payload, report=replace(reply.report, tier=tier))
@@ -97,7 +97,7 @@ def make_server(
 def play(
     server: Server, state: GlobalState, shares: dict[int, float], replies: list[Reply]
 ) -> tuple[GlobalState, Step]:
-    return server.step(state, server.deliver(state), shares, iter(replies))
+    return server.step(state, server.downloads(state), shares, iter(replies))
 
 
 def step(
@@ -208,7 +208,7 @@ def test_equal_clients_are_a_fixed_point_of_what_arrives(
     codec: str, density: float, merge: Callable[[], Merge]
 ) -> None:
     """Of their tier's, that is: what a codec and a density do to an update is done to it once."""
-    for holding in (None, RankPart(LORA, 2)):
+    for holding in (None, RankHolding(LORA, 2)):
         link = Link(SIZE, PLAIN, Direction(codec=codec, density=density), holding=holding)
         one = sent_by(link, make_reply(0))
         sent = ServerEnd(link).download(START, 1)
@@ -220,7 +220,7 @@ def test_equal_clients_are_a_fixed_point_of_what_arrives(
 
 def test_equal_clients_of_unequal_tiers_are_a_fixed_point_only_of_the_senders_mean() -> None:
     """Divided by all, what only the larger tiers hold shrinks to their share of the clients."""
-    links = [Link(SIZE, holding=RankPart(LORA, rank)) for rank in (1, 2, 4)]
+    links = [Link(SIZE, holding=RankHolding(LORA, rank)) for rank in (1, 2, 4)]
     shares, vector = {0: 0.25, 1: 0.25, 2: 0.5}, vector_of(make_reply(0))
     given = [sent_by(link, reply_of(tier, vector), tier=tier) for tier, link in enumerate(links)]
     after, _ = step(given, shares, links=links, merge=mean_of_senders())

@@ -17,7 +17,7 @@ from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.rounds import Watch, run_rounds
+from scaling_fl.federation.rounds import Hooks, run_rounds
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.adapters import adapt
 from scaling_fl.learning.task import Batch, BatchLoss, Task
@@ -120,12 +120,12 @@ def test_a_whole_job_of_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     state = run_rounds(
         federation.state,
-        federation.plan,
+        federation.rounds,
         clients=federation.clients,
         server=federation.server,
         evaluate=federation.evaluator,
         exchange=exchange,
-        watch=Watch(
+        hooks=Hooks(
             record=record,
             progress=lambda *_: None,
             check=lambda: None,

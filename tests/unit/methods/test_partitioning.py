@@ -35,20 +35,20 @@ def problems(draw):
 @settings(max_examples=80)
 @given(problem=problems())
 def test_every_partition_is_disjoint_complete_and_honours_the_minimum(kind, problem):
-    parts = partition(kind=kind, **problem)
-    assert len(parts) == problem["num_clients"]
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(problem["labels"])))
-    for part in parts:
-        assert part.dtype == np.int64
-        assert np.all(np.diff(part) > 0)
-        assert len(part) >= problem["min_examples"]
+    partitions = partition(kind=kind, **problem)
+    assert len(partitions) == problem["num_clients"]
+    assert np.array_equal(np.sort(np.concatenate(partitions)), np.arange(len(problem["labels"])))
+    for examples in partitions:
+        assert examples.dtype == np.int64
+        assert np.all(np.diff(examples) > 0)
+        assert len(examples) >= problem["min_examples"]
 
 
 @pytest.mark.parametrize("kind", NEAR_EQUAL)
 @settings(max_examples=40)
 @given(problem=problems())
 def test_sizes_differ_by_at_most_one(kind, problem):
-    sizes = [len(part) for part in partition(kind=kind, **problem)]
+    sizes = [len(examples) for examples in partition(kind=kind, **problem)]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -79,8 +79,8 @@ def test_a_small_alpha_is_more_skewed_than_a_large_one(kind):
     labels = balanced_labels()
 
     def mean_entropy(alpha):
-        parts = partition(labels, kind=kind, num_clients=20, seed=1, alpha=alpha)
-        return np.mean([entropy_bits(row) for row in label_histograms(labels, parts, 10)])
+        partitions = partition(labels, kind=kind, num_clients=20, seed=1, alpha=alpha)
+        return np.mean([entropy_bits(row) for row in label_histograms(labels, partitions, 10)])
 
     entropies = [mean_entropy(alpha) for alpha in (0.05, 0.5, 5.0, 500.0)]
     assert entropies == sorted(entropies)
@@ -90,21 +90,23 @@ def test_a_small_alpha_is_more_skewed_than_a_large_one(kind):
 
 def test_label_sorted_clients_hold_contiguous_labels():
     labels = balanced_labels(400, 4)
-    parts = partition(labels, kind="label_sorted", num_clients=4, seed=0)
-    assert [entropy_bits(row) < 0.7 for row in label_histograms(labels, parts, 4)] == [True] * 4
-    assert all(labels[a].max() <= labels[b].min() for a, b in pairwise(parts))
+    partitions = partition(labels, kind="label_sorted", num_clients=4, seed=0)
+    assert [entropy_bits(row) < 0.7 for row in label_histograms(labels, partitions, 4)] == [
+        True
+    ] * 4
+    assert all(labels[a].max() <= labels[b].min() for a, b in pairwise(partitions))
 
 
 def test_equal_examples_of_a_label_keep_their_order_when_sorted():
     labels = np.array([1, 0, 1, 0, 1, 0])
-    parts = partition(labels, kind="label_sorted", num_clients=2, seed=0)
-    assert [part.tolist() for part in parts] == [[1, 3, 5], [0, 2, 4]]
+    partitions = partition(labels, kind="label_sorted", num_clients=2, seed=0)
+    assert [examples.tolist() for examples in partitions] == [[1, 3, 5], [0, 2, 4]]
 
 
 def test_dirichlet_by_client_follows_each_clients_draw_when_the_pools_allow_it():
     labels = np.repeat(np.arange(4), 250)
-    parts = partition(labels, kind="dirichlet_by_client", num_clients=10, seed=2, alpha=1e8)
-    histograms = label_histograms(labels, parts, 4)
+    partitions = partition(labels, kind="dirichlet_by_client", num_clients=10, seed=2, alpha=1e8)
+    histograms = label_histograms(labels, partitions, 4)
     assert np.all(np.abs(histograms - 25) <= 1)
 
 

@@ -3,11 +3,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from scaling_fl.methods.sampling import listed_cohort, poisson_cohort, sample_cohort
+from scaling_fl.methods.sampling import fixed_cohorts, listed_cohorts, poisson_cohorts
 
 
 def draw(round_number: int, seed: int = 0) -> list[int]:
-    return sample_cohort(seed=seed, round_number=round_number, num_clients=20, size=5)
+    return fixed_cohorts(20, 5, seed=seed)(round_number)
 
 
 def test_a_cohort_has_different_clients_in_order() -> None:
@@ -32,19 +32,19 @@ def test_every_client_is_drawn_about_equally_often() -> None:
 
 
 def test_everyone_takes_part_when_the_cohort_is_everyone() -> None:
-    assert sample_cohort(seed=3, round_number=1, num_clients=4, size=4) == [0, 1, 2, 3]
+    assert fixed_cohorts(4, 4, seed=3)(1) == [0, 1, 2, 3]
 
 
-def flip(round_number: int, *, rate: float = 0.25, num_clients: int = 20) -> list[int]:
-    return poisson_cohort(seed=0, round_number=round_number, num_clients=num_clients, rate=rate)
+def flip(round_number: int, size: int = 5, num_clients: int = 20) -> list[int]:
+    return poisson_cohorts(num_clients, size, seed=0)(round_number)
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.25, 0.9])
-def test_poisson_draws_every_client_by_itself_at_the_rate(rate: float) -> None:
-    rounds = 4000
+@pytest.mark.parametrize("size", [1, 5, 18])
+def test_poisson_draws_every_client_by_itself_at_the_rate(size: int) -> None:
+    rounds, rate = 4000, size / 20
     drawn = np.zeros((rounds, 20))
     for round_number in range(rounds):
-        cohort = flip(round_number, rate=rate)
+        cohort = flip(round_number, size)
         assert cohort == sorted(set(cohort))
         drawn[round_number, cohort] = 1.0
     spread = (rate * (1 - rate) / rounds) ** 0.5
@@ -57,14 +57,14 @@ def test_poisson_draws_every_client_by_itself_at_the_rate(rate: float) -> None:
 
 def test_a_poisson_draw_of_a_client_does_not_depend_on_how_many_come_after_it() -> None:
     for round_number in range(20):
-        few, many = flip(round_number, num_clients=5), flip(round_number, num_clients=20)
+        few, many = flip(round_number, 2, num_clients=5), flip(round_number, 8, num_clients=20)
         assert few == [client for client in many if client < 5]
 
 
 def test_a_poisson_cohort_may_be_empty_and_is_everyone_at_rate_one() -> None:
-    sizes = {len(flip(r, rate=0.3, num_clients=3)) for r in range(50)}
+    sizes = {len(flip(r, 1, num_clients=3)) for r in range(50)}
     assert sizes == {0, 1, 2, 3}
-    assert all(flip(r, rate=1.0) == list(range(20)) for r in range(50))
+    assert all(flip(r, 20) == list(range(20)) for r in range(50))
 
 
 def test_poisson_cohorts_differ_by_round_and_repeat() -> None:
@@ -73,8 +73,8 @@ def test_poisson_cohorts_differ_by_round_and_repeat() -> None:
 
 
 def test_listed_cohorts_come_in_turn_and_again() -> None:
-    lists = [[3, 1], [0], [2, 4, 1]]
-    assert [listed_cohort(lists, r) for r in range(1, 8)] == [
+    cohort = listed_cohorts([[3, 1], [0], [2, 4, 1]])
+    assert [cohort(r) for r in range(1, 8)] == [
         [1, 3],
         [0],
         [1, 2, 4],

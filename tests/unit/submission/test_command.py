@@ -104,8 +104,8 @@ def test_checkpoints_must_outlive_the_container(location: str, is_lasting: bool)
 def test_checkpoints_must_be_given() -> None:
     [sentence] = found(command("with", "demo", "job_name=my_job"))
     assert sentence == (
-        "checkpoints_dir must be given, since the disk of a container ends with it, got none; "
-        "use gs://BUCKET/my_job or s3://BUCKET/...."
+        "checkpoints_dir must be given, because the disk of a container ends with the container, "
+        "got none; use gs://BUCKET/my_job or s3://BUCKET/...."
     )
 
 

@@ -62,7 +62,7 @@ def merge_on(
     state = GlobalState(torch.zeros(SIZE))
     shares = {one.client: one.share for one in everyone}
     replies: Iterator[Reply] = (one.reply() for one in mine)
-    after, step = server.step(state, server.deliver(state), shares, replies)
+    after, step = server.step(state, server.downloads(state), shares, replies)
     return after.vector, step
 
 

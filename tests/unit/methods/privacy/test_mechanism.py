@@ -12,7 +12,7 @@ from scaling_fl.methods.privacy.mechanism import (
     add_noise_,
     clip_,
     l2_norm,
-    noisy_fraction_within,
+    noisy_unclipped_fraction,
     update_noise_multiplier,
 )
 
@@ -22,9 +22,9 @@ FP32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 def noise(size: int = 4, std: float = 1.0, seed: int = 0, round_number: int = 1) -> torch.Tensor:
     """The noise that is added, in double and in the scale of the sum."""
-    units = torch.zeros(size, dtype=torch.int64)
-    add_noise_(units, std, seed=seed, round_number=round_number)
-    return units.double() / 2.0**FRACTION_BITS
+    integers = torch.zeros(size, dtype=torch.int64)
+    add_noise_(integers, std, seed=seed, round_number=round_number)
+    return integers.double() / 2.0**FRACTION_BITS
 
 
 def norm_of(update: torch.Tensor) -> float:
@@ -80,7 +80,7 @@ def test_the_norm_is_taken_in_double() -> None:
 
 @pytest.mark.parametrize("norm", [math.inf, math.nan])
 def test_an_update_without_a_finite_norm_is_refused(norm: float) -> None:
-    with pytest.raises(ValueError, match="finite norm"):
+    with pytest.raises(ValueError, match="norm of an update must be finite"):
         clip_(torch.ones(2), norm, 1.0)
 
 
@@ -120,16 +120,16 @@ def test_noise_on_the_exact_sum_is_the_same_noise() -> None:
     sums = ExactSum(70_000, CPU)
     update = torch.randn(70_000, generator=torch.Generator().manual_seed(1))
     sums.add(update, 0.5)
-    add_noise_(sums.units, 0.25, seed=9, round_number=2)
-    noisy = sums.units.double() / 2.0**FRACTION_BITS
+    add_noise_(sums.integers, 0.25, seed=9, round_number=2)
+    noisy = sums.integers.double() / 2.0**FRACTION_BITS
     drawn = noise(70_000, 0.25, seed=9, round_number=2)
     assert float((noisy - (update.double() * 0.5 + drawn)).abs().max()) < 1e-15
 
 
 def test_no_noise_changes_nothing() -> None:
-    units = torch.arange(5)
-    add_noise_(units, 0.0, seed=0, round_number=1)
-    assert units.tolist() == [0, 1, 2, 3, 4]
+    integers = torch.arange(5)
+    add_noise_(integers, 0.0, seed=0, round_number=1)
+    assert integers.tolist() == [0, 1, 2, 3, 4]
     assert not noise(5, std=0.0).any()
 
 
@@ -154,7 +154,7 @@ def test_the_clip_converges_to_the_quantile_of_the_norms(quantile: float, first:
     adaptive, clips = AdaptiveClip(first, quantile), []
     for round_number, row in enumerate(norms, start=1):
         within = int((row <= adaptive.clip).sum())
-        fraction = noisy_fraction_within(
+        fraction = noisy_unclipped_fraction(
             within, 100, num_expected=100, std=5.0, seed=0, round_number=round_number
         )
         adaptive = adaptive.after(fraction)
@@ -172,7 +172,7 @@ def test_one_step_of_the_clip_is_the_formula() -> None:
 def test_the_fraction_is_unbiased_and_noisy_as_asked() -> None:
     drawn = np.array(
         [
-            noisy_fraction_within(7, 10, num_expected=10, std=2.0, seed=0, round_number=r)
+            noisy_unclipped_fraction(7, 10, num_expected=10, std=2.0, seed=0, round_number=r)
             for r in range(4000)
         ]
     )
@@ -182,7 +182,7 @@ def test_the_fraction_is_unbiased_and_noisy_as_asked() -> None:
 
 def test_without_noise_the_fraction_is_exact_and_a_missing_client_counts_half() -> None:
     def fraction(within: int, clients: int) -> float:
-        return noisy_fraction_within(
+        return noisy_unclipped_fraction(
             within, clients, num_expected=10, std=0.0, seed=0, round_number=1
         )
 

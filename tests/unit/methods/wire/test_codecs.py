@@ -272,7 +272,7 @@ def test_memory_at_hand_is_decoded_into(name: str, count: int) -> None:
 
 
 def test_memory_of_another_length_is_not_decoded_into() -> None:
-    with pytest.raises(ValueError, match="3 values do not fit a tensor of 4"):
+    with pytest.raises(ValueError, match="out must have 3 values, got 4"):
         CODECS["none"].decode(bytes(12), 3, torch.zeros(4))
 
 

@@ -1,4 +1,4 @@
-"""The part of an adapter that a client of a smaller rank holds, against a loop over components."""
+"""What a client of a smaller rank holds of an adapter, against a loop over components."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.vector import Layout
-from scaling_fl.methods.wire.holding import RankPart, adapter_coordinates, magnitude_coordinates
+from scaling_fl.methods.wire.holding import RankHolding, adapter_coordinates, magnitude_coordinates
 
 RANK = 8
 
@@ -74,8 +74,8 @@ def held_by_a_loop(layout: Layout, chosen: dict[str, set[int]]) -> list[int]:
     return held
 
 
-def indices_of(part: RankPart, vector: Tensor) -> list[int]:
-    indices = part.coordinates(part.choose(vector))
+def indices_of(holding: RankHolding, vector: Tensor) -> list[int]:
+    indices = holding.coordinates(holding.choose(vector))
     assert indices.dtype == torch.int64
     return indices.tolist()
 
@@ -84,19 +84,19 @@ def indices_of(part: RankPart, vector: Tensor) -> list[int]:
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_the_first_components_are_those_of_a_loop(kind: str, rank: int) -> None:
     layout = LAYOUTS[kind]
-    part = RankPart(layout, rank)
+    holding = RankHolding(layout, rank)
     expected = held_by_a_loop(layout, {prefix: set(range(rank)) for prefix in pairs_of(layout)})
     for seed in (0, 1):
-        assert indices_of(part, vector_of(layout, seed)) == expected
-    assert (part.size, part.num_bytes) == (len(expected), 0)
-    assert part.choose(vector_of(layout)) == b""
+        assert indices_of(holding, vector_of(layout, seed)) == expected
+    assert (holding.size, holding.num_bytes) == (len(expected), 0)
+    assert holding.choose(vector_of(layout)) == b""
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_the_largest_components_are_those_of_a_loop(kind: str, rank: int) -> None:
     layout = LAYOUTS[kind]
-    part = RankPart(layout, rank, largest=True)
+    holding = RankHolding(layout, rank, largest=True)
     found = []
     for seed in range(5):
         vector = vector_of(layout, seed)
@@ -105,9 +105,9 @@ def test_the_largest_components_are_those_of_a_loop(kind: str, rank: int) -> Non
             norms = components(layout, prefix, vector)
             order = sorted(range(len(norms)), key=lambda j: -norms[j])
             chosen[prefix] = set(order[:rank])
-        found.append(indices_of(part, vector))
+        found.append(indices_of(holding, vector))
         assert found[-1] == held_by_a_loop(layout, chosen)
-        assert len(found[-1]) == part.size == RankPart(layout, rank).size
+        assert len(found[-1]) == holding.size == RankHolding(layout, rank).size
     assert rank == RANK or len(set(map(tuple, found))) > 1
 
 
@@ -116,7 +116,7 @@ def test_the_largest_components_are_those_of_a_loop(kind: str, rank: int) -> Non
 def test_a_smaller_rank_holds_a_part_of_what_a_larger_one_holds(kind: str, largest: bool) -> None:
     vector = vector_of(LAYOUTS[kind], 3)
     held = [
-        set(indices_of(RankPart(LAYOUTS[kind], rank, largest=largest), vector))
+        set(indices_of(RankHolding(LAYOUTS[kind], rank, largest=largest), vector))
         for rank in range(1, RANK + 1)
     ]
     assert all(small < large for small, large in pairwise(held))
@@ -126,8 +126,8 @@ def test_the_whole_rank_holds_everything() -> None:
     for layout in LAYOUTS.values():
         rank = RANK + (layout is LAYOUTS["one_pair_of_an_odd_rank"])
         for largest in (False, True):
-            part = RankPart(layout, rank, largest=largest)
-            assert indices_of(part, vector_of(layout)) == list(range(layout.size))
+            holding = RankHolding(layout, rank, largest=largest)
+            assert indices_of(holding, vector_of(layout)) == list(range(layout.size))
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -138,21 +138,21 @@ def test_of_equal_components_the_lower_ones_are_held(kind: str) -> None:
     for name, view in layout.views(vector).items():
         if ".lora_B." in name:
             view.zero_()
-    tied = RankPart(layout, 3, largest=True)
-    assert indices_of(tied, vector) == indices_of(RankPart(layout, 3), vector)
+    tied = RankHolding(layout, 3, largest=True)
+    assert indices_of(tied, vector) == indices_of(RankHolding(layout, 3), vector)
 
 
 @pytest.mark.parametrize(("kind", "told"), [("lora", 3), ("one_pair_of_an_odd_rank", 2)])
 def test_the_largest_are_told_by_a_bit_for_each_component(kind: str, told: int) -> None:
-    part = RankPart(LAYOUTS[kind], 2, largest=True)
-    assert part.num_bytes == told  # 3 x 8 and 1 x 9 bits
-    assert len(part.choose(vector_of(LAYOUTS[kind]))) == part.num_bytes == told
+    holding = RankHolding(LAYOUTS[kind], 2, largest=True)
+    assert holding.num_bytes == told  # 3 x 8 and 1 x 9 bits
+    assert len(holding.choose(vector_of(LAYOUTS[kind]))) == holding.num_bytes == told
 
 
 @pytest.mark.parametrize("largest", [False, True])
 def test_magnitudes_and_heads_are_always_held(largest: bool) -> None:
     layout = LAYOUTS["dora"]
-    held = set(indices_of(RankPart(layout, 1, largest=largest), vector_of(layout)))
+    held = set(indices_of(RankHolding(layout, 1, largest=largest), vector_of(layout)))
     places = layout.views(torch.arange(layout.size))
     for name, place in places.items():
         if "magnitude" in name or "classifier" in name:
@@ -161,14 +161,14 @@ def test_magnitudes_and_heads_are_always_held(largest: bool) -> None:
 
 def test_a_rank_above_the_adapters_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must be at most the adapter's 8, got 9\."):
-        RankPart(LAYOUTS["lora"], 9)
+        RankHolding(LAYOUTS["lora"], 9)
     with pytest.raises(ValueError, match=r"at most the adapter's 0, got 1"):
-        RankPart(Layout(("classifier.weight",), ((3, 4),)), 1)
+        RankHolding(Layout(("classifier.weight",), ((3, 4),)), 1)
 
 
 def test_the_vector_is_left_alone() -> None:
     vector = vector_of(LAYOUTS["dora"])
-    RankPart(LAYOUTS["dora"], 2, largest=True).choose(vector)
+    RankHolding(LAYOUTS["dora"], 2, largest=True).choose(vector)
     assert torch.equal(vector, vector_of(LAYOUTS["dora"]))
 
 
@@ -184,9 +184,9 @@ def test_the_adapter_is_all_but_heads_and_magnitudes() -> None:
 
 @pytest.mark.parametrize("choice", [b"", b"\xff" * 99, b"\x00"])
 def test_a_choice_that_cannot_be_meant_is_refused(choice: bytes) -> None:
-    part = RankPart(LAYOUTS["lora"], 2, largest=True)
+    holding = RankHolding(LAYOUTS["lora"], 2, largest=True)
     with pytest.raises(ValueError, match="choice"):
-        part.coordinates(choice)
-    damaged = bytes(part.num_bytes)  # no component of any pair
-    with pytest.raises(ValueError, match="2 components of every pair"):
-        part.coordinates(damaged)
+        holding.coordinates(choice)
+    damaged = bytes(holding.num_bytes)  # no component of any pair
+    with pytest.raises(ValueError, match="2 components of each pair"):
+        holding.coordinates(damaged)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from scaling_fl.runtime.machines.shared import SharedUnits, share_units
+from scaling_fl.runtime.machines.shared import SharedIntegers, map_shared_integers
 
 # The first worker ends in the middle of a round; the second one must find that out.
 LEFT_ALONE = """
@@ -42,15 +42,15 @@ def test_every_vector_becomes_the_sum_of_all(num_workers: int, size: int) -> Non
     parts = vectors(num_workers, size)
     expected = torch.stack(parts).sum(0)
     for rank in reversed(range(num_workers)):
-        SharedUnits(rank, parts).add_up()
+        SharedIntegers(rank, parts).add_up()
     assert all(torch.equal(part, expected) for part in parts)
 
 
 def test_shared_memory_leaves_nothing_behind() -> None:
     before = set(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))
-    shared = share_units(10, 0, lambda records: records)
+    shared = map_shared_integers(10, 0, lambda records: records)
     assert shared is not None
-    assert shared.own.tolist() == [0] * 10
+    assert shared.mine.tolist() == [0] * 10
     assert (set(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))) == before
 
 
@@ -64,7 +64,7 @@ def test_nobody_shares_when_one_worker_cannot(step: str) -> None:
         return [*records, other]
 
     before = os.listdir("/proc/self/fd")
-    assert share_units(10, 0, gather) is None
+    assert map_shared_integers(10, 0, gather) is None
     assert os.listdir("/proc/self/fd") == before
 
 

@@ -58,7 +58,7 @@ def test_every_storage_tells_that_a_name_is_not_stored(any_url: str, tmp_path: P
     storage = open_storage(any_url)
     storage.write_bytes("other", b"x")
     target = tmp_path / "target"
-    with pytest.raises(NotStored, match="holds no missing") as caught:
+    with pytest.raises(NotStored, match="has no file missing") as caught:
         storage.fetch("missing", target)
     assert is_one_sentence(str(caught.value))
     assert not target.exists()
@@ -227,7 +227,7 @@ def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://key:secret@bucket/path", "gs://bucket/x?token=secret"])
 def test_an_address_with_credentials_is_refused_without_showing_them(url: str) -> None:
-    with pytest.raises(StorageError, match="must hold neither credentials") as caught:
+    with pytest.raises(StorageError, match="must contain neither credentials") as caught:
         open_storage(url)
     assert "secret" not in str(caught.value)
 

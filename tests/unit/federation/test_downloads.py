@@ -12,7 +12,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.client_end import RESIDUAL
-from scaling_fl.federation.delivery import MASK, Delivery
+from scaling_fl.federation.downloads import MASK, Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import Server
 from scaling_fl.federation.server_end import ServerEnd
@@ -20,8 +20,8 @@ from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.wire.direction import PLAIN, Direction
-from scaling_fl.methods.wire.holding import RankPart
-from tests.unit.federation.federations import even_parts, make_clients, make_trainer
+from scaling_fl.methods.wire.holding import RankHolding
+from tests.unit.federation.federations import even_partitions, make_clients, make_trainer
 
 SIZE = 400
 LAYOUT = Layout(("x.lora_A.default.weight", "x.lora_B.default.weight"), ((4, 60), (40, 4)))
@@ -35,21 +35,21 @@ def test_every_tier_is_sent_the_state_once() -> None:
     links = [
         Link(SIZE),
         Link(SIZE, Direction(codec="nf4")),
-        Link(SIZE, holding=RankPart(LAYOUT, 1, largest=True)),
+        Link(SIZE, holding=RankHolding(LAYOUT, 1, largest=True)),
     ]
-    delivery = Delivery(links, GlobalState(vector(1)), 1)
+    downloads = Downloads(links, GlobalState(vector(1)), 1)
     for tier, link in enumerate(links):
-        sent, received = delivery.sent(tier), delivery.received(tier)
-        assert delivery.sent(tier) is sent
-        assert delivery.received(tier) is received
+        sent, received = downloads.sent(tier), downloads.received(tier)
+        assert downloads.sent(tier) is sent
+        assert downloads.received(tier) is received
         expected = ServerEnd(link).download(vector(1), 1)
         assert received.num_bytes == sent.num_bytes == expected.num_bytes
-    assert torch.equal(delivery.received(0).vector, vector(1))
-    assert int(delivery.received(2).vector.count_nonzero()) == 100  # one component of four
+    assert torch.equal(downloads.received(0).vector, vector(1))
+    assert int(downloads.received(2).vector.count_nonzero()) == 100  # one component of four
 
 
 def make_worker(link: Link, trainer: LocalTrainer) -> tuple[Clients, Server]:
-    clients = make_clients(trainer, even_parts(4), links=[link])
+    clients = make_clients(trainer, even_partitions(4), links=[link])
     server = Server(
         SingleExchange(1), mean(), sgd(1.0), trainer.vector, links=[link], min_clients=1
     )
@@ -64,12 +64,12 @@ def play(
     rates: dict[int, float] | None = None,
 ) -> GlobalState:
     """Play a round of the clients of a cohort; ``rates`` are other learning rates than 0.1."""
-    delivery = server.deliver(state)
+    downloads = server.downloads(state)
 
     def replies() -> Iterator[Reply]:
         for client in cohort:
             yield clients.train(
-                delivery.received(0),
+                downloads.received(0),
                 client,
                 round_number=state.round + 1,
                 learning_rate=(rates or {}).get(client, 0.1),
@@ -77,7 +77,7 @@ def play(
             )
 
     shares = dict.fromkeys(cohort, 1 / len(cohort))
-    return server.step(state, delivery, shares, replies())[0]
+    return server.step(state, downloads, shares, replies())[0]
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ def test_the_mask_is_that_of_the_state_after_the_first_round(trainer: LocalTrain
     link = Link(size, Direction(density=0.5), server_freeze=True)
     clients, server = make_worker(link, trainer)
     state = GlobalState(trainer.vector.clone())
-    assert server.deliver(state).received(0).vector is state.vector
+    assert server.downloads(state).received(0).vector is state.vector
     state = play(clients, server, state, [0, 1])
     frozen, mask = state.vector.clone(), torch.zeros(size)
     mask[frozen.abs().topk(size // 2).indices] = 1.0
     for _ in (2, 3):
-        assert torch.equal(server.deliver(state).received(0).vector, state.vector * mask)
+        assert torch.equal(server.downloads(state).received(0).vector, state.vector * mask)
         state = play(clients, server, state, [0])
         assert torch.equal(state.memory.server[MASK], frozen)
 

@@ -1,4 +1,4 @@
-"""What a round sends down: for each tier one download, made and received once."""
+"""The downloads of a round: one for each tier, which this process encodes and decodes once."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from scaling_fl.federation.link import Download, Link
 from scaling_fl.federation.server_end import ServerEnd
 
 MASK = "download.mask"
-"""Where the server remembers the vector that froze the download mask."""
+"""The key under which the server remembers the vector that froze the download mask."""
 
 
-class Delivery:
-    """The downloads of one round, each made when it is first asked for.
+class Downloads:
+    """The downloads of one round, each made at its first use.
 
-    All clients of a tier receive the same, so one process decodes it once for all of them.
+    All clients of a tier receive the same vector, so one process decodes it once for all of them.
     """
 
     def __init__(self, links: Sequence[Link], state: GlobalState, round_number: int) -> None:
@@ -27,7 +27,7 @@ class Delivery:
         return len(self._links)
 
     def sent(self, tier: int) -> Download:
-        """Return what the server sends to a tier."""
+        """Return the download that the server sends to a tier."""
         if tier not in self._sent:
             self._sent[tier] = ServerEnd(self._links[tier]).download(
                 self._state.vector, self._round, mask_by=self._state.memory.server.get(MASK)
@@ -35,7 +35,7 @@ class Delivery:
         return self._sent[tier]
 
     def received(self, tier: int) -> Received:
-        """Return what the clients of a tier receive."""
+        """Return what every client of a tier receives."""
         if tier not in self._received:
             end = ClientEnd(self._links[tier])
             self._received[tier] = end.receive(self.sent(tier), self._state.vector.device)
