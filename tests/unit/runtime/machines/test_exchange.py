@@ -113,6 +113,7 @@ def test_one_worker_needs_no_group_whatever_its_sites() -> None:
     assert exchange.gather([{"a": 1}]) == [{"a": 1}]
 
 
+@pytest.mark.slow
 def test_a_machine_waits_for_the_first_one_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALING_FL_JOIN_SECONDS", "0")
     port = free_port()

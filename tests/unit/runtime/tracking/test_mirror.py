@@ -147,6 +147,7 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
         if rounds == 8:
             server.stop(kill=True)
         if rounds == 25:
+            wait_until(lambda: notes)
             server.start()
         time.sleep(0.05)
     wait_until(lambda: len(notes) == 2)
