@@ -80,7 +80,7 @@ def closing(run: Run) -> str:
     if run.status == DEAD:
         facts["message"] = (
             f"its process {record.pid} on {record.host} is gone, and its last sign of life was "
-            f"{_moment(record.heard)}."
+            f"{_moment(record.last_event)}."
         )
     return summary(facts, further=how_to_train_further(run.config, run.num_rounds))
 

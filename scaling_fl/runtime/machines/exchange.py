@@ -79,7 +79,9 @@ class GroupExchange:
 
     def zeros(self, size: int, device: torch.device) -> Tensor:
         """Make an int64 vector of zeros, in shared memory if all workers can map it."""
-        shared = map_shared_integers(size, self.rank, self.gather) if self._shares_memory else None
+        shared = (
+            map_shared_integers(size, self.rank, self.gather) if self._uses_shared_memory else None
+        )
         if shared is None:
             return torch.zeros(size, dtype=torch.int64, device=device)
         self._shared[_address(shared.mine)] = shared

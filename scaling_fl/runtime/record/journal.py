@@ -163,8 +163,8 @@ class JobRecord:
     host: str | None = None
     pid: int | None = None
     started: str | None = None
-    """When the last attempt began, and ``heard`` when the job last journaled anything."""
-    heard: str | None = None
+    """When the last attempt began, and ``last_event`` when the job last journaled anything."""
+    last_event: str | None = None
     resume_command: str | None = None
     num_rounds: int | None = None
     """Of the whole job, where its journal says so; a privacy budget may have shortened it."""
@@ -188,7 +188,7 @@ class JobRecord:
 
     def apply(self, event: Event) -> None:
         """Take in one event; a name from a later version of the program changes nothing."""
-        self.heard = event.get("time") or self.heard
+        self.last_event = event.get("time") or self.last_event
         match event["event"]:
             case "start":
                 self._start(event)

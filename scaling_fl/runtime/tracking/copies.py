@@ -127,7 +127,7 @@ def _record_of_copy(run_id: str, entry: Mapping[str, Any], info: Mapping[str, An
         host=attempts[-1].get("hostname"),
         pid=attempts[-1].get("pid"),
         started=_iso(attempts[-1].get("start_time")),
-        heard=_iso(entry.get("heartbeat")),
+        last_event=_iso(entry.get("heartbeat")),
         status=entry.get("status"),
         failures=list(info.get("failures", [])),
         partition=info.get("partition"),
@@ -149,5 +149,5 @@ def _status_of_copy(record: JobRecord) -> str:
         return record.status or UNKNOWN
     if record.host == gethostname() and record.pid and process_start(record.pid) is None:
         return DEAD
-    heard = datetime.fromisoformat(record.heard).timestamp() if record.heard else 0.0
-    return RUNNING if time.time() - heard < STALE_SECONDS else DEAD
+    last_event = datetime.fromisoformat(record.last_event).timestamp() if record.last_event else 0.0
+    return RUNNING if time.time() - last_event < STALE_SECONDS else DEAD

@@ -47,7 +47,7 @@ class JournalSource(RunSource):
         with explained(f"read the journal {self._path}"):
             record = fold(JournalTail(self._path).read_new())
         if progress := read_progress(self._path):
-            record.heard = max(record.heard or "", progress["time"])
+            record.last_event = max(record.last_event or "", progress["time"])
         self._status = record.status
         folder = self._folder or _run_folder_of(record, self._path, self._storage)
         config = read_json(folder / "config.json") if folder else None

@@ -86,7 +86,7 @@ def test_a_plain_kubernetes_job_is_one_machine() -> None:
 def test_a_secret_of_vertex_needs_a_project() -> None:
     [sentence] = found("vertex", secrets=["A=name"])
     assert sentence == (
-        "--secret must say in which project the secret is, got A=name; add --project PROJECT."
+        "--secret must name the project of the secret, got A=name; add --project PROJECT."
     )
 
 

@@ -71,7 +71,7 @@ def expected(size: int, sites: list[int]) -> list[dict[str, Any]]:
     each = {
         "size": size,
         "sites": sites,
-        "refused": "only int64 sums are exact, got torch.float32",
+        "refused": "a sum over workers must be int64, got torch.float32",
         "total": [ones * i for i in range(5)],
         "big": [wrapped],
         "in memory": [True, True, [sum(range(size))]],

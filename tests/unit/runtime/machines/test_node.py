@@ -98,7 +98,7 @@ def test_torchrun_without_its_own_store_leaves_the_store_to_the_first_worker() -
         (TORCHRUN | {"LOCAL_RANK": "x"}, "LOCAL_RANK must be a whole number"),
         (
             {"PET_NNODES": "1:4"},
-            "PET_NNODES must be one number, got the range '1:4'; .* elasticPolicy",
+            "PET_NNODES must be one number, .* got the range '1:4'; leave elasticPolicy",
         ),
         (
             {"PET_NNODES": "two", "PET_NODE_RANK": "0"},

@@ -133,8 +133,8 @@ def test_a_file_in_the_place_of_a_folder_is_named_in_one_sentence(tmp_path: Path
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),
         (errno.EIO, "the disk failed"),
-        (errno.ENOTCONN, "its file system is gone"),
-        (errno.ESTALE, "its file system is gone"),
+        (errno.ENOTCONN, "the file system is gone"),
+        (errno.ESTALE, "the file system is gone"),
     ],
 )
 def test_errors_of_the_system_become_one_sentence(number: int, words: str) -> None:
