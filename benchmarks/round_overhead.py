@@ -24,7 +24,7 @@ from scaling_fl.learning.training.batches import epoch_batches
 
 TARGET, EXCHANGE_TARGET = 1.05, 0.02
 SETTINGS = one_epoch(4, 40, LONG)
-COMPARED = one_epoch(4, 40, SMALL)
+COMPARED = one_epoch(4, 16, SMALL)
 
 
 class Bare:
@@ -120,7 +120,7 @@ def main() -> None:
     quick, against = read_options(__doc__)
     print_machine()
     if against:
-        compare_checkouts("4 clients x 10 small steps", COMPARED, against, 2 if quick else 5)
+        compare_checkouts("4 clients x 4 small steps", COMPARED, against, 2 if quick else 5)
     use_one_core()
     federated, bare = Federated(SETTINGS), Bare(SETTINGS)
     print(f"{'round s':>8} {'bare s':>8} {'ratio':>6} {'by CPU time':>11} {'exchange':>8}")

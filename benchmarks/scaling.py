@@ -135,12 +135,13 @@ def peak_memory(num_clients: int) -> float:
 def compared() -> dict[str, Settings]:
     """Return the runs that are compared with those of another checkout."""
     two = {"site_ids": [0, 1]}
+    few, many = (one_epoch(count, 16, SMALL) for count in (2, 16))
     return {
         "tiny, 4 clients x 4 steps": models()["tiny"],
         "tiny, 4 clients x 4 steps, 2 workers": models()["tiny"] | two,
-        "MiniLM, 2 clients x 32 small steps": clients(2, SMALL),
-        "MiniLM, 64 clients x 1 small step": clients(64, SMALL),
-        "MiniLM, 64 clients x 1 small step, 2 workers": clients(64, SMALL) | two,
+        "MiniLM, 2 clients x 8 small steps": few,
+        "MiniLM, 16 clients x 1 small step": many,
+        "MiniLM, 16 clients x 1 small step, 2 workers": many | two,
     }
 
 

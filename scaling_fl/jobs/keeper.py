@@ -40,7 +40,7 @@ class Keeper:
         self._job.begin(self._folder.run_id, resume_command)
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Take in an event of a worker; its round is in the journal before the worker tells of it."""
+        """Take in an event of a worker, which journals a round before it reports the round."""
         if event["event"] in ("stage", "note"):
             self._journal(event)
         self._read()
