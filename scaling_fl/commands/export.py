@@ -25,7 +25,7 @@ from scaling_fl.learning.cache import cache_folder
 from scaling_fl.learning.models.export import merge_adapter, save_adapter
 from scaling_fl.learning.models.loading import NICKNAMES
 from scaling_fl.learning.models.packaged import minilm_folder
-from scaling_fl.methods.averaging import average
+from scaling_fl.methods.merging.means import average
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage

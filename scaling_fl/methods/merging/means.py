@@ -1,5 +1,8 @@
 """Means of updates: over all clients of a round, or coordinate by coordinate over the senders."""
 
+from collections.abc import Iterable, Sequence
+
+import torch
 from torch import Tensor
 
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
@@ -26,3 +29,17 @@ def mean_of_senders() -> Merge:
         return round.mean_over_senders((u.vector, u.share, u.sent) for u in updates.once())
 
     return merge
+
+
+def average(vectors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return sum(w_i * v_i) / sum(w_i) for fp32 vectors of one size and positive weights.
+
+    The sum is in fp64 and is rounded once to fp32, so the mean of equal vectors is that vector, bit
+    for bit.
+    """
+    pairs = zip(vectors, weights, strict=True)
+    first, weight = next(pairs)
+    total = first.double() * weight
+    for vector, weight in pairs:
+        total.add_(vector.double(), alpha=weight)
+    return total.div_(sum(weights)).to(torch.float32)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,9 @@ from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.runtime.machines.shared import SharedIntegers, map_shared_integers
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store, TCPStore  # public names have no types
 
 JOIN_SLICE = timedelta(seconds=5)
 COLLECTIVE_TIMEOUT = timedelta(
@@ -67,7 +70,7 @@ class GroupExchange:
         size: int,
         sites: list[int],
         device: torch.device,
-        store: dist.Store,
+        store: "Store",
         *,
         one_machine: bool = False,
     ) -> None:
@@ -140,7 +143,7 @@ def connect(
     if meeting.num_nodes == 1 and num_local == 1:
         return SingleExchange(len(meeting.sites))
     if meeting.store_path is not None:
-        store: dist.Store = dist.FileStore(meeting.store_path, num_local)
+        store: Store = dist.FileStore(meeting.store_path, num_local)  # type: ignore[attr-defined]
         nodes: list[dict[str, Any]] = [{"sites": meeting.sites, "device": device.type}]
         # Workers of one machine use the loopback interface; the machine may have no other one.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -162,7 +165,7 @@ def connect(
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
+        store=dist.PrefixStore("group", store),  # type: ignore[attr-defined]
         rank=rank,
         world_size=size,
         timeout=COLLECTIVE_TIMEOUT,
@@ -176,12 +179,12 @@ def _address(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 
-def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
+def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> "TCPStore":
     is_host = meeting.node_rank == 0 and meeting.local_index == 0 and not meeting.agent_store
     deadline = time.monotonic() + join_seconds()
     while True:
         try:
-            return dist.TCPStore(
+            return dist.TCPStore(  # type: ignore[attr-defined]
                 meeting.host,
                 meeting.port,
                 is_master=is_host,
@@ -204,7 +207,7 @@ def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> dist.TCPStore:
 
 
 def _join(
-    store: dist.Store, meeting: Meeting, device: torch.device, note: Callable[[str], None]
+    store: "Store", meeting: Meeting, device: torch.device, note: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Give the sites of this node to all nodes, and return the nodes in their order."""
     mine = {"sites": meeting.sites, "device": device.type, "host": socket.gethostname()}
@@ -226,7 +229,7 @@ def _join(
 
 
 def _wait_for_node(
-    store: dist.Store,
+    store: "Store",
     number: int,
     meeting: Meeting,
     deadline: float,

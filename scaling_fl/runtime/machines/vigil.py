@@ -104,7 +104,7 @@ class Vigil:
             socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
         except OSError as error:
             raise RuntimeError(f"{host}:{port} does not answer ({error})") from error
-        return dist.TCPStore(
+        return dist.TCPStore(  # type: ignore[attr-defined]
             host, port, is_master=False, timeout=timedelta(seconds=10), wait_for_workers=False
         )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaling_fl.methods.averaging import average
+from scaling_fl.methods.merging.means import average
 
 
 def vectors(count: int) -> list[torch.Tensor]:
