@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from setting import Settings
 
-from scaling_fl.build.federation import build
+from scaling_fl.composition.federation import build
 from scaling_fl.config import read_config
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport

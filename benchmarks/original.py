@@ -14,7 +14,7 @@ from setting import Settings
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.build.data import load_data
+from scaling_fl.composition.data import load_data
 from scaling_fl.config import read_config
 from scaling_fl.learning.tasks.classification.family import Classification
 from scaling_fl.learning.text.labelled import subset

@@ -16,7 +16,7 @@ from setting import LONG, SMALL, Settings, one_epoch, print_machine, read_option
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.build.data import load_data
+from scaling_fl.composition.data import load_data
 from scaling_fl.config import read_config
 from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.learning.task import Batch

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from scaling_fl.build.federation import choose_device
-from scaling_fl.build.restored import (
+from scaling_fl.commands.endings import end, show, stage
+from scaling_fl.composition.federation import choose_device
+from scaling_fl.composition.restored import (
     evaluate_vector,
     received_by_tier,
     restore,
     settings_of,
 )
-from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.endings import end, show, stage
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Task

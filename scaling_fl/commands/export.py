@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from scaling_fl.build.restored import check_alike, restore, settings_of
-from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.endings import Misused, end, show, stage
+from scaling_fl.composition.restored import check_alike, restore, settings_of
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.cache import cache_folder

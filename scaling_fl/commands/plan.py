@@ -3,8 +3,8 @@
 import json
 from functools import partial
 
-from scaling_fl.build.prediction import predict
 from scaling_fl.commands.endings import end, show, stage
+from scaling_fl.composition.prediction import predict
 from scaling_fl.config import Config
 from scaling_fl.reporting.plan import render
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from scaling_fl.build.federation import Federation, build, choose_device
-from scaling_fl.build.fingerprint import of_machines
+from scaling_fl.composition.federation import Federation, build, choose_device
+from scaling_fl.composition.fingerprint import of_machines
 from scaling_fl.config import read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange

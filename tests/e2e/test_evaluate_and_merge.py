@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from scaling_fl.build.model import load_model
-from scaling_fl.build.restored import restore, settings_of
-from scaling_fl.build.tasks import make_task
 from scaling_fl.commands.evaluate import EvaluationRequest, evaluate, main
+from scaling_fl.composition.model import load_model
+from scaling_fl.composition.restored import restore, settings_of
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.learning.models.loading import load_tokenizer
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.wire.payloads import decode, encode

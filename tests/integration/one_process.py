@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from harness import Run
 
-from scaling_fl.build.federation import build
+from scaling_fl.composition.federation import build
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState

@@ -18,7 +18,7 @@ from one_process import QuickRun, outcome
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from scaling_fl.build.prediction import predict
+from scaling_fl.composition.prediction import predict
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.base import choices
 from scaling_fl.config.schema import leaves

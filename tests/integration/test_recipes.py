@@ -8,7 +8,7 @@ import yaml
 from harness import settings
 from one_process import QuickRun
 
-from scaling_fl.build.prediction import predict
+from scaling_fl.composition.prediction import predict
 from scaling_fl.config import read_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

@@ -10,8 +10,8 @@ import torch
 from one_process import QuickRun
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.build.data import load_data
-from scaling_fl.build.model import load_trainer
+from scaling_fl.composition.data import load_data
+from scaling_fl.composition.model import load_trainer
 from scaling_fl.core.seeding import derive, numpy_generator
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from scaling_fl.build.federation import build
-from scaling_fl.build.model import load_model
-from scaling_fl.build.tasks import TASKS, make_task
+from scaling_fl.composition.federation import build
+from scaling_fl.composition.model import load_model
+from scaling_fl.composition.tasks import TASKS, make_task
 from scaling_fl.config import read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange, SingleExchange

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.build.budget import (
+from scaling_fl.composition.budget import (
     NOISE_SECRET,
     Budget,
     check_same_noise,

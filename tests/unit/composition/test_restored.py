@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from scaling_fl.build.model import load_model
-from scaling_fl.build.restored import (
+from scaling_fl.commands.evaluate import main as evaluate
+from scaling_fl.commands.export import main as merge
+from scaling_fl.commands.export import mean_of
+from scaling_fl.composition.model import load_model
+from scaling_fl.composition.restored import (
     check_alike,
     evaluate_vector,
     restore,
     settings_of,
 )
-from scaling_fl.build.tasks import make_task
-from scaling_fl.commands.evaluate import main as evaluate
-from scaling_fl.commands.export import main as merge
-from scaling_fl.commands.export import mean_of
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, ConfigurationError, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import flatten_parameters

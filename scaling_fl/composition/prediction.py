@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling_fl.build.budget import NOISE_SECRET, make_budget
-from scaling_fl.build.clients import make_cohorts, make_link, tier_of_clients
-from scaling_fl.build.model import load_model
-from scaling_fl.build.tasks import make_task
+from scaling_fl.composition.budget import NOISE_SECRET, make_budget
+from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
+from scaling_fl.composition.model import load_model
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout

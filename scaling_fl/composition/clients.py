@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_fl.build.budget import Budget
-from scaling_fl.build.data import Data
-from scaling_fl.build.merge import make_statistics, payloads_of_merge
+from scaling_fl.composition.budget import Budget
+from scaling_fl.composition.data import Data
+from scaling_fl.composition.merge import make_statistics, payloads_of_merge
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator

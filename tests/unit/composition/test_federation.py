@@ -7,10 +7,10 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from scaling_fl.build.agreement import broadcast_state, forget_unused
-from scaling_fl.build.clients import make_rounds
-from scaling_fl.build.federation import choose_device
-from scaling_fl.build.tasks import TASKS, make_task
+from scaling_fl.composition.agreement import broadcast_state, forget_unused
+from scaling_fl.composition.clients import make_rounds
+from scaling_fl.composition.federation import choose_device
+from scaling_fl.composition.tasks import TASKS, make_task
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange

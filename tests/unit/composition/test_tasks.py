@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.build.tasks import make_task
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import read_config
 
 SAVED = Path(__file__).parents[2] / "fixtures" / "jobs_of_e368924"

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from scaling_fl.build.budget import make_budget
-from scaling_fl.build.clients import (
+from scaling_fl.composition.budget import make_budget
+from scaling_fl.composition.clients import (
     make_clients,
     make_cohorts,
     make_link,
     make_rounds,
     tier_of_clients,
 )
-from scaling_fl.build.data import Data
+from scaling_fl.composition.data import Data
 from scaling_fl.config import Config, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.federation.client import Clients

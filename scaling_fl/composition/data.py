@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scaling_fl.build.tasks import make_task
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Examples, Indices, Task

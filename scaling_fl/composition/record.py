@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from scaling_fl.build.budget import Budget
-from scaling_fl.build.data import Data
+from scaling_fl.composition.budget import Budget
+from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.checkpoints import Checkpoints

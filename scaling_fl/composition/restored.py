@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scaling_fl.build.clients import make_link
-from scaling_fl.build.fingerprint import FROZEN, MEANING
-from scaling_fl.build.model import load_model
+from scaling_fl.composition.clients import make_link
+from scaling_fl.composition.fingerprint import FROZEN, MEANING
+from scaling_fl.composition.model import load_model
 from scaling_fl.config import Config, read_single_settings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from scaling_fl.build.data import Data
+from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from scaling_fl.build.data import Data
+from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
 from scaling_fl.learning.models.adapters import Adapter, adapt
 from scaling_fl.learning.task import Task

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import torch
 
-from scaling_fl.build import fingerprint
-from scaling_fl.build.agreement import (
+from scaling_fl.composition import fingerprint
+from scaling_fl.composition.agreement import (
     broadcast_state,
     check_same_data,
     check_same_model,
     forget_unused,
 )
-from scaling_fl.build.budget import check_same_noise, make_budget
-from scaling_fl.build.clients import make_clients, make_rounds
-from scaling_fl.build.data import Data, load_data
-from scaling_fl.build.merge import make_merge, source_of_own_merge
-from scaling_fl.build.model import load_trainer
-from scaling_fl.build.record import Note, make_recorder
-from scaling_fl.build.start import load_start
+from scaling_fl.composition.budget import check_same_noise, make_budget
+from scaling_fl.composition.clients import make_clients, make_rounds
+from scaling_fl.composition.data import Data, load_data
+from scaling_fl.composition.merge import make_merge, source_of_own_merge
+from scaling_fl.composition.model import load_trainer
+from scaling_fl.composition.record import Note, make_recorder
+from scaling_fl.composition.start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange

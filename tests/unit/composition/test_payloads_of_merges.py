@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scaling_fl.build.federation import build
-from scaling_fl.build.prediction import predict
-from scaling_fl.build.tasks import TASKS
+from scaling_fl.composition.federation import build
+from scaling_fl.composition.prediction import predict
+from scaling_fl.composition.tasks import TASKS
 from scaling_fl.config import merges, read_config
 from scaling_fl.config.merges import MergeRow
 from scaling_fl.core.exchange import SingleExchange

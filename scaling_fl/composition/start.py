@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scaling_fl.build.fingerprint import MEANING, START, of_values
+from scaling_fl.composition.fingerprint import MEANING, START, of_values
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.build import fingerprint
-from scaling_fl.build.budget import make_budget
+from scaling_fl.composition import fingerprint
+from scaling_fl.composition.budget import make_budget
 from scaling_fl.config import Config, read_config
 from scaling_fl.core.digest import digest
 
@@ -98,7 +98,7 @@ def test_machines_agree_on_the_rounds_too_but_not_on_where_their_files_are(tmp_p
 
 def test_fingerprints_and_the_reader_of_runs_need_no_torch() -> None:
     code = (
-        "import sys, scaling_fl.build.fingerprint, scaling_fl.core.digest\n"
+        "import sys, scaling_fl.composition.fingerprint, scaling_fl.core.digest\n"
         "import scaling_fl.commands.watch\n"
         "print(sorted({'torch', 'transformers', 'sacred', 'numpy', 'pymongo'} & {*sys.modules}))"
     )

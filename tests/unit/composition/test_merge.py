@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.build.merge import make_merge, source_of_own_merge
+from scaling_fl.composition.merge import make_merge, source_of_own_merge
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.merges import MERGES
 from scaling_fl.core.errors import UserError
