@@ -166,9 +166,15 @@ class AdoptedProcess:
 
 
 def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) -> Starter:
-    """Choose preloading on Linux, unless a GPU may be used or torchrun starts the workers."""
+    """Choose preloading on Linux, unless a GPU may be used or torchrun starts the workers.
+
+    A debugger of this process follows the workers only if this process starts them itself.
+    """
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) and device != "cpu"
-    if sys.platform != "linux" or has_gpu or device == "cuda" or "TORCHELASTIC_RUN_ID" in environ:
+    is_debugged = "debugpy" in sys.modules
+    if sys.platform != "linux" or has_gpu or device == "cuda" or is_debugged:
+        return FreshProcesses()
+    if "TORCHELASTIC_RUN_ID" in environ:
         return FreshProcesses()
     return PreloadedProcess(worker_environment(num_threads, environ))
 
@@ -182,8 +188,17 @@ def worker_environment(num_threads: int, environ: Mapping[str, str]) -> dict[str
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
     # Our own sentence reports a broken connection, not a trace of C++ frames.
     quiet = {"TORCH_CPP_LOG_LEVEL": environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+    # A vector of a whole model in new memory costs a third of the time in large pages.
+    pages = {"THP_MEM_ALLOC_ENABLE": environ.get("THP_MEM_ALLOC_ENABLE", "1")}
     fixed = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    return inherited | threads | quiet | fixed | _small_shared_memory(Path("/dev/shm"), environ)
+    return (
+        inherited
+        | threads
+        | quiet
+        | pages
+        | fixed
+        | _small_shared_memory(Path("/dev/shm"), environ)
+    )
 
 
 def _small_shared_memory(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

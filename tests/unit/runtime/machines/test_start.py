@@ -121,3 +121,10 @@ def test_closing_does_not_wait_for_the_imports() -> None:
 )
 def test_gpus_and_torchrun_get_fresh_interpreters(device: str, environ: dict[str, str]) -> None:
     assert isinstance(choose_starter(device, 1, environ), FreshProcesses)
+
+
+def test_what_a_debugger_follows_is_started_by_the_command_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "debugpy", sys)
+    assert isinstance(choose_starter("cpu", 1, {}), FreshProcesses)
