@@ -34,7 +34,7 @@ class Federated:
         torch.set_num_threads(1)
         self._exchange = exchange or SingleExchange(1)
         with tempfile.TemporaryDirectory() as folder:
-            self._partitions = build(
+            self._federation = build(
                 read_config(settings),
                 self._exchange,
                 CPU,
@@ -42,7 +42,7 @@ class Federated:
                 note=_say_nothing,
                 stage=_say_nothing,
             )
-        self.state = self._partitions.state
+        self.state = self._federation.state
 
     def round(
         self,
@@ -67,9 +67,9 @@ class Federated:
 
         after = run_rounds(
             self.state,
-            replace(self._partitions.rounds, num_rounds=self.state.round + 1),
-            clients=self._partitions.clients,
-            server=self._partitions.server,
+            replace(self._federation.rounds, num_rounds=self.state.round + 1),
+            clients=self._federation.clients,
+            server=self._federation.server,
             evaluate=cast(Evaluator, lambda vector, exchange: {}),
             exchange=self._exchange,
             hooks=Hooks(record=record, progress=progress, check=check),

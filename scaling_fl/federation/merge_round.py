@@ -71,7 +71,8 @@ class MergeRound:
         self._exchange, self._sums, self._gather_cohort = exchange, sums, gather_cohort
         self._scratch: Tensor | None = scratch
         self._size, self._device = scratch.numel(), scratch.device
-        self._total = wrap(self._sum_over_workers)
+        # A wrapped method of its own would be a circle, which keeps the round's state alive.
+        self._wrap = wrap
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
         self.waiting_seconds = 0.0
@@ -87,7 +88,7 @@ class MergeRound:
         return self._cohort
 
     def total(self, terms: Iterable[Term]) -> Tensor:
-        sums = self._total(terms)
+        sums = self._wrap(self._sum_over_workers)(terms)
         return sums.mean(self._result(), self.cohort.divisor)
 
     def mean_over_senders(self, terms: Iterable[SentTerm]) -> Tensor:

@@ -1,6 +1,8 @@
 """The loop: resumed equals uninterrupted, what is recorded, and how little memory it takes."""
 
 import gc
+import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -290,3 +292,22 @@ def live_bytes() -> int:
                     storage = tensor.untyped_storage()
                     storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
+
+
+def test_a_step_keeps_nothing_of_the_state_before_it_alive() -> None:
+    trainer = make_trainer()
+    clients, scratch = make_clients(trainer, even_partitions(2, 48)), trainer.vector
+    links = [tier.link for tier in clients.tiers]
+    server = Server(SingleExchange(1), mean(), sgd(1.0), scratch, links=links, min_clients=1)
+    state = GlobalState(scratch.clone())
+    before = weakref.ref(state.vector)
+    gc.disable()  # circles would live on until the collector finds them, each with a whole vector
+    try:
+        downloads = server.downloads(state)
+        replies = clients.train_each([0, 1], downloads, state, learning_rate=0.1, clip=math.inf)
+        after, _ = server.step(state, downloads, {0: 0.5, 1: 0.5}, replies)
+        assert after.round == 1
+        del state, downloads, replies
+        assert before() is None
+    finally:
+        gc.enable()
