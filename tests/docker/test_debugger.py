@@ -27,7 +27,7 @@ def assert_complete(shell: Shell) -> None:
     assert (job.status, job.last_round) == ("COMPLETED", 2)
 
 
-@pytest.mark.parametrize("worker", ["0", "1"])
+@pytest.mark.parametrize("worker", [pytest.param("0", marks=pytest.mark.nightly), "1"])
 def test_a_worker_waits_stops_in_the_round_loop_and_goes_on(
     project: Project, shell: Shell, settings: list[str], worker: str
 ) -> None:

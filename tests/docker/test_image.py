@@ -59,7 +59,9 @@ def test_read_only_root_and_little_shared_memory(
     assert Job(shell.folder / "checkpoints" / "job", shell.folder / "runs" / "1").last_round == 2
 
 
-@pytest.mark.parametrize("options", [[], ["--read-only", "--tmpfs", "/tmp"]])
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--read-only", "--tmpfs", "/tmp"], marks=pytest.mark.nightly)]
+)
 def test_checkpoints_that_would_end_with_the_container_are_refused(
     project: Project,
     shell: Shell,
@@ -74,7 +76,7 @@ def test_checkpoints_that_would_end_with_the_container_are_refused(
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("missing", ["runs", "cache"])
+@pytest.mark.parametrize("missing", ["runs", pytest.param("cache", marks=pytest.mark.nightly)])
 def test_a_missing_mount_under_a_read_only_root_is_named(
     project: Project, shell: Shell, settings: dict[str, object], mounts: list[str], missing: str
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_run_is_bitwise_the_one_outside_and_says_where_it_came_from(
     assert job.last_round == 7
 
 
+@pytest.mark.nightly
 def test_the_demo_is_bitwise_the_same_inside_and_outside(project: Project, shell: Shell) -> None:
     short = ["with", "demo", "num_rounds=1", "num_threads=1", "data.max_train_examples=160"]
     short.append("data.max_test_examples=80")
@@ -105,7 +106,10 @@ def test_a_configuration_error_keeps_its_exit_code_and_sentence(
     assert "learning_rate" in command.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.nightly), (signal.SIGTERM, 143)],
+)
 def test_a_signal_ends_the_run_as_interrupted_and_it_resumes(
     project: Project, shell: Shell, corpus: Path, number: int, code: int
 ) -> None:

@@ -79,7 +79,7 @@ def test_two_containers_equal_one_machine(cluster: Cluster, whole: Job) -> None:
     assert cluster.job.curves == whole.curves
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killing_one_ends_the_other_and_one_container_finishes_the_job(
     cluster: Cluster, rank: int
 ) -> None:

@@ -1,6 +1,5 @@
 """The database of the profile `tracking`: authenticated, healthy, durable, used by a run."""
 
-import re
 import socket
 import subprocess
 import uuid
@@ -8,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -96,23 +94,3 @@ def test_a_run_is_in_the_database_which_asks_for_a_password_and_keeps_it(
     assert {name: stored[name] for name in job.curves} == {n: v for n, (_, v) in job.curves.items()}
     with tracking.client("wrong") as client, pytest.raises(OperationFailure):
         client["scaling_fl"]["runs"].find_one()
-
-
-def test_only_the_loopback_is_published_and_the_dashboard_gets_the_database(
-    project: Project,
-) -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
-    for name in ("mongo", "omniboard"):
-        assert services[name]["profiles"] == ["tracking"]
-        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
-    assert services["omniboard"]["depends_on"] == {"mongo": {"condition": "service_healthy"}}
-
-
-def test_every_variable_of_the_compose_files_is_explained(project: Project) -> None:
-    lines = (ROOT / ".env.template").read_text().splitlines()
-    explained = {line.lstrip("#").partition("=")[0] for line in lines if "=" in line}
-    set_by_run_local = {"CALLER", "RUNS_DIR", "CHECKPOINTS_DIR", "SCALING_FL_VERSION"}
-    set_by_run_local |= {"SCALING_FL_COMMIT", "SCALING_FL_DIRTY"}
-    for name in ("docker-compose.yaml", "docker-compose.debug.yaml"):
-        used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / name).read_text()))
-        assert used - set_by_run_local <= explained, name

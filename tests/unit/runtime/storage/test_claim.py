@@ -96,8 +96,8 @@ def test_a_killed_owner_is_taken_over_without_a_word(url: str) -> None:
     with held(url) as (process, _):
         process.kill()
         started = time.monotonic()
-        claim = acquire(open_storage(url), patience_seconds=5.0)
-        assert time.monotonic() - started < 3
+        claim = acquire(open_storage(url), patience_seconds=30.0)
+        assert time.monotonic() - started < 10
         owner = read_owner(open_storage(url))
         assert owner is not None
         assert owner.pid == os.getpid()

@@ -16,6 +16,7 @@ from scaling_fl.runtime.storage import (
     RemoteStorage,
     StorageError,
     open_storage,
+    remote,
 )
 from scaling_fl.runtime.storage.errors import explain, without_credentials
 from tests.servers import free_port
@@ -153,7 +154,7 @@ def test_a_missing_bucket_is_named_at_once(kind: str, request: pytest.FixtureReq
             action()
         assert storage.url in str(caught.value)
         assert is_one_sentence(str(caught.value))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < remote.RETRY_SECONDS
 
 
 @pytest.mark.servers
