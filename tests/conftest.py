@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.preloaded import ending_the_process
 
@@ -28,19 +30,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if all(path.is_file() for path in paths) else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one process run all tests that share a server, and one all that share the engine."""
-    for item in items:
-        if item.get_closest_marker("docker"):
-            item.add_marker(pytest.mark.xdist_group("docker"))
-        elif item.get_closest_marker("servers"):
-            item.add_marker(pytest.mark.xdist_group(_common_to(item.path)))
+class OneProcessForTheEngine(LoadScopeScheduling):
+    """Deals single tests to the processes, but all tests of containers to one of them.
+
+    They share images, and each looks for what it has left on the engine. (The groups of xdist 3.8
+    have no effect with pytest 9.2.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "docker" if nodeid.startswith("tests/docker/") else nodeid
 
 
-def _common_to(file: Path) -> str:
-    """Name what uses one server: the file, or in runtime/ the folder, whose servers are shared."""
-    return "runtime" if "runtime" in file.parts else file.stem
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcessForTheEngine:
+    return OneProcessForTheEngine(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
