@@ -20,6 +20,8 @@ from tests.e2e.commands import Job, Shell, arguments, federation, write_corpus
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """The project with both images built, the way a first call builds them."""
+    # A session that was killed may have left its images.
+    docker("rmi", "--force", "--no-prune", TRAIN_IMAGE, DEBUG_IMAGE, check=False)
     before = leftovers()
     project = Project(tmp_path_factory.mktemp("project"))
     shell = Shell(tmp_path_factory.mktemp("first"))

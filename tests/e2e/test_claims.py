@@ -28,7 +28,7 @@ def test_a_second_live_run_is_refused_naming_the_first(shell: Shell, corpus: Pat
             f"is in use by a run on host {socket.gethostname()}, process {first.pid}, started 2"
             in error
         )
-        assert "wait for its end or stop it, or choose another job_name" in error
+        assert "wait until that run ends or stop it, or choose another job_name" in error
     assert snapshot(job.run) == before
     assert not (shell.folder / "other_runs").exists()
     assert [path.name for path in job.run.parent.glob("[0-9]*")] == ["1"]
