@@ -27,7 +27,7 @@ from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.rounds import Rounds
+from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
@@ -35,16 +35,35 @@ from scaling_fl.runtime.record.recorder import Recorder
 from scaling_fl.runtime.tracking.places import JobPlaces
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Federation:
-    """Everything that ``run_rounds`` needs."""
+    """This worker's part in a run."""
 
     state: GlobalState
+    """The state that the rounds begin with; ``run`` gives it away."""
     rounds: Rounds
     clients: Clients
     server: Server
     evaluator: Evaluator
+    exchange: Exchange
     recorder: Recorder | None
+
+    def run(self, hooks: Hooks) -> GlobalState:
+        """Run the rounds and return the last state; all workers call this together, once."""
+        return run_rounds(
+            self._give_away_state(),
+            self.rounds,
+            clients=self.clients,
+            server=self.server,
+            evaluate=self.evaluator,
+            exchange=self.exchange,
+            hooks=hooks,
+        )
+
+    def _give_away_state(self) -> GlobalState:
+        state = self.state
+        del self.state  # so that its vector is freed after the first round
+        return state
 
     def save_unsaved(self) -> None:
         if self.recorder:
@@ -146,6 +165,7 @@ def build(
         clients=clients,
         server=server,
         evaluator=make_evaluator(config, trainer, data),
+        exchange=exchange,
         recorder=recorder,
     )
 

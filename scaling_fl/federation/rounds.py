@@ -81,6 +81,7 @@ def run_rounds(
             check=hooks.check,
         )
         state, step = server.step(state, downloads, rounds.shares(cohort), replies)
+        del downloads, replies  # with them, the memory of the state before
         metrics = _round_metrics(state, step, rounds, time.perf_counter() - began)
         if rounds.evaluates(number):
             metrics |= _evaluate(state, rounds, server, evaluate, exchange)

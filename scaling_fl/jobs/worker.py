@@ -22,7 +22,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.rounds import Hooks, run_rounds
+from scaling_fl.federation.rounds import Hooks
 from scaling_fl.runtime.machines.channel import Channel, wait_for_debugger, watch_parent
 from scaling_fl.runtime.machines.exchange import (
     Meeting,
@@ -114,15 +114,7 @@ class Worker:
             self._channel.emit(
                 "ready", round=federation.state.round, num_rounds=federation.rounds.num_rounds
             )
-        run_rounds(
-            federation.state,
-            federation.rounds,
-            clients=federation.clients,
-            server=federation.server,
-            evaluate=federation.evaluator,
-            exchange=self._exchange,
-            hooks=self._watch(federation, speaks_for_machine=speaks_for_machine),
-        )
+        federation.run(self._watch(federation, speaks_for_machine=speaks_for_machine))
         self._exchange.close()
 
     def _watch(self, federation: Federation, *, speaks_for_machine: bool) -> Hooks:

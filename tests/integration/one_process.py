@@ -11,7 +11,7 @@ from scaling_fl.composition.federation import build
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.rounds import Hooks, run_rounds
+from scaling_fl.federation.rounds import Hooks
 from scaling_fl.runtime.record.journal import Journal
 from tests.unit.federation.worker_threads import Interrupted, on_workers
 
@@ -50,15 +50,7 @@ class QuickRun(Run):
                     self._stopped.set()
             return state
 
-        run_rounds(
-            federation.state,
-            federation.rounds,
-            clients=federation.clients,
-            server=federation.server,
-            evaluate=federation.evaluator,
-            exchange=exchange,
-            hooks=Hooks(record=record, progress=_show_nothing, check=self._check),
-        )
+        federation.run(Hooks(record=record, progress=_show_nothing, check=self._check))
 
     def _check(self) -> None:
         if self._stopped.is_set():

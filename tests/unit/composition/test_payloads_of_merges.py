@@ -15,7 +15,7 @@ from scaling_fl.config.merges import MergeRow
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.rounds import Hooks, run_rounds
+from scaling_fl.federation.rounds import Hooks
 from scaling_fl.learning.task import Batch, LossFunction
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.wire.payloads import payload_size
@@ -77,15 +77,7 @@ def test_clients_send_what_the_row_names(tmp_path: Path, monkeypatch: pytest.Mon
         reports.append(report)
         return state
 
-    state = run_rounds(
-        made.state,
-        made.rounds,
-        clients=made.clients,
-        server=made.server,
-        evaluate=made.evaluator,
-        exchange=exchange,
-        hooks=Hooks(record=record, progress=lambda *_: None, check=lambda: None),
-    )
+    state = made.run(Hooks(record=record, progress=lambda *_: None, check=lambda: None))
     assert state.vector.tolist() == [0.5, 0.5, 0.0]
     plain = payload_size(3, None, "none")
     assert [row.upload_bytes for row in reports[0].clients] == [2 * plain] * 2

@@ -17,7 +17,7 @@ from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.rounds import Hooks, run_rounds
+from scaling_fl.federation.rounds import Hooks
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.adapters import adapt
 from scaling_fl.learning.task import Batch, BatchLoss, Task
@@ -118,18 +118,12 @@ def test_a_whole_job_of_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyP
         reports.append(report)
         return state
 
-    state = run_rounds(
-        federation.state,
-        federation.rounds,
-        clients=federation.clients,
-        server=federation.server,
-        evaluate=federation.evaluator,
-        exchange=exchange,
-        hooks=Hooks(
+    state = federation.run(
+        Hooks(
             record=record,
             progress=lambda *_: None,
             check=lambda: None,
-        ),
+        )
     )
     (report,) = reports
     assert report.metrics["train.loss"] == 1.75
