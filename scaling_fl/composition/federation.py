@@ -4,6 +4,7 @@ The modules below ``build`` do not see the configuration; they get plain argumen
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from scaling_fl.composition.agreement import (
     check_same_model,
     forget_unused,
 )
-from scaling_fl.composition.budget import check_same_noise, make_budget
+from scaling_fl.composition.budget import Budget, check_same_noise, make_budget
 from scaling_fl.composition.clients import make_clients, make_rounds
 from scaling_fl.composition.data import Data, load_data
 from scaling_fl.composition.merge import make_merge, source_of_own_merge
@@ -111,38 +112,30 @@ def build(
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     trainer = load_trainer(config, data, device, stage)
-    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
-        config.server.learning_rate, **config.server.options
-    )
-    frozen = check_same_model(trainer.model, exchange) if config.adapter.kind != "none" else ""
-    kept = fingerprint.of_vector(config, data.task.meaning, frozen) | fingerprint.of_guarantee(
-        config,
-        num_clients,
-        train_key=data.train.key,
-        privacy_terms=budget.guarantee if budget else {},
-    )
+    kept = _fingerprint_to_keep(config, data, trainer, budget, exchange)
     start = load_start(config, trainer, kept, job, exchange)
     computation = fingerprint.of_computation(
         config, num_clients, train_key=data.train.key, test_key=data.test.key
     )
     computation |= start.fingerprint | source_of_own_merge(config)
-    weights = fingerprint.of_values(trainer.vector)
-    vector = trainer.vector.clone() if start.vector is None else start.vector
-    state = GlobalState(vector, server_optimiser.init(vector))
     if budget and start.fingerprint:
         note("epsilon is that of this job alone, without the epsilon of the state in init_from")
     recorder = None
     if exchange.rank == 0:
         assert job is not None
         recorder = make_recorder(config, trainer, data, job, kept, computation, budget, note)
+    weights = fingerprint.of_values(trainer.vector)
+    vector = trainer.vector.clone() if start.vector is None else start.vector
+    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
+        config.server.learning_rate, **config.server.options
+    )
     state = broadcast_state(
-        state,
+        GlobalState(vector, server_optimiser.init(vector)),
         recorder,
         exchange,
         num_threads=torch.get_num_threads(),
         pinned=config.num_threads is not None,
     )
-    state = forget_unused(state, config)
     privacy = None
     if budget:
         machine = {"device": device.type, "num_threads": torch.get_num_threads()}
@@ -158,15 +151,28 @@ def build(
         min_clients=config.min_clients,
         privacy=privacy,
     )
-    rounds = make_rounds(config, clients, trainer.layout, num_clients, budget)
     return Federation(
-        state=state,
-        rounds=rounds,
+        state=forget_unused(state, config),
+        rounds=make_rounds(config, clients, trainer.layout, num_clients, budget),
         clients=clients,
         server=server,
         evaluator=make_evaluator(config, trainer, data),
         exchange=exchange,
         recorder=recorder,
+    )
+
+
+def _fingerprint_to_keep(
+    config: Config, data: Data, trainer: LocalTrainer, budget: Budget | None, exchange: Exchange
+) -> dict[str, Any]:
+    """Return the fingerprint that the checkpoints of a job must share."""
+    frozen = check_same_model(trainer.model, exchange) if config.adapter.kind != "none" else ""
+    of_vector = fingerprint.of_vector(config, data.task.meaning, frozen)
+    return of_vector | fingerprint.of_guarantee(
+        config,
+        len(data.partitions),
+        train_key=data.train.key,
+        privacy_terms=budget.guarantee if budget else {},
     )
 
 

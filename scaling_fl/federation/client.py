@@ -65,7 +65,7 @@ class Clients:
         statistics: Mapping[str, Statistic] | None = None,
     ) -> None:
         self._trainer, self._examples, self._partitions = trainer, examples, partitions
-        self._seed, self._groups = seed, groups
+        self._seed, self.groups = seed, groups
         self._statistics = statistics or {}
         self.tiers, self.tier_of = tiers, tier_of
 
@@ -75,10 +75,10 @@ class Clients:
     def total_steps(self, client: int) -> int:
         """Count the local steps of a client in a round; with groups, the expected number."""
         work = self.tiers[self.tier_of[client]].work
-        if self._groups is None:
+        if self.groups is None:
             return work.total_steps(self.num_examples(client))
-        steps = [work.total_steps(len(group)) for group in self._groups.examples[client]]
-        return round(sum(steps) * self._groups.per_round / len(steps))
+        steps = [work.total_steps(len(group)) for group in self.groups.examples[client]]
+        return round(sum(steps) * self.groups.per_round / len(steps))
 
     def train_each(
         self,
@@ -129,12 +129,12 @@ class Clients:
         end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
         num_units, num_unclipped = 1, 0
         extras: dict[str, Payload] = {}
-        if self._groups is None:
+        if self.groups is None:
             result = self._learn(received, turn, self._partitions[client])
             extras = self._compute_statistics(client)
             payload, remembered = end.send_trained(vector, received, round_number, memory or {})
         else:
-            result, num_units, num_unclipped = self._groups.train(
+            result, num_units, num_unclipped = self.groups.train(
                 client,
                 round_number,
                 received=received.vector,
@@ -147,7 +147,7 @@ class Clients:
             round=round_number,
             client=client,
             tier=tier,
-            num_examples=self.num_examples(client) if self._groups is None else result.num_seen,
+            num_examples=self.num_examples(client) if self.groups is None else result.num_seen,
             metrics=result.metrics,
             download_bytes=received.num_bytes,
             upload_bytes=payload.num_bytes + sum(extra.num_bytes for extra in extras.values()),

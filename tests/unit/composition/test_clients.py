@@ -128,17 +128,17 @@ def test_a_cohort_is_sampled_flipped_or_listed() -> None:
 
 def test_the_examples_of_a_client_are_dealt_into_groups_once_and_for_all(trainer: Any) -> None:
     config = config_of(weighting="uniform", privacy=GROUPS)
-    groups = clients_of(config, trainer)._groups
+    groups = clients_of(config, trainer).groups
     assert groups
     assert groups.per_round == 2
-    again = clients_of(config, make_trainer(adapter="lora"))._groups
+    again = clients_of(config, make_trainer(adapter="lora")).groups
     assert again
     for owned, dealt, same in zip(even_partitions(6), groups.examples, again.examples, strict=True):
         assert [len(group) for group in dealt] == [2] * 4
         assert np.array_equal(np.sort(np.concatenate(dealt)), owned)
         assert all(np.array_equal(a, b) for a, b in zip(dealt, same, strict=True))
     assert (
-        clients_of(config_of(weighting="uniform", privacy={"clip": 1.0}), trainer)._groups is None
+        clients_of(config_of(weighting="uniform", privacy={"clip": 1.0}), trainer).groups is None
     )
 
 
