@@ -137,9 +137,7 @@ def test_the_examples_of_a_client_are_dealt_into_groups_once_and_for_all(trainer
         assert [len(group) for group in dealt] == [2] * 4
         assert np.array_equal(np.sort(np.concatenate(dealt)), owned)
         assert all(np.array_equal(a, b) for a, b in zip(dealt, same, strict=True))
-    assert (
-        clients_of(config_of(weighting="uniform", privacy={"clip": 1.0}), trainer).groups is None
-    )
+    assert clients_of(config_of(weighting="uniform", privacy={"clip": 1.0}), trainer).groups is None
 
 
 def test_more_groups_than_examples_are_refused(trainer: Any) -> None:
