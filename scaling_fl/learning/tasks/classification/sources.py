@@ -4,11 +4,19 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 from scaling_fl.learning.task import Split
+from scaling_fl.learning.tasks.classification.kinds import HEAD_BYTES, TEXT, kind_of
 from scaling_fl.learning.text.labelled import DataError
+
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".lzma": "lzma"}
+"""By suffix: what ``open_bytes`` unpacks, beside .zip. A file that is cut short is an error in each
+of them."""
+_DATA = {".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow"}
+_BOM = "\ufeff".encode()
 
 
 def is_remote(path: str) -> bool:
@@ -35,6 +43,8 @@ def reading(path: str) -> Iterator[None]:
         raise DataError(
             f"{path}: this must be a file, and is a folder; name the file in it."
         ) from None
+    except EOFError:
+        raise cut_short(path) from None
     except Exception as error:  # the libraries behind s3:// and gs:// raise classes of their own
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise DataError(
@@ -43,23 +53,78 @@ def reading(path: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def open_text(path: str) -> Iterator[io.TextIOBase]:
-    """Open a UTF-8 file (local, s3:// or gs://, also .gz), marking bytes that are not UTF-8.
+def cut_short(path: str) -> DataError:
+    """Describe a file whose end is missing, of which no part is used."""
+    return DataError(f"{path}: this file must be whole, and its end is missing; fetch it again.")
 
-    Such bytes arrive as lone surrogates, so that a reader can name the row and column of each.
+
+@contextmanager
+def open_bytes(path: str) -> Iterator[io.BufferedReader]:
+    """Open a file (local, s3:// or gs://) and unpack it as its name says (``COMPRESSED``, .zip).
+
+    ``kind_of`` of what ``peek(HEAD_BYTES)`` shows tells what is in it.
+
+    Raises:
+        DataError: a zip archive does not hold exactly one file of data.
     """
     import fsspec
 
-    options: dict[str, Any] = {
-        "mode": "rt",
-        "encoding": "utf-8-sig",
-        "errors": "surrogateescape",
-        "newline": "",
-        "compression": "infer",
-    }
-    with fsspec.open(path, **options) as file:
-        yield file
+    suffix = PurePosixPath(path).suffix.lower()
+    with fsspec.open(path, "rb", compression=COMPRESSED.get(suffix)) as file:
+        if suffix == ".zip":
+            with ZipFile(file) as archive, archive.open(_only_member(path, archive)) as member:
+                yield _buffered(member)
+        else:
+            yield _buffered(file)
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[io.TextIOBase]:
+    """Open a table in UTF-8 as ``open_bytes`` does, marking bytes that are not UTF-8.
+
+    Such bytes arrive as lone surrogates, so that a reader can name the row and column of each.
+
+    Raises:
+        DataError: the file is of another kind, such as UTF-16 or Parquet.
+    """
+    with open_bytes(path) as file:
+        kind = kind_of(file.peek(HEAD_BYTES)[:HEAD_BYTES])
+        if kind is not TEXT:
+            raise DataError(
+                f"{path}: this file must be a table in UTF-8, and is {kind.name}; {kind.remedy}."
+            )
+        while file.peek(len(_BOM)).startswith(_BOM):
+            file.read(len(_BOM))
+        yield io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _only_member(path: str, archive: ZipFile) -> ZipInfo:
+    """Return the file of an archive, or of several the only one whose name is that of data."""
+    members = [member for member in archive.infolist() if not _is_litter(member)]
+    data = [member for member in members if _is_data(member.filename)]
+    for candidates in (members, data):
+        if len(candidates) == 1:
+            return candidates[0]
+    shown = ", ".join([member.filename for member in members[:6]]) + ", ..." * (len(members) > 6)
+    raise DataError(
+        f"{path}: the archive must hold one file of data, got {shown or 'none'}; unpack it and "
+        "name the file."
+    )
+
+
+def _is_litter(member: ZipInfo) -> bool:
+    """Say whether a member is a folder, or what macOS and hidden files leave in archives."""
+    parts = PurePosixPath(member.filename).parts
+    return member.is_dir() or "__MACOSX" in parts or parts[-1].startswith(".")
+
+
+def _is_data(name: str) -> bool:
+    path = PurePosixPath(name.lower())
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in _DATA
+
+
+def _buffered(file: Any) -> io.BufferedReader:
+    return io.BufferedReader(file, 1 << 18)
 
 
 def file_digest(path: str) -> str:
