@@ -22,6 +22,7 @@ ORDERS: NDArray[np.float64] = np.array(
 """The Renyi orders of dp-accounting; they include those of Opacus (1.1 to 10.9, 12 to 63)."""
 
 _ROUNDING = 1e-13  # rounding may turn a small cost into one below 0, which would count as no cost
+_TAIL = 8.5  # standard deviations, beyond which a normal number is with a probability of 1e-17
 _INTERVAL = 1e-4  # of the grid of privacy losses; a coarser grid gives a looser, still sound bound
 
 
@@ -79,10 +80,7 @@ def _with_probability(rate: float, divergences: NDArray[np.float64]) -> NDArray[
 def loss_distributions(sampling: Sampling, noise_multiplier: float) -> list[Any]:
     """List privacy loss distributions of one round; each of them is an upper bound.
 
-    Sources: arXiv 2207.04380. For FixedSize, the substitution case of 2405.20769, in the looser
-    form of dp-accounting for truncated samples (2508.15089): a sampled update replaces another one,
-    so the sums of the two neighbours may be 2 * clip away from the sum without it, on opposite
-    sides.
+    Sources: arXiv 2207.04380 (Everyone, Poisson); for FixedSize see ``_without_replacement``.
     """
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -106,9 +104,66 @@ def loss_distributions(sampling: Sampling, noise_multiplier: float) -> list[Any]
         return [gaussian(1.0, "ADD_OR_REMOVE_ONE")]
     if isinstance(sampling, Poisson):
         return [gaussian(sampling.rate, "ADD_OR_REMOVE_ONE")]
-    rate = sampling.num_sampled / sampling.num_total
-    # The second has no amplification; it is the lower one when nearly all clients take part.
-    return [gaussian(rate, "REPLACE_ONE"), gaussian(1.0, "ADD_OR_REMOVE_ONE")]
+    return [_without_replacement(sampling.num_sampled / sampling.num_total, std, interval)]
+
+
+def _without_replacement(rate: float, std: float, interval: float) -> Any:
+    """Return the losses of a fixed-size sample, whose neighbours replace a member (replace_one).
+
+    ``std`` is the noise over the sensitivity, and ``interval`` the step of the grid of losses. Two
+    neighbours without sampling are the normals P and Q of means 1 and 0. With sampling, delta at an
+    epsilon of at least 0 is at most that of (rate * P + (1 - rate) * Q, Q). Below 0, it is at most
+    that of (P, rate * Q + (1 - rate) * P), which is the same curve seen from the other neighbour.
+    Both halves together are the curve of one pair of distributions, which bounds every round, so
+    rounds compose by it. Between points of the grid, delta is drawn as a line in exp(epsilon).
+
+    Sources: arXiv 1807.01647, theorem 10 (the sample); arXiv 2106.08567, theorem 11 (the pair);
+    arXiv 2207.04380, algorithm 1 (the grid).
+    """
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    count = math.ceil(_largest_loss(rate, std) / interval)
+    grid = np.arange(count + 1) * interval
+    deltas = _sampled_delta(grid, rate, std)
+    steps = np.diff(deltas)
+    above = np.empty(count)  # the probabilities of the losses interval, 2 * interval, ...
+    above[:-1] = (steps[1:] - steps[:-1] * math.exp(interval)) / math.expm1(interval)
+    above[-1] = steps[-1] / math.expm1(-interval)
+    above = np.maximum(above, 0.0)
+    below = above * np.exp(-grid[1:])  # the two neighbours see the same curve
+    at_zero = max(0.0, 1.0 - float(above.sum() + below.sum() + deltas[-1]))
+    probabilities = np.concatenate([below[::-1], [at_zero], above])
+    return pld.PrivacyLossDistribution.create_from_rounded_probability(
+        dict(zip(range(-count, count + 1), probabilities.tolist(), strict=True)),
+        float(deltas[-1]),
+        interval,
+    )
+
+
+def _sampled_delta(epsilons: NDArray[np.float64], rate: float, std: float) -> NDArray[np.float64]:
+    """Compute delta of a fixed-size sample at epsilons of at least 0.
+
+    It is rate * delta(log(1 + (exp(epsilon) - 1) / rate)), where delta(.) is that of the Gaussian
+    without sampling (arXiv 1805.06530, theorem 8).
+    """
+    from scipy.special import log_ndtr, ndtr
+
+    # The first form is exact near 0, and the second does not overflow.
+    inner = np.where(
+        epsilons < 1.0,
+        np.log1p(np.expm1(np.minimum(epsilons, 1.0)) / rate),
+        epsilons - math.log(rate) + np.log1p((rate - 1.0) * np.exp(-epsilons)),
+    )
+    half = 0.5 / std
+    reached = ndtr(half - inner * std)
+    delta = reached - np.exp(inner + log_ndtr(-half - inner * std))
+    return np.asarray(rate * np.maximum(delta, 0.0))
+
+
+def _largest_loss(rate: float, std: float) -> float:
+    """Return a loss that a sampled round exceeds with a probability of at most 1e-17."""
+    unsampled = 0.5 / std**2 + _TAIL / std
+    return unsampled + math.log(rate + (1.0 - rate) * math.exp(-unsampled))
 
 
 def _noise_per_sensitivity(sampling: Sampling, noise_multiplier: float) -> float:
