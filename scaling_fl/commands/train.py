@@ -43,7 +43,8 @@ class Command:
         """Check everything, claim the job and attach the observers; nothing is recorded before."""
         try:
             node = read_node(settings["site_ids"], os.environ) if _is_ids(settings) else None
-            config = read_config(settings, num_nodes=node.num_nodes if node else 1)
+            num_nodes = node.num_nodes if node else 1
+            config = read_config(settings, num_nodes=num_nodes, environ=os.environ)
             assert node
             num_threads = threads_per_worker(node, config.num_threads, os.environ)
             # The slow imports of the workers begin while this process goes on.

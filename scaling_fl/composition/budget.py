@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scaling_fl.config import Config
+from scaling_fl.config import NOISE_SECRET, Config, secret_problems
 from scaling_fl.config.sections import PrivacySettings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exact_sum import LIMIT
@@ -22,8 +22,6 @@ from scaling_fl.methods.privacy.accounting import (
 )
 from scaling_fl.methods.privacy.mechanism import LARGEST_STD, update_noise_multiplier
 from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
-
-NOISE_SECRET = "SCALING_FL_NOISE_SECRET"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +82,13 @@ def make_budget(
     """Choose the noise and the number of rounds, and note their epsilon; None without privacy.
 
     Raises:
-        UserError: no noise reaches the target, a sum cannot hold the noise, or one round already
-            costs more than the largest epsilon.
+        UserError: there is noise and no secret, no noise reaches the target, a sum cannot hold the
+            noise, or one round already costs more than the largest epsilon.
     """
     if config.privacy.clip is None:
         return None
+    if with_secret and (problems := secret_problems(config, os.environ)):
+        raise UserError("; ".join(map(str, problems)))
     sampling = sampling_of(config, num_clients)
     num_units = config.cohort_size(num_clients) * config.privacy.groups_per_round
     noise = _noise_multiplier(config, sampling)
@@ -107,7 +107,7 @@ def make_budget(
             f"the run ends after {num_rounds} of {config.num_rounds} rounds, because another round "
             f"would exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
         )
-    secret = _noise_secret() if noise and with_secret else os.environ.get(NOISE_SECRET, "")
+    secret = os.environ.get(NOISE_SECRET, "")
     return Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
@@ -263,18 +263,6 @@ def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
     if config.sampling != "poisson":
         return of_a_client
     return min(of_a_client, LIMIT * num_units / (num_clients * groups))
-
-
-def _noise_secret() -> str:
-    """Read the secret of the noise from the environment; no secret is in a configuration."""
-    secret = os.environ.get(NOISE_SECRET, "")
-    if len(secret) < 32:
-        raise UserError(
-            f"{NOISE_SECRET} must have at least 32 characters, got {len(secret)}, because "
-            "whoever can repeat the noise can subtract it; put the output of "
-            "`openssl rand -hex 32` into .env, the same on all machines."
-        )
-    return secret
 
 
 def _num_rounds(config: Config, accountant: Accountant) -> int:

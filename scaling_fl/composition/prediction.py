@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling_fl.composition.budget import NOISE_SECRET, make_budget
+from scaling_fl.composition.budget import make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import make_task
-from scaling_fl.config import Config, cohort_problems
+from scaling_fl.config import NOISE_SECRET, Config, cohort_problems
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Link

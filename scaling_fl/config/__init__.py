@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from scaling_fl.config.client_rules import cohort_problems
 from scaling_fl.config.older import in_todays_names
+from scaling_fl.config.privacy_rules import NOISE_SECRET, secret_problems
 from scaling_fl.config.problems import Problem, single_problems
 from scaling_fl.config.rules import cross_problems
 from scaling_fl.config.schema import Config
@@ -16,6 +17,7 @@ from scaling_fl.core.errors import UserError
 
 __all__ = [
     "NAMED",
+    "NOISE_SECRET",
     "Config",
     "ConfigurationError",
     "Problem",
@@ -25,6 +27,7 @@ __all__ = [
     "read_config",
     "read_single_settings",
     "redact",
+    "secret_problems",
 ]
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -54,11 +57,17 @@ class ConfigurationError(UserError):
         super().__init__("\n".join([f"{count} in the configuration:", *map(str, problems)]))
 
 
-def read_config(mapping: Mapping[str, Any], *, num_nodes: int = 1) -> Config:
+def read_config(
+    mapping: Mapping[str, Any],
+    *,
+    num_nodes: int = 1,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
     """Check a mapping of settings and return it as a Config.
 
     On several nodes the number of clients may follow from sites that this node does not know; the
-    rules about it are then left to ``cohort_problems``.
+    rules about it are then left to ``cohort_problems``. A run that is to start gives its
+    ``environ``, which must have the secrets that the run needs.
 
     Raises:
         ConfigurationError: with every problem found: types, ranges, unknown keys, rules between
@@ -73,6 +82,8 @@ def read_config(mapping: Mapping[str, Any], *, num_nodes: int = 1) -> Config:
         # The rules between the settings that are sound are still worth telling.
         config = Config.model_validate(_without(given, error))
     problems += cross_problems(config, bad, num_nodes=num_nodes)
+    if environ is not None and "privacy" not in {path.partition(".")[0] for path in bad}:
+        problems += secret_problems(config, environ)
     if problems:
         raise ConfigurationError(problems)
     return config

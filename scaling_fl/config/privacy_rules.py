@@ -1,13 +1,17 @@
 """The rules about privacy: what the guarantee does not survive is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from scaling_fl.config.conditions import listed
 from scaling_fl.config.merges import MERGES
-from scaling_fl.config.problems import Rule
+from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
 
 Check = Callable[[Config], bool]
+
+NOISE_SECRET = "SCALING_FL_NOISE_SECRET"
+"""The environment's variable with the secret that noise and draws follow from."""
+_SHORTEST_SECRET = 32
 
 
 def _has_clip(config: Config) -> bool:
@@ -118,3 +122,19 @@ PRIVACY: tuple[Rule, ...] = (
         "lower privacy.groups_per_round or raise privacy.groups_per_client",
     ),
 )
+
+
+def secret_problems(config: Config, environ: Mapping[str, str]) -> list[Problem]:
+    """Check that a run with noise has its secret, which is in no configuration and never shown."""
+    length = len(environ.get(NOISE_SECRET, ""))
+    if not _has_noise(config) or length >= _SHORTEST_SECRET:
+        return []
+    return [
+        Problem(
+            NOISE_SECRET,
+            f"must have at least {_SHORTEST_SECRET} characters in the environment, because whoever"
+            " can repeat the noise can subtract it",
+            f"{length} with noise",
+            "put the output of `openssl rand -hex 32` into .env, the same on all machines",
+        )
+    ]

@@ -45,11 +45,12 @@ def test_print_config_documents_every_setting(shell: Shell) -> None:
 def test_all_configuration_errors_come_at_once_and_leave_nothing(shell: Shell) -> None:
     typed = ["num_rounds=0", "optimizer=adam", "learning_rate=fast", "momentum=0.9"]
     typed += ["optimiser=adamw", "task_name=agnews", "test_path=missing.csv", "site_ids=0"]
+    typed += ["weighting=uniform", "privacy.clip=1.0", "privacy.noise_multiplier=1.0"]
     command, imported = train_and_name_imports(shell, "with", *typed)
     assert command.process.returncode == 2
     assert not HEAVY & imported
     errors = [line for line in command.err.splitlines() if not line.startswith("import time:")]
-    assert errors[0] == "Error: 7 problems in the configuration:"
+    assert errors[0] == "Error: 8 problems in the configuration:"
     for start in (
         "num_rounds must be at least 1, got 0;",
         "optimizer must be a known setting, got 'adam'; use optimiser",
@@ -58,6 +59,7 @@ def test_all_configuration_errors_come_at_once_and_leave_nothing(shell: Shell) -
         "train_path must be given for agnews, got None;",
         "test_path must name an existing file, got 'missing.csv';",
         "site_ids must be a list, got 0;",
+        "SCALING_FL_NOISE_SECRET must have at least 32 characters in the environment,",
     ):
         assert any(line.startswith(start) for line in errors), (start, errors)
     assert list(shell.folder.glob("[!.]*")) == []

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from scaling_fl.composition.budget import (
-    NOISE_SECRET,
     Budget,
     check_same_noise,
     make_budget,
     sampling_of,
 )
-from scaling_fl.config import Config, read_config
+from scaling_fl.config import NOISE_SECRET, Config, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.methods.privacy.accounting import Accountant
@@ -120,7 +119,9 @@ def test_noise_that_cannot_do_what_was_asked_for_is_told(
 
 def test_noise_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NOISE_SECRET, "short")
-    with pytest.raises(UserError, match=r"NOISE_SECRET must have .* got 5, .*openssl rand -hex 32"):
+    with pytest.raises(
+        UserError, match=r"NOISE_SECRET must have .* got 5 with noise; .*openssl rand -hex 32"
+    ):
         budget_of(clip=1.0, noise_multiplier=1.0)
     assert budget_of(clip=1.0)[0]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from scaling_fl.config import NOISE_SECRET
 from tests.unit.config.settings import (
     GROUPS,
     LORA,
@@ -229,3 +230,16 @@ def test_a_wrong_tier_does_not_make_what_needs_it_wrong() -> None:
         upload={"error_feedback": True},
     )  # fmt: skip
     assert only_problem(mapping).startswith("tiers[1].rank must")
+
+
+@pytest.mark.parametrize("noise", [{"noise_multiplier": 1.0}, {"target_epsilon": 8.0}])
+def test_a_run_with_noise_needs_its_secret_before_anything_starts(noise: dict[str, float]) -> None:
+    private = {**PACKAGED, **PRIVATE, "privacy": {"clip": 1.0, **noise}}
+    for environ in ({}, {NOISE_SECRET: "k" * 31}):
+        (problem,) = problems(private, environ=environ)
+        assert problem.startswith(f"{NOISE_SECRET} must have at least 32 characters in the ")
+        assert "openssl rand -hex 32" in problem
+        assert "kk" not in problem
+    assert not problems(private, environ={NOISE_SECRET: "k" * 32})
+    assert not problems(private)  # to plan a run needs no secret
+    assert not problems({**PACKAGED, **PRIVATE, "privacy": {"clip": 1.0}}, environ={})

@@ -113,6 +113,16 @@ def test_a_fixed_size_costs_what_numerical_integration_says(
     assert spent == pytest.approx(integrated_epsilon(noise, size / total, num_rounds), rel=3e-3)
 
 
+@pytest.mark.parametrize(("noise", "expected"), [(1.145, 6.08), (0.637, 18.58), (0.468, 33.03)])
+def test_a_fixed_number_of_groups_costs_what_the_same_pair_says(
+    noise: float, expected: float
+) -> None:
+    """PFL-DocVQA's settings with a fixed number of groups, by an accountant of its own."""
+    sampling = Nested(0.2, FixedSize(50, 400))
+    spent = Accountant(noise, DELTA, sampling, "pld").epsilon(5)
+    assert spent == pytest.approx(expected, abs=6e-3)
+
+
 def integrated_epsilon(noise: float, rate: float, num_rounds: int) -> float:
     """Epsilon by the pair of arXiv 2106.08567, theorem 11, whose halves are integrated."""
     step, top, shift = 2e-3, 16.0, 2 / noise
