@@ -123,7 +123,7 @@ def _without_replacement(rate: float, std: float, interval: float) -> Any:
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     count = math.ceil(_largest_loss(rate, std) / interval)
-    grid = np.arange(count + 1) * interval
+    grid: NDArray[np.float64] = np.arange(count + 1, dtype=np.float64) * interval
     deltas = _sampled_delta(grid, rate, std)
     steps = np.diff(deltas)
     above = np.empty(count)  # the probabilities of the losses interval, 2 * interval, ...
