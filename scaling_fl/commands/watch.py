@@ -35,6 +35,7 @@ def _run(place: str | None, runs_dir: Path, *, is_once: bool) -> None:
         console.line(header(run))
         is_followed = not is_once
         while _show_news(source, console) and is_followed and not console.is_silent:
+            console.tick()
             time.sleep(source.poll_seconds)
     finally:
         console.close()

@@ -76,6 +76,9 @@ class Session:
             self._node, self._orders(), num_threads=num_threads, starter=self._starter
         )
         lock = self._job.claim.fileno() if self._job else None
+        num_workers = len(self._node.device_ids)
+        text = f"starting {num_workers} worker{'s' * (num_workers > 1)}"
+        self._console.show({"event": "stage", "text": text})
         callbacks = Callbacks(event=self._hear, printed=self._console.line, tick=self._tick)
         return workers.run(callbacks, keep_open=[] if lock is None else [lock])
 
@@ -100,6 +103,7 @@ class Session:
     def _tick(self) -> None:
         if self._keeper:
             self._keeper.tick()
+        self._console.tick()
 
     def _last_metrics(self) -> dict[str, Any]:
         metrics = self._keeper.record.metrics if self._keeper else {}

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REDRAWS_PER_SECOND = 5
+LONGEST_SILENCE_SECONDS = 15.0
+"""Without a terminal, a line says at least as often what is under way."""
 SHOWN_GROUPS = ("train", "validation", "privacy")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -42,6 +45,7 @@ class Console:
         self._rich: RichConsole | None = None
         self._live: Live | None = None
         self._closed = False
+        self._last_line = time.monotonic()
         # A dumb terminal cannot move its cursor: bars would come out as a flood of lines.
         dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
         self._animated = self._stream.isatty() and not dumb
@@ -62,7 +66,7 @@ class Console:
     def show(self, event: Mapping[str, Any]) -> None:
         """Show one event of a job, whether a worker has just told it or its journal holds it.
 
-        Events of other names show nothing. Without a terminal, neither does progress.
+        Events of other names show nothing. Without a terminal, progress is told by ``tick``.
         """
         match event["event"]:
             case "stage":
@@ -75,19 +79,33 @@ class Console:
                 self.line(event["text"])
             case "resume" | "ready":
                 self._resume(event)
-            case "progress" if self._animated and not self._closed:
+            case "progress":
                 self._picture.progress(event, self._num_rounds)
-                self._animate()
+                if self._animated:
+                    self._animate()
             case "round":
                 self._round(event)
 
     def _stage(self, text: str) -> None:
+        self._picture.stage = text
         if self._animated and not self._closed:
             self._record(text)
-            self._picture.stage = text
             self._animate()
         else:
             self._print(text)
+
+    def tick(self) -> None:
+        """Without a terminal, say what is under way if nothing was printed for a while.
+
+        The log does not get this line: what is under way is no history.
+        """
+        if self._animated or self._closed:
+            return
+        with self._lock:
+            if time.monotonic() - self._last_line < LONGEST_SILENCE_SECONDS:
+                return
+            if text := self._picture.line():
+                self._write(text)
 
     def _resume(self, event: Mapping[str, Any]) -> None:
         done = event["round"]
@@ -127,8 +145,13 @@ class Console:
 
                     self._rich.print(Text(line, style), soft_wrap=True)
                 else:
-                    self._stream.write(f"{line}\n")
+                    self._write(line)
             self._stream.flush()
+
+    def _write(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
 
     def _record(self, line: str) -> None:
         if self._log:

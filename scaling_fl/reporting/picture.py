@@ -1,4 +1,4 @@
-"""The bars of a run: its rounds, and how far the clients of the round under way are."""
+"""The bars of a run, or one line: its rounds, and how far the clients of this round are."""
 
 import time
 from collections.abc import Mapping
@@ -48,6 +48,21 @@ class Picture:
         self._round, self._num_rounds, self.stage = round, num_rounds, ""
         self._num_done, self._rows = 0, []
 
+    def line(self) -> str:
+        """Say in one line what is under way; empty when nothing is known of it."""
+        if self.stage or not self._round:
+            return f"still {self.stage}" if self.stage else ""
+        if self._done == self._round:
+            return ""
+        parts = [f"round {self._round}/{self._num_rounds}"]
+        if self._num_done:
+            parts.append(_clients_done(self._num_done, is_last=not self._rows))
+        parts += [
+            f"client {client} at step {step}/{num_steps}, loss {loss:.4f}"
+            for client, step, num_steps, loss in self._rows
+        ]
+        return " | ".join([*parts, self._pace()])
+
     def render(self) -> "RenderableType":
         from rich.console import Group
         from rich.spinner import Spinner
@@ -60,10 +75,8 @@ class Picture:
         for client, step, num_steps, loss in self._rows:
             self._add_bar(table, f"  client {client}", step, num_steps, f"loss {loss:.4f}")
         if self._num_done:
-            waits = "" if self._rows else ", merging and evaluating"
-            plural = "s" * (self._num_done > 1)
             # Below the table, whose first column would otherwise become as wide.
-            return Group(table, f"  {self._num_done} client{plural} done{waits}")
+            return Group(table, f"  {_clients_done(self._num_done, is_last=not self._rows)}")
         return table
 
     def _add_bar(self, table: Any, name: str, done: int, total: int, note: str) -> None:
@@ -82,6 +95,11 @@ class Picture:
             left = seconds / rounds * (self._num_rounds - self._done)
             text += f", about {_clock(left)} left"
         return text
+
+
+def _clients_done(number: int, *, is_last: bool) -> str:
+    waits = ", merging and evaluating" if is_last else ""
+    return f"{number} client{'s' * (number > 1)} done{waits}"
 
 
 def _seconds(moment: str | None) -> float:

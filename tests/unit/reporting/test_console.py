@@ -202,3 +202,32 @@ def test_importing_it_brings_in_nothing_heavy(module: str) -> None:
     ).stdout
     for heavy in ("torch", "matplotlib", "rich", "pandas", "numpy", "sacred"):
         assert f"'{heavy}'" not in loaded
+
+
+def test_without_a_terminal_a_line_says_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a silence, from the start to the last evaluation; the log keeps lines alone."""
+    stream, logged = io.StringIO(), list[str]()
+    console = Console(stream, logged.append, num_rounds=2)
+    console.tick()
+    console.show({"event": "stage", "text": "loading the model"})
+    console.tick()
+    assert stream.getvalue() == "loading the model\n", "the last line is too fresh"
+    monkeypatch.setattr("scaling_fl.reporting.console.LONGEST_SILENCE_SECONDS", 0.0)
+    progress = {"event": "progress", "round": 1, "num_done": 1}
+    console.tick()
+    console.show(progress | {"clients": [[3, 5, 10, 0.25]]})
+    console.tick()
+    console.show(progress | {"clients": [], "num_done": 2})
+    console.tick()
+    console.show(ROUND)
+    console.tick()
+    console.close()
+    console.tick()
+    assert [line.rsplit(" | 0:0", 1)[0] for line in stream.getvalue().splitlines()] == [
+        "loading the model",
+        "still loading the model",
+        "round 1/2 | 1 client done | client 3 at step 5/10, loss 0.2500",
+        "round 1/2 | 2 clients done, merging and evaluating",
+        ROUND_LINE,
+    ]
+    assert logged == ["loading the model", ROUND_LINE]
