@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,22 @@ from scaling_fl.learning.tasks.classification.folders import (
     list_files,
     read_folder,
 )
-from scaling_fl.learning.tasks.classification.sources import file_digest, folder_digest, reading
+from scaling_fl.learning.tasks.classification.kinds import HEAD_BYTES, Kind, kind_of
+from scaling_fl.learning.tasks.classification.sources import (
+    UNPACKERS,
+    damaged,
+    file_digest,
+    folder_digest,
+    reading,
+)
 from scaling_fl.learning.text.labelled import DataError, Labelled, refuse_text_option
 
 LABELS = ("neg", "pos")
 ARCHIVE_MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 _ARCHIVE = "aclImdb_v1.tar.gz"
+_REVIEW = re.compile(rf"(?P<label>{'|'.join(LABELS)})/(?P<file>[^/.][^/]*\.txt)")
+_URLS = re.compile(rf"urls_(?P<label>{'|'.join(LABELS)})\.txt")
+_END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
 def load(
@@ -59,23 +70,70 @@ def _folder(path: str, split: Split) -> Path:
 
 def _read_tarball(path: str, split: Split) -> Labelled:
     """Read the texts straight out of the archive; nothing is ever extracted."""
-    wanted = re.compile(rf"(?:.*/)?{split}/({'|'.join(LABELS)})/([^/]+\.txt)")
-    found: list[tuple[int, str, str]] = []
-    with reading(path), tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            match = wanted.fullmatch(member.name)
-            file = archive.extractfile(member) if match and member.isreg() else None
-            if match and file:
-                text = decode(f"{path}:{member.name}", file.read(), "utf-8")
-                found.append((LABELS.index(match[1]), match[2], text))
-    if not found:
+    texts: dict[tuple[int, str], str] = {}
+    listed: dict[str, int] = {}
+    for name, content in _members(path, split):
+        if review := _REVIEW.fullmatch(name):
+            text = decode(f"{path}:{name}", content, "utf-8")
+            texts[LABELS.index(review["label"]), review["file"]] = text  # as unpacking would do
+        elif urls := _URLS.fullmatch(name):
+            listed[urls["label"]] = len(content.splitlines())
+    labels = np.array([label for label, _ in sorted(texts)], dtype=np.int64)
+    for label, found in zip(LABELS, np.bincount(labels, minlength=len(LABELS)), strict=True):
+        if not found:
+            raise DataError(
+                f"{path}: the archive must hold {split}/{label}, and does not; name a whole "
+                f"{_ARCHIVE}."
+            )
+        if listed.get(label, found) != found:
+            raise DataError(
+                f"{path}: the archive must hold all {listed[label]} reviews that its {split}/"
+                f"urls_{label}.txt lists, and holds {found}; name a whole {_ARCHIVE}, or unpack "
+                "this one and name the folder to use what is there."
+            )
+    return Labelled([texts[key] for key in sorted(texts)], labels)
+
+
+def _members(path: str, split: Split) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a split, named below its folder.
+
+    Raises:
+        DataError: the file is no tarball, or not a whole one.
+    """
+    with reading(path), open(path, "rb") as packed:
+        kind = kind_of(packed.peek(HEAD_BYTES)[:HEAD_BYTES])
+        with (
+            UNPACKERS.get(kind, io.BufferedReader)(packed) as stream,
+            _archive(path, stream, kind) as archive,
+        ):
+            for member in archive:
+                _, is_below, name = f"/{member.name}".rpartition(f"/{split}/")
+                file = archive.extractfile(member) if is_below and member.isreg() else None
+                if file:
+                    yield name, file.read()
+            _check_end(path, stream, archive.offset)
+
+
+def _archive(path: str, stream: Any, kind: Kind) -> tarfile.TarFile:
+    stream.read(HEAD_BYTES)  # tarfile would hide that this cannot be unpacked
+    stream.seek(0)
+    try:
+        return tarfile.open(fileobj=stream, mode="r:")
+    except tarfile.ReadError:
+        what = "a packed file of another kind" if kind in UNPACKERS else kind.name
         raise DataError(
-            f"{path}: the archive must hold {split}/pos and {split}/neg, and does not; "
-            f"name {_ARCHIVE}."
-        )
-    found.sort(key=lambda entry: entry[:2])
-    labels = np.array([label for label, _, _ in found], dtype=np.int64)
-    return Labelled([text for _, _, text in found], labels)
+            f"{path}: imdb reads {_ARCHIVE} or the folder aclImdb that it unpacks to, and this "
+            f"file is {what}; name one of these."
+        ) from None
+
+
+def _check_end(path: str, stream: Any, offset: int) -> None:
+    """Check that nothing is missing where tarfile saw the end; it takes half a header for one."""
+    stream.seek(offset)
+    if stream.read(_END_BYTES) != bytes(_END_BYTES):
+        raise damaged(path)
+    while stream.read(1 << 20):  # what unpacks it checks its sums at the very end
+        pass
 
 
 def _downloaded(cache_dir: Path | None) -> Path:

@@ -24,6 +24,7 @@ UTF_32 = Kind("UTF-32 text", "save it as UTF-8")
 GZIP = Kind("gzip", f"add .gz to its name, or {_UNPACK}")
 BZIP2 = Kind("bzip2", f"add .bz2 to its name, or {_UNPACK}")
 XZ = Kind("xz", f"add .xz to its name, or {_UNPACK}")
+LZMA = Kind("LZMA", f"add .lzma to its name, or {_UNPACK}")
 ZIP = Kind("a zip archive", f"add .zip to its name, or {_UNPACK}")
 ZSTD = Kind("Zstandard", _UNPACK)
 SEVEN_ZIP = Kind("a 7-Zip archive", _UNPACK)
@@ -51,6 +52,7 @@ _BEGINNINGS: dict[bytes, Kind] = {
     b"\xfe\xff": UTF_16,
     b"\x1f\x8b": GZIP,
     b"\xfd7zXZ\x00": XZ,
+    b"\x5d\x00\x00": LZMA,
     b"\x28\xb5\x2f\xfd": ZSTD,
     b"7z\xbc\xaf\x27\x1c": SEVEN_ZIP,
     b"Rar!\x1a\x07": RAR,

@@ -1,20 +1,43 @@
 """Files on disks and in object stores: how they are read and told apart by their content."""
 
+import bz2
+import gzip
 import hashlib
 import io
-from collections.abc import Iterator
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from scaling_fl.learning.task import Split
-from scaling_fl.learning.tasks.classification.kinds import HEAD_BYTES, TEXT, kind_of
+from scaling_fl.learning.tasks.classification.kinds import (
+    BZIP2,
+    GZIP,
+    HEAD_BYTES,
+    LZMA,
+    TEXT,
+    XZ,
+    ZIP,
+    Kind,
+    kind_of,
+)
 from scaling_fl.learning.text.labelled import DataError
 
-COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".lzma": "lzma"}
-"""By suffix: what ``open_bytes`` unpacks, beside .zip. A file that is cut short is an error in each
-of them."""
+UNPACKERS: dict[Kind, Callable[[Any], Any]] = {
+    GZIP: gzip.open,
+    BZIP2: bz2.open,
+    XZ: lzma.open,
+    LZMA: lzma.open,
+}
+"""What unpacks a stream, and raises an error where it is cut short."""
+PACKED = {".gz": GZIP, ".bz2": BZIP2, ".xz": XZ, ".lzma": LZMA, ".zip": ZIP}
+"""What a file must be by its suffix, if it is packed."""
+_DAMAGES = (EOFError, BadZipFile, BadGzipFile, zlib.error, lzma.LZMAError, tarfile.ReadError)
 _DATA = {".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow"}
 _BOM = "\ufeff".encode()
 
@@ -43,8 +66,8 @@ def reading(path: str) -> Iterator[None]:
         raise DataError(
             f"{path}: this must be a file, and is a folder; name the file in it."
         ) from None
-    except EOFError:
-        raise cut_short(path) from None
+    except _DAMAGES as error:
+        raise damaged(path) from error
     except Exception as error:  # the libraries behind s3:// and gs:// raise classes of their own
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise DataError(
@@ -53,29 +76,42 @@ def reading(path: str) -> Iterator[None]:
         ) from error
 
 
-def cut_short(path: str) -> DataError:
-    """Describe a file whose end is missing, of which no part is used."""
-    return DataError(f"{path}: this file must be whole, and its end is missing; fetch it again.")
+def damaged(path: str) -> DataError:
+    """Describe a file of which no part is used, because its end or something else is missing."""
+    return DataError(
+        f"{path}: this file must be whole, and is cut short or damaged; fetch it again."
+    )
 
 
 @contextmanager
 def open_bytes(path: str) -> Iterator[io.BufferedReader]:
-    """Open a file (local, s3:// or gs://) and unpack it as its name says (``COMPRESSED``, .zip).
+    """Open a file (local, s3:// or gs://) and unpack it if its name says so (``PACKED``).
 
     ``kind_of`` of what ``peek(HEAD_BYTES)`` shows tells what is in it.
 
     Raises:
-        DataError: a zip archive does not hold exactly one file of data.
+        DataError: it is not packed as its name says, or a zip archive does not hold exactly one
+            file of data.
     """
     import fsspec
 
-    suffix = PurePosixPath(path).suffix.lower()
-    with fsspec.open(path, "rb", compression=COMPRESSED.get(suffix)) as file:
-        if suffix == ".zip":
+    with fsspec.open(path, "rb") as raw:
+        file = _buffered(raw)
+        packed = PACKED.get(PurePosixPath(path).suffix.lower())
+        kind = kind_of(file.peek(HEAD_BYTES)[:HEAD_BYTES])
+        if packed is None or not file.peek(1):
+            yield file
+        elif kind is not packed:
+            raise DataError(
+                f"{path}: this file must be {packed.name} by its name, and is {kind.name}; "
+                "rename it."
+            )
+        elif packed is ZIP:
             with ZipFile(file) as archive, archive.open(_only_member(path, archive)) as member:
                 yield _buffered(member)
         else:
-            yield _buffered(file)
+            with UNPACKERS[packed](file) as unpacked:
+                yield _buffered(unpacked)
 
 
 @contextmanager
@@ -98,10 +134,28 @@ def open_text(path: str) -> Iterator[io.TextIOBase]:
         yield io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
 
 
+def unpacked_suffix(path: str) -> str:
+    """Return the suffix of a name less that of its packing, in small letters: .csv of x.CSV.gz."""
+    name = PurePosixPath(path.lower())
+    return (name.with_suffix("") if name.suffix in PACKED else name).suffix
+
+
+def refuse_file(path: str, rule: str) -> None:
+    """Refuse a local file where a folder is read, saying what it is.
+
+    Raises:
+        DataError: with ``rule``, which says what is read.
+    """
+    if Path(path).is_file():
+        with reading(path), open(path, "rb") as file:
+            kind = kind_of(file.read(HEAD_BYTES))
+        raise DataError(f"{path}: {rule}, and this file is {kind.name}; name one of these.")
+
+
 def _only_member(path: str, archive: ZipFile) -> ZipInfo:
     """Return the file of an archive, or of several the only one whose name is that of data."""
     members = [member for member in archive.infolist() if not _is_litter(member)]
-    data = [member for member in members if _is_data(member.filename)]
+    data = [member for member in members if unpacked_suffix(member.filename) in _DATA]
     for candidates in (members, data):
         if len(candidates) == 1:
             return candidates[0]
@@ -116,11 +170,6 @@ def _is_litter(member: ZipInfo) -> bool:
     """Say whether a member is a folder, or what macOS and hidden files leave in archives."""
     parts = PurePosixPath(member.filename).parts
     return member.is_dir() or "__MACOSX" in parts or parts[-1].startswith(".")
-
-
-def _is_data(name: str) -> bool:
-    path = PurePosixPath(name.lower())
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix in _DATA
 
 
 def _buffered(file: Any) -> io.BufferedReader:

@@ -11,6 +11,7 @@ from scaling_fl.learning.tasks.classification.sources import open_text, reading
 from scaling_fl.learning.text.labelled import DataError, Labelled
 
 _LARGEST_FIELD = 2**31 - 1
+_DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -97,21 +98,52 @@ def _locate(
     if form.header == "optional" and _is_number(first.cells[0]):
         places = {name: place for place, name in enumerate(form.columns)}
         return places, len(form.columns), chain([first], rows)
+    return (
+        find_columns(path, first, form.columns, needed, header=form.header),
+        len(first.cells),
+        rows,
+    )
+
+
+def find_columns(
+    path: str, first: Row, columns: Sequence[str], needed: Sequence[str], *, header: str
+) -> dict[str, int]:
+    """Find the places of some of the ``columns`` in the row that names them.
+
+    Raises:
+        DataError: naming the column that is not there, or there more than once.
+    """
     names = [cell.strip().casefold() for cell in first.cells]
     for column in needed:
-        if column.casefold() not in names:
-            raise DataError(_no_such_column(path, first, form, column))
-    return {column: names.index(column.casefold()) for column in needed}, len(names), rows
+        found = names.count(column.casefold())
+        if found == 0:
+            raise DataError(_no_such_column(path, first, columns, column, header))
+        if found > 1:
+            raise DataError(
+                f"{path}, row {first.number}, column {column!r}: the header must name this column "
+                f"once, and names it {found} times; rename or remove the others."
+            )
+    return {column: names.index(column.casefold()) for column in needed}
 
 
-def _no_such_column(path: str, first: Row, form: Format, column: str) -> str:
+def _no_such_column(path: str, first: Row, columns: Sequence[str], column: str, header: str) -> str:
     given = ",".join(first.cells).encode("utf-8", "replace").decode("utf-8")
     shown = given if len(given) <= 80 else given[:77] + "..."
-    or_number = "" if form.header == "required" else ", or start with a label when there is none"
+    for delimiter, what in _DELIMITERS.items():
+        if len(first.cells) == 1 and column.casefold() in _split(given, delimiter):
+            return (
+                f"{path}, row {first.number}: commas must separate the columns, and {what} do, got "
+                f"{shown!r}; save the table with commas."
+            )
+    or_number = "" if header == "required" else ", or start with a label when there is none"
     return (
         f"{path}, row {first.number}, column {column!r}: the header must name this "
-        f"column{or_number}, got {shown!r}; name the columns {','.join(form.columns)}."
+        f"column{or_number}, got {shown!r}; name the columns {','.join(columns)}."
     )
+
+
+def _split(header: str, delimiter: str) -> list[str]:
+    return [name.strip().strip('"').casefold() for name in header.split(delimiter)]
 
 
 def _check_row(path: str, row: Row, places: Mapping[str, int], width: int) -> None:

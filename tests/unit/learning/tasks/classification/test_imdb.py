@@ -1,6 +1,7 @@
 """IMDb from a folder, from the tarball and through torchtext: always the same examples."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import io
@@ -74,10 +75,90 @@ def test_what_is_no_imdb_is_refused(folder, tmp_path):
         DataError, match=r"there must be folders neg, pos in test or in aclImdb/test"
     ):
         imdb.load("test", str(tmp_path / "server"))
-    with pytest.raises(DataError, match="this file must be readable, and is not"):
-        imdb.load("test", str(folder / "README"))
     with pytest.raises(DataError, match="must be on a local disk"):
         imdb.load("test", "s3://bucket/aclImdb")
+
+
+def pack(path, members, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for name, text in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return str(path)
+
+
+def reviews(count, split="test"):
+    return [
+        (f"aclImdb/{split}/{label}/{n}_7.txt", f"{split} {label} {n} " + 60 * f"{n} ")
+        for label in ("neg", "pos")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tarball_that_is_cut_short_anywhere_is_refused(tmp_path, mode):
+    members = [*reviews(4), ("aclImdb/README", "a last file that nobody reads")]
+    path = pack(tmp_path / ARCHIVE, members, mode)
+    content = (tmp_path / ARCHIVE).read_bytes()
+    assert len(imdb.load("test", path)) == 8
+    if mode == "w":  # beyond two blocks of zeros comes nothing but more of them
+        content = content.rstrip(b"\0")
+    for kept in range(600, len(content), max(1, len(content) // 150)):
+        (tmp_path / ARCHIVE).write_bytes(content[:kept])
+        with pytest.raises(DataError, match="must be whole, and is cut short or damaged"):
+            imdb.load("test", path)
+
+
+@pytest.mark.parametrize("at", [100, 0.5, -6])
+def test_a_tarball_with_a_wrong_bit_is_refused(tmp_path, at):
+    path = pack(tmp_path / ARCHIVE, reviews(40))
+    content = bytearray((tmp_path / ARCHIVE).read_bytes())
+    content[at if isinstance(at, int) else int(at * len(content))] ^= 16
+    (tmp_path / ARCHIVE).write_bytes(content)
+    with pytest.raises(DataError, match="must be whole, and is cut short or damaged"):
+        imdb.load("test", path)
+
+
+def test_a_tarball_that_lacks_reviews_is_refused(tmp_path):
+    path, urls = tmp_path / ARCHIVE, ("aclImdb/test/urls_pos.txt", "http://u\n" * 4)
+    assert len(imdb.load("test", pack(path, [*reviews(4), urls]))) == 8
+    with pytest.raises(DataError, match=r"all 4 reviews that its test/urls_pos\.txt .* holds 3"):
+        imdb.load("test", pack(path, [urls, *reviews(4)[:-1]]))
+    with pytest.raises(DataError, match="the archive must hold test/pos, and does not"):
+        imdb.load("test", pack(path, reviews(4)[:4]))
+    with pytest.raises(DataError, match="the archive must hold train/neg, and does not"):
+        imdb.load("train", pack(path, reviews(4)))
+
+
+def test_a_tarball_is_read_as_the_folder_that_it_unpacks_to(tmp_path):
+    hidden = [("aclImdb/test/pos/._0_7.txt", "made by macOS"), ("aclImdb/test/posts/1_7.txt", "x")]
+    again = [(name, f"again {text}") for name, text in reviews(1)]
+    path = pack(tmp_path / ARCHIVE, reviews(2) + hidden + again)
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    from_folder, from_tarball = (
+        imdb.load("test", str(tmp_path / "unpacked")),
+        imdb.load("test", path),
+    )
+    assert from_tarball.texts == from_folder.texts
+    assert from_tarball.labels.tolist() == from_folder.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"review,sentiment\nnice,positive\n", "text"),
+        (b"PK\x03\x04", "a zip archive"),
+        (gzip.compress(b"review,sentiment\n"), "a packed file of another kind"),
+        (b"", "text"),
+    ],
+)
+def test_what_is_no_tarball_is_named(tmp_path, content, what):
+    path = tmp_path / "IMDB Dataset.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"imdb reads {ARCHIVE} or .*, and this file is {what};"):
+        imdb.load("train", str(path))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -148,6 +149,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "train.CSV.GZ": gzip.compress,
     "train.csv.bz2": bz2.compress,
     "train.csv.xz": lzma.compress,
+    "train.csv.lzma": partial(lzma.compress, format=lzma.FORMAT_ALONE),
 }
 
 
@@ -160,8 +162,26 @@ def test_a_packed_table_is_read_and_one_that_is_cut_short_anywhere_is_not(
     assert len(agnews.load("train", str(path))) == 300
     for kept in range(10, len(content), 7 + len(content) // 40):
         path.write_bytes(content[:kept])
-        with pytest.raises(DataError, match="this file must be whole, and its end is missing"):
+        with pytest.raises(DataError, match="this file must be whole, and is cut short or damaged"):
             agnews.load("train", str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("train.csv.gz", TABLE.encode(), "must be gzip by its name, and is text; rename it"),
+        ("train.csv.xz", gzip.compress(b"x"), "must be xz by its name, and is gzip"),
+        ("train.zip", gzip.compress(b"x"), "must be a zip archive by its name, and is gzip"),
+        ("train.csv.gz", b"", "must have rows, and is empty"),
+    ],
+)
+def test_a_file_that_is_not_packed_as_its_name_says_is_named(
+    name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        agnews.load("train", str(path))
 
 
 def test_two_byte_order_marks_are_no_more_than_one(tmp_path: Path) -> None:
@@ -210,7 +230,7 @@ def test_a_damaged_archive_is_one_sentence(tmp_path: Path) -> None:
     path, content = tmp_path / "ag.zip", bytearray(zipped({"train.csv": TABLE}))
     content[200] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"ag\.zip: this file must be readable, .*Bad CRC-32"):
+    with pytest.raises(DataError, match=r"ag\.zip: .* cut short or damaged"):
         agnews.load("train", str(path))
 
 

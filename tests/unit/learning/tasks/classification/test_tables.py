@@ -82,6 +82,14 @@ PROBLEMS = [
     (agnews, "1,T,D\n1,T,D,E\n", ["row 2, column", "must have 3 columns, got 4"]),
     (agnews, b"1,T,D\n1,T,caf\xe9\n", ["row 2, column 'Description'", "must be UTF-8"]),
     (agnews, '1,T,D\n2,T,"D\n3,T,D\n', ["row 2:", "quotation marks"]),
+    (
+        agnews,
+        "Class Index,Title,Description, description \n1,T,D,E\n",
+        ["row 1, column 'Description'", "name this column once, and names it 2 times"],
+    ),
+    (agnews, HEADER.replace(",", ";") + "1;T;D\n", ["row 1: commas must", "semicolons do"]),
+    (agnews, HEADER.replace(",", "\t") + "1\tT\tD\n", ["row 1: commas must", "tabs do"]),
+    (spooky_author, "id,text,author,author\n1,T,EAP,HPL\n", ["column 'author'", "2 times"]),
     (yelp, "1,good\n6,good\n", ["row 2, column 'stars'", "one of 1, 2, 3, 4, 5, got '6'"]),
     (yelp, "1, \n", ["row 1, column 'text'", "must not be missing"]),
     (spooky_author, "id1,text,EAP\n", ["row 1, column 'author'", "id,text,author"]),
@@ -111,6 +119,11 @@ def test_a_missing_file_is_named(task, tmp_path):
             use("train", str(tmp_path))
         with pytest.raises(DataError, match="test_path must name the test file"):
             use("test", None)
+
+
+def test_columns_that_nobody_reads_may_share_a_name(write):
+    path = write("Class Index,Title,Description,,\n1,T,D,x,y\n")
+    assert agnews.load("train", path).texts == ["D"]
 
 
 def test_a_choice_that_has_no_effect_is_refused(write):

@@ -1,10 +1,12 @@
 """20 Newsgroups from a table, from a folder and through scikit-learn; and its four topics."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import tarfile
 import threading
+import zipfile
 
 import pytest
 
@@ -37,6 +39,29 @@ def test_a_table_like_the_packaged_one_is_read(tmp_path, header, suffix):
     assert examples.labels.tolist() == [13, 0]
 
 
+@pytest.mark.parametrize("name", ["news.CSV", "news.csv.gz", "news.TAB.GZ", "news.tsv.zip"])
+def test_the_name_of_a_table_may_be_in_capitals_and_packed(tmp_path, name):
+    content = "Category,Text\nsci.med,aah\n".replace(",", "," if "csv" in name.lower() else "\t")
+    path = tmp_path / name
+    if name.endswith("zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("news.tsv", content)
+    else:
+        path.write_bytes(
+            gzip.compress(content.encode()) if "gz" in name.lower() else content.encode()
+        )
+    assert twenty_newsgroups.load("train", str(path)).texts == ["aah"]
+    assert twenty_newsgroups.source_digest("train", str(path))
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path):
+    path = tmp_path / "20news-bydate.tar.gz"
+    path.write_bytes(gzip.compress(bytes(1024)))
+    for use in (twenty_newsgroups.load, twenty_newsgroups.source_digest):
+        with pytest.raises(DataError, match=r"named \.tab, .* or the folder .* this file is gzip"):
+            use("train", str(path))
+
+
 def test_a_wrong_group_is_named_with_its_row(tmp_path):
     path = tmp_path / "news.tab"
     path.write_text(ORANGE + "sci.med\ta\nsci.fi\tb\n")
@@ -64,6 +89,15 @@ def test_topics_are_the_first_parts_and_the_other_groups_are_left_out(folder):
     assert examples.labels.tolist() == [0] * 5 + [1] * 4 + [2] * 4 + [3] * 4
     for text, label in zip(examples.texts, examples.labels, strict=True):
         assert f"\n\n{twenty_newsgroups_topics.LABELS[label]}." in text
+
+
+def test_data_without_a_message_of_the_topics_are_refused(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text("Category,Text\nalt.atheism,a\nmisc.forsale,b\n")
+    with pytest.raises(
+        DataError, match=r"test\.csv: .* comp\.\*, rec\.\*, .* none of its 2 is one"
+    ):
+        twenty_newsgroups_topics.load("test", str(path))
 
 
 def test_the_digest_follows_the_content(folder):
