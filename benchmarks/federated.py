@@ -20,7 +20,8 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Hooks, run_rounds
-from scaling_fl.runtime.machines.exchange import Meeting, connect
+from scaling_fl.runtime.machines.exchange import connect
+from scaling_fl.runtime.machines.meeting import Meeting
 
 CPU = torch.device("cpu")
 Round = Callable[[str], tuple[RoundReport, float]]

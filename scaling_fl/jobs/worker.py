@@ -22,17 +22,16 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
+from scaling_fl.core.waiting import Waiting, silence_seconds
 from scaling_fl.federation.rounds import Hooks
 from scaling_fl.runtime.machines.channel import Channel, wait_for_debugger, watch_parent
 from scaling_fl.runtime.machines.exchange import (
-    Meeting,
-    PeerLost,
     connect,
     explain_lost_connection,
     first_line,
     is_lost_connection,
 )
-from scaling_fl.runtime.machines.node import silence_seconds
+from scaling_fl.runtime.machines.meeting import Meeting, PeerLost
 from scaling_fl.runtime.machines.vigil import Reason, Vigil
 
 STUCK_SECONDS = 5.0
@@ -100,7 +99,13 @@ class Worker:
                     alive=self._alive,
                 )
 
-        self._exchange = connect(meeting, device, self._note, before_connecting=start_vigil)
+        waiting = Waiting(self._note)
+
+        def wait(text: str) -> None:
+            self._check()
+            waiting(text)
+
+        self._exchange = connect(meeting, device, wait, before_connecting=start_vigil)
         federation = build(
             config,
             self._exchange,

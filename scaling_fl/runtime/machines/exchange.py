@@ -8,10 +8,7 @@ at ``MASTER_ADDR:MASTER_PORT``, which the first worker (or torchrun's agent) hos
 import json
 import os
 import re
-import socket
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -21,41 +18,21 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
+from scaling_fl.runtime.machines.meeting import (
+    Meeting,
+    PeerLost,
+    choose_interface,
+    join,
+    open_tcp_store,
+)
 from scaling_fl.runtime.machines.shared import SharedIntegers, map_shared_integers
 
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store, TCPStore  # public names have no types
+    from torch._C._distributed_c10d import Store  # public names have no types
 
-JOIN_SLICE = timedelta(seconds=5)
 COLLECTIVE_TIMEOUT = timedelta(
     hours=6
 )  # long, because a closed connection already shows that a worker has ended
-
-FAREWELL_SECONDS = 2.0
-"""The time that a machine waits before it ends, so that the others can read its settings."""
-
-
-class PeerLost(RuntimeError):
-    """This worker cannot continue, because another worker did not start or has ended."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """Where the workers find each other: ``store_path`` on one machine, else ``host:port``.
-
-    ``sites`` lists, for every site of this node, the local worker that runs it.
-    """
-
-    node_rank: int
-    num_nodes: int
-    local_index: int
-    sites: list[int]
-    store_path: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 0
-    agent_store: bool = False
-    common_settings: dict[str, Any] = field(default_factory=dict)
-    """The settings that must be equal on all machines, by name."""
 
 
 class GroupExchange:
@@ -127,12 +104,13 @@ class GroupExchange:
 def connect(
     meeting: Meeting,
     device: torch.device,
-    note: Callable[[str], None],
+    waiting: Callable[[str], None],
     *,
     before_connecting: Callable[[int, int], None] = lambda rank, size: None,
 ) -> Exchange:
     """Connect to the other workers and return the exchange.
 
+    ``waiting`` is told what is waited for, again and again; it may raise, which ends the wait.
     ``before_connecting`` is called with the rank of this worker and the number of workers, before
     the connections are made. To make them may take long, if a worker has ended in the meantime.
 
@@ -145,11 +123,10 @@ def connect(
     if meeting.store_path is not None:
         store: Store = dist.FileStore(meeting.store_path, num_local)  # type: ignore[attr-defined]
         nodes: list[dict[str, Any]] = [{"sites": meeting.sites, "device": device.type}]
-        # Workers of one machine use the loopback interface; the machine may have no other one.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     else:
-        store = _tcp_store(meeting, note)
-        nodes = _join(store, meeting, device, note)
+        store = open_tcp_store(meeting, waiting)
+        nodes = join(store, meeting, device.type, waiting)
+    choose_interface(meeting, nodes)
     kinds = sorted({str(node["device"]) for node in nodes})
     if len(kinds) > 1:
         raise PeerLost(f"all machines must use one kind of device, got {' and '.join(kinds)}.")
@@ -163,109 +140,25 @@ def connect(
     before_connecting(rank, size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),  # type: ignore[attr-defined]
-        rank=rank,
-        world_size=size,
-        timeout=COLLECTIVE_TIMEOUT,
-        device_id=device if device.type == "cuda" else None,
-    )
+    _init_group(dist.PrefixStore("group", store), rank, size, device)  # type: ignore[attr-defined]
     one_machine = meeting.store_path is not None
     return GroupExchange(rank, size, sites, device, store, one_machine=one_machine)
 
 
+def _init_group(store: "Store", rank: int, size: int, device: torch.device) -> None:
+    is_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if is_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=COLLECTIVE_TIMEOUT,
+        device_id=device if is_gpu else None,
+    )
+
+
 def _address(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
-
-
-def _tcp_store(meeting: Meeting, note: Callable[[str], None]) -> "TCPStore":
-    is_host = meeting.node_rank == 0 and meeting.local_index == 0 and not meeting.agent_store
-    deadline = time.monotonic() + join_seconds()
-    while True:
-        try:
-            return dist.TCPStore(  # type: ignore[attr-defined]
-                meeting.host,
-                meeting.port,
-                is_master=is_host,
-                timeout=JOIN_SLICE,
-                wait_for_workers=False,
-            )
-        except (dist.DistError, RuntimeError) as error:
-            where = f"{meeting.host}:{meeting.port}"
-            if is_host:
-                raise PeerLost(
-                    f"MASTER_PORT must be free on this machine, but {where} could not be opened "
-                    f"({first_line(error)}); choose another port, or end the process that uses it."
-                ) from error
-            if time.monotonic() > deadline:
-                raise PeerLost(
-                    f"the first machine did not answer at {where} within {join_seconds():.0f} s; "
-                    "check MASTER_ADDR, MASTER_PORT and that node 0 runs."
-                ) from error
-            note(f"waiting for the first machine at {where}")
-
-
-def _join(
-    store: "Store", meeting: Meeting, device: torch.device, note: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Give the sites of this node to all nodes, and return the nodes in their order."""
-    mine = {"sites": meeting.sites, "device": device.type, "host": socket.gethostname()}
-    if meeting.local_index == 0:
-        described = json.dumps(mine | {"common_settings": meeting.common_settings})
-        store.set(f"node/{meeting.node_rank}", described)
-    deadline = time.monotonic() + join_seconds()
-    nodes = []
-    for number in range(meeting.num_nodes):
-        node = _wait_for_node(store, number, meeting, deadline, note)
-        try:
-            who = f"node {number} ({node['host']})"
-            _compare(meeting.common_settings, node["common_settings"], who)
-        except PeerLost:
-            time.sleep(FAREWELL_SECONDS)
-            raise
-        nodes.append(node)
-    return nodes
-
-
-def _wait_for_node(
-    store: "Store",
-    number: int,
-    meeting: Meeting,
-    deadline: float,
-    note: Callable[[str], None],
-) -> dict[str, Any]:
-    while True:
-        try:
-            store.wait([f"node/{number}"], JOIN_SLICE)
-            return dict(json.loads(store.get(f"node/{number}")))
-        except dist.DistNetworkError as error:
-            raise PeerLost(
-                f"the first machine, {meeting.host}:{meeting.port}, ended before node {number} of "
-                f"{meeting.num_nodes} started; read the output of the first machine."
-            ) from error
-        except (dist.DistError, RuntimeError) as error:
-            if time.monotonic() > deadline:
-                raise PeerLost(
-                    f"node {number} of {meeting.num_nodes} did not start within "
-                    f"{join_seconds():.0f} s; start it with RANK={number} or lower WORLD_SIZE."
-                ) from error
-            note(f"waiting for node {number} of {meeting.num_nodes}")
-
-
-def _compare(mine: dict[str, Any], theirs: dict[str, Any], who: str) -> None:
-    keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
-    if keys:
-        listed = ", ".join(f"{key} is {mine.get(key)} here and {theirs.get(key)}" for key in keys)
-        raise PeerLost(
-            f"all machines must have the same settings, but {listed} on {who}; start all machines "
-            "with the same command."
-        )
-
-
-def join_seconds() -> float:
-    """Return how long machines wait for each other when they start."""
-    return float(os.environ.get("SCALING_FL_JOIN_SECONDS", "900"))
 
 
 def is_lost_connection(error: Exception) -> bool:
@@ -278,7 +171,13 @@ def is_lost_connection(error: Exception) -> bool:
 def explain_lost_connection(error: Exception) -> str:
     """Return a sentence with the reason in the library's text, without source lines and advice."""
     detail = re.sub(r"^.*\[[^\]]*\.\w+:\d+\] ", "", first_line(error)).partition(". ")[0]
-    return f"lost the connection to another worker ({detail}); read the output of that worker."
+    remedy = "read the output of that worker"
+    if "connecting" in detail and (interface := os.environ.get("GLOO_SOCKET_IFNAME")):
+        remedy += (
+            f", and check that the network interface GLOO_SOCKET_IFNAME={interface} reaches the "
+            "other machines"
+        )
+    return f"lost the connection to another worker ({detail}); {remedy}."
 
 
 def first_line(error: BaseException) -> str:

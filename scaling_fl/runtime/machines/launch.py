@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.machines.node import Node, silence_seconds
+from scaling_fl.core.waiting import silence_seconds
+from scaling_fl.runtime.machines.node import Node
 from scaling_fl.runtime.machines.start import (
     FreshProcesses,
     Process,

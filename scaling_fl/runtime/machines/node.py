@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.waiting import join_seconds, silence_seconds
 
 
 class PlacementError(UserError):
@@ -42,9 +44,14 @@ def read_node(site_ids: Sequence[int], environ: Mapping[str, str]) -> Node:
 
     Raises:
         PlacementError: a variable is missing or wrong; the text names the variable.
+        UserError: a limit of core.waiting is not a number.
     """
+    for limit in (join_seconds, silence_seconds):
+        limit(environ)  # a wrong one is told before anything starts
     devices = list(dict.fromkeys(site_ids))
     cluster = _read_cluster(environ)
+    if cluster.num_nodes > 1 or len(devices) > 1:
+        _check_interfaces(environ)
     if cluster.num_nodes == 1:
         return Node(rank=0, num_nodes=1, site_ids=list(site_ids), device_ids=devices)
     meeting = asdict(cluster)
@@ -145,9 +152,16 @@ def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
         raise PlacementError(f"{name} must be a whole number, got {text!r}.") from None
 
 
-def silence_seconds() -> float:
-    """Return how long a worker may be silent before it counts as lost, with several machines."""
-    return float(os.environ.get("SCALING_FL_SILENCE_SECONDS", "20"))
+def _check_interfaces(environ: Mapping[str, str]) -> None:
+    """Refuse a network interface for the sums over workers that this machine does not have."""
+    given = environ.get("GLOO_SOCKET_IFNAME")
+    here = [name for _, name in socket.if_nameindex()]
+    if given and not set(given.split(",")) <= set(here):
+        raise PlacementError(
+            f"GLOO_SOCKET_IFNAME must name a network interface of this machine, which are "
+            f"{', '.join(here)}, got {given!r}; correct it, or leave it out to use the interface "
+            "that reaches MASTER_ADDR."
+        )
 
 
 def threads_per_worker(node: Node, wanted: int | None, environ: Mapping[str, str]) -> int:

@@ -115,6 +115,18 @@ def test_half_set_and_nonsense_variables_are_named(environ: dict[str, str], mess
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("environ", [CLUSTER, {}])
+def test_a_network_interface_that_is_not_there_is_named(environ: dict[str, str]) -> None:
+    expected = (
+        "GLOO_SOCKET_IFNAME must name a network interface of this machine, .*lo.* got 'eth99'"
+    )
+    with pytest.raises(PlacementError, match=expected):
+        read_node([0, 1], environ | {"GLOO_SOCKET_IFNAME": "eth99"})
+    for good in ("lo", ""):
+        assert read_node([0, 1], environ | {"GLOO_SOCKET_IFNAME": good}).num_nodes
+    assert read_node([0], {"GLOO_SOCKET_IFNAME": "eth99"}).num_nodes == 1  # nobody to talk to
+
+
 def test_kubeflow_says_how_many_machines_there_are() -> None:
     node = read_node([0, 1], KUBEFLOW)
     assert (node.rank, node.num_nodes, node.host, node.port) == (1, 2, "job-master-0", 23456)

@@ -14,7 +14,8 @@ from scaling_fl.runtime.machines.shared import SharedIntegers, map_shared_intege
 # The first worker ends in the middle of a round; the second one must find that out.
 LEFT_ALONE = """
 import os, sys, torch
-from scaling_fl.runtime.machines.exchange import Meeting, connect
+from scaling_fl.runtime.machines.exchange import connect
+from scaling_fl.runtime.machines.meeting import Meeting
 cpu, rank = torch.device("cpu"), int(sys.argv[1])
 meeting = Meeting(
     node_rank=0, num_nodes=1, local_index=rank, sites=[0, 1], store_path=sys.argv[2]
