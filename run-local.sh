@@ -46,6 +46,12 @@ setting() {
   fi
 }
 
+# Tell the program what the caller types, for the commands that it names to the caller.
+export_runner() {
+  [[ $RUNNER == */* ]] || RUNNER=./$RUNNER # as of: bash run-local.sh
+  export SCALING_FL_RUNNER=${RUNTIME:+RUNTIME=$RUNTIME }$(printf '%q' "$RUNNER")
+}
+
 # --- virtual environment -------------------------------------------------------------------------
 
 # What the virtual environment was made from, and where: its programs hold their own full path.
@@ -154,6 +160,7 @@ run_in_venv() {
     [[ -f $PROJECT/$1 ]] || fail "there is no script $1 here or in $PROJECT."
     set -- "$PROJECT/$1" "${@:2}"
   fi
+  export_runner
   exec "$VENV/bin/python" "$@"
 }
 
@@ -280,7 +287,7 @@ run_in_docker() {
   fi
   choose_mounts "$@"
   build_image "$service" "$image"
-  export SCALING_FL_RUNNER=${RUNTIME:+RUNTIME=$RUNTIME }$(printf '%q' "$RUNNER")
+  export_runner
   run_and_forward --name "$NAME" --service-ports ${MOUNTS[@]+"${MOUNTS[@]}"} "$service" "$@"
 }
 

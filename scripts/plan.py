@@ -1,10 +1,20 @@
+#!/usr/bin/env python3
 """Say what a run will cost before it runs: bytes, privacy, disk and memory.
 
-  scripts/plan.py with demo
-  scripts/plan.py --json with configs/flasc_4.yaml num_rounds=50
+usage: scripts/plan.py [--json] with SETTING ...
 
-Takes the settings of scripts/train_federated.py, loads the model and no data, and trains nothing.
-With --json, standard output is one JSON object.
+It takes the settings of scripts/train_federated.py, loads the model and no
+data, and trains nothing.
+
+examples:
+  scripts/plan.py with demo
+  scripts/plan.py --json with configs/flasc_4.yaml model=minilm num_rounds=50
+
+options:
+  --json      write one JSON object, and nothing else
+  -h, --help  show this
+
+Exit code: 0 when done, 1 when that failed, 2 on misuse.
 """
 
 import signal
@@ -16,17 +26,13 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.commands.endings import end  # noqa: E402
-from scaling_fl.commands.settings import read_settings  # noqa: E402
-from scaling_fl.config import Config  # noqa: E402
+from scaling_fl.commands.settings import read_plan  # noqa: E402
 
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv if argument != "--json"]
-    configs: list[Config] = []
-    code = end(lambda: configs.extend(read_settings("plan", __doc__, arguments)))
-    if not configs:
+    checked, code = read_plan(__doc__, sys.argv)
+    if checked is None:
         sys.exit(code)
     # Not above: this takes seconds, which a wrong setting is spared.
     from scaling_fl.commands.plan import main
 
-    sys.exit(main(configs[0], as_json="--json" in sys.argv))
+    sys.exit(main(checked.config, as_json="--json" in checked.line.options))

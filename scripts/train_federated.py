@@ -1,19 +1,45 @@
+#!/usr/bin/env python3
 """Fine-tune a language model across data owners.
 
-  scripts/train_federated.py with demo
-  scripts/train_federated.py with site_ids=[0,0,1,1] task_name=agnews train_path=... test_path=...
-  scripts/train_federated.py print_config
+usage: scripts/train_federated.py [COMMAND] [-c TEXT] with SETTING ...
 
-Every run is tracked under runs/, checkpointed, and resumed by starting it again with its job_name.
+A SETTING is a value (num_rounds=10, adapter.rank=8), a named configuration
+(demo), or a file of values (configs/flasc_4.yaml). Values overrule the others.
+
+examples:
+  scripts/train_federated.py with demo
+  scripts/train_federated.py with demo num_rounds=5 adapter.kind=lora job_name=first
+
+commands:
+  print_config        show every setting with its value and what it means
+
+options:
+  -c, --comment TEXT  keep a comment with the record of the run
+  -h, --help          show this
+
+Every run is tracked under runs/ and saved under checkpoints/. A run that ended
+goes on when the same command is given its job_name.
+
+Exit code: 0 when done, 1 when that failed, 2 on misuse, 130 after Ctrl-C,
+143 after SIGTERM.
 """
 
 import signal
 import sys
+from pathlib import Path
 
 # Ctrl-C during the imports ends the command without a traceback; main() then handles it.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.commands.train import main  # noqa: E402
+from scaling_fl.commands.settings import read_training  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, sys.argv))
+    checked, code = read_training(__doc__, sys.argv)
+    if checked is None:
+        sys.exit(code)
+    # Not above: this takes time, which whoever mistypes is spared.
+    from scaling_fl.commands.train import main
+
+    sys.exit(main(checked))

@@ -16,8 +16,7 @@ of that program. Every other exception is a fault of the program: its traceback 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from scaling_fl.config import ConfigurationError
@@ -34,23 +33,6 @@ class Misused(UserError):
     """Options that cannot be meant."""
 
 
-class Refused(SystemExit):
-    """Carries an error through Sacred, which shows a traceback of all but a SystemExit."""
-
-    def __init__(self, reason: UserError) -> None:
-        super().__init__(f"Error: {reason}")
-        self.reason = reason
-
-
-@contextmanager
-def carried_through_sacred() -> Iterator[None]:
-    """Turn an error that a user is told into ``Refused``."""
-    try:
-        yield
-    except UserError as error:
-        raise Refused(error) from None
-
-
 def end(action: Callable[[], object], *, with_environment: bool = True) -> int:
     """Do what a command does, say on standard error what went wrong, and return the exit code.
 
@@ -60,8 +42,6 @@ def end(action: Callable[[], object], *, with_environment: bool = True) -> int:
         if with_environment:
             load_environment(ROOT)
         action()
-    except Refused as refused:
-        return _tell(refused.reason)
     except UserError as error:
         return _tell(error)
     except Interrupted as interrupted:
@@ -97,7 +77,10 @@ def show(text: str) -> None:
 
 
 def _tell(error: UserError) -> int:
-    print(f"Error: {str(error).rstrip('.')}.", file=sys.stderr)
+    text = str(error)
+    if not text.rpartition("\n")[2].startswith("  "):  # a command, to be typed as it is
+        text = f"{text.rstrip('.')}."
+    print(f"Error: {text}", file=sys.stderr)
     if isinstance(error, ClientFailed):
         return error.exit_code
     return MISUSED if isinstance(error, ConfigurationError | Misused) else FAILED

@@ -1,113 +1,84 @@
-"""The settings of a command line, as Sacred reads them; no command that reads them needs torch."""
+"""What the scripts that take settings do before anything heavy loads: help, settings, errors."""
 
-import logging
 import os
-import subprocess
 import sys
-import warnings
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from scaling_fl.commands.endings import ROOT, carried_through_sacred, show
-from scaling_fl.config import NAMED, Config, defaults, describe, read_config
+from scaling_fl.commands.caller import script
+from scaling_fl.commands.command_line import CommandLine, read_command_line
+from scaling_fl.commands.endings import Misused, end, show
+from scaling_fl.config import Config, ConfigurationError, describe
+from scaling_fl.runtime.machines.node import Node, PlacementError, read_node
 
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine may have no git at all
-# Sacred looks for pandas, to store data frames among settings, of which there are none here. The
-# import would take a third of the time that a refused start takes.
-_pandas = sys.modules.pop("pandas", None)
-sys.modules["pandas"] = None  # type: ignore[assignment]
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="pkg_resources")
-    from sacred import SETTINGS, Experiment
-    from sacred.dependencies import Source, get_commit_if_possible, get_digest
-    from sacred.observers import RunObserver as RunObserver
-del sys.modules["pandas"]
-if _pandas:
-    sys.modules["pandas"] = _pandas
-
-# Workers write to the console through the parent, which keeps cout.txt itself: Sacred's own capture
-# loses the last lines of a failed run and stores every redraw of a progress display.
-SETTINGS.CAPTURE_MODE = "no"
-SETTINGS.CONFIG.READ_ONLY_CONFIG = False
-
-_STORED_VERSIONS = ("torch", "transformers", "peft", "tokenizers", "safetensors", "datasets")
+PRINT_CONFIG = "print_config"
 
 
-def make_settings(doc: str | None) -> Experiment:
-    """Declare the configuration, the named configurations and the command that prints them."""
-    experiment = Experiment("scaling_fl", base_dir=str(ROOT), save_git_info=False)
-    experiment.doc = doc
-    # Silent up to warnings, unlike its default.
-    experiment.logger = logging.getLogger("sacred")  # type: ignore[assignment]
-    experiment.add_config(defaults())
-    for name, settings in NAMED.items():
-        experiment.add_named_config(name, settings)
+@dataclass(frozen=True)
+class Checked:
+    """A command line whose settings can be run."""
 
-    @experiment.command(unobserved=True)
-    def print_config(_config: dict[str, Any]) -> None:
-        """Print every setting with its value and what it means."""
-        show(describe(_config, colour=sys.stdout.isatty()))
-
-    return experiment
+    line: CommandLine
+    config: Config
+    node: Node
 
 
-def store_sources(experiment: Experiment) -> None:
-    """Have the whole package stored: Sacred sees only what this process imports.
-
-    The commit is looked up once: Sacred would start git three times for each file, which takes two
-    seconds, and does not where ``experiment`` was made with ``save_git_info=False``.
-    """
-    package = ROOT / "scaling_fl"
-    commit = get_commit_if_possible(str(package), _has_commit(ROOT))
-    seen = {source.filename for source in experiment.sources}
-    files = {str(path) for path in package.rglob("*.py") if path.stat().st_size}
-    experiment.sources = {Source(path, get_digest(path), *commit) for path in seen | files}
-    for name in (*_STORED_VERSIONS, "dp-accounting"):
-        # Sacred refuses the local part of a version, such as +cpu.
-        experiment.add_package_dependency(name, version(name).partition("+")[0])
+def read_training(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
+    """Read the training command; None when nothing is left to do, with the exit code."""
+    return _read(
+        lambda: read_command_line(argv, commands=[PRINT_CONFIG], options={"--comment": "-c"}),
+        doc,
+    )
 
 
-def keep_names_as_typed(argv: list[str]) -> list[str]:
-    """Quote names for Sacred's parser, which takes job_name=20261121_101010 for a number."""
-    kept = []
-    for argument in argv:
-        key, equals, value = argument.partition("=")
-        is_bare = key in ("job_name", "author") and value[:1] not in ("'", '"')
-        kept.append(f"{key}={value!r}" if equals and is_bare and value != "None" else argument)
-    return kept
+def read_plan(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
+    """Read the command that plans a training command, as ``read_training`` reads that."""
+    return _read(lambda: read_command_line(argv, flags={"--json": "", "--time": ""}), doc)
 
 
-def read_settings(command: str, doc: str | None, argv: list[str]) -> list[Config]:
-    """Read a command line as the training command does; empty when it asked for something else.
+def _read(
+    read: Callable[[], CommandLine], doc: str | None, environ: Mapping[str, str] | None = None
+) -> tuple[Checked | None, int]:
+    found: list[Checked] = []
 
-    Raises:
-        Refused: the settings cannot be run.
-    """
-    experiment = make_settings(doc)
-    experiment.observers.append(RunObserver())  # Sacred warns of a run without any
-    found: list[Config] = []
+    def action() -> None:
+        line = read()
+        if line.wants_help:
+            show((doc or "").strip())
+        elif line.command == PRINT_CONFIG:
+            show(describe(line.settings, colour=sys.stdout.isatty()))
+            line.config(has_data=False)
+        else:
+            found.append(_checked(line, environ))
 
-    @experiment.config_hook
-    def check(config: dict[str, Any], command_name: str, logger: object) -> dict[str, Any]:
-        if command_name == command:
-            with carried_through_sacred():
-                found.append(read_config(config))
-        return {}
-
-    def nothing() -> None:
-        """The work is left to the caller."""
-
-    nothing.__name__ = command
-    experiment.main(nothing)
-    experiment.run_commandline(keep_names_as_typed(argv))
-    return found
+    code = end(action)
+    return (found[0] if found else None), code
 
 
-def _has_commit(root: Path) -> bool:
-    """Say whether git can name the code's state; Sacred fails where it cannot."""
+def _checked(line: CommandLine, environ: Mapping[str, str] | None) -> Checked:
+    typed = line.typed
+    if not (typed.named or typed.values or typed.problems):
+        raise Misused(
+            "settings must say what to train on, got none; try first:\n"
+            f"  {script(line.script)} with demo"
+        )
     try:
-        command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
+        ids = line.settings["site_ids"]
+        node = read_node(ids, os.environ) if _is_ids(ids) else None
+        config = line.config(num_nodes=node.num_nodes if node else 1, environ=environ)
+    except (ConfigurationError, PlacementError):
+        _let_the_first_process_tell()
+        raise
+    assert node
+    return Checked(line, config, node)
+
+
+def _is_ids(ids: object) -> bool:
+    return isinstance(ids, list) and bool(ids) and all(isinstance(i, int) for i in ids)
+
+
+def _let_the_first_process_tell() -> None:
+    """Leave an error that all processes of torchrun meet to the first, whose end ends them all."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK") != "0":
+        time.sleep(15)

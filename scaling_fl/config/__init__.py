@@ -62,12 +62,14 @@ def read_config(
     *,
     num_nodes: int = 1,
     environ: Mapping[str, str] | None = None,
+    has_data: bool = True,
 ) -> Config:
     """Check a mapping of settings and return it as a Config.
 
     On several nodes the number of clients may follow from sites that this node does not know; the
     rules about it are then left to ``cohort_problems``. A run that is to start gives its
-    ``environ``, which must have the secrets that the run needs.
+    ``environ``, which must have the secrets that the run needs. With ``has_data=False`` the data
+    may not have been named yet.
 
     Raises:
         ConfigurationError: with every problem found: types, ranges, unknown keys, rules between
@@ -81,7 +83,7 @@ def read_config(
         problems, bad = single_problems(error)
         # The rules between the settings that are sound are still worth telling.
         config = Config.model_validate(_without(given, error))
-    problems += cross_problems(config, bad, num_nodes=num_nodes)
+    problems += cross_problems(config, bad, num_nodes=num_nodes, has_data=has_data)
     if environ is not None and "privacy" not in {path.partition(".")[0] for path in bad}:
         problems += secret_problems(config, environ)
     if problems:

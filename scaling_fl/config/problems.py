@@ -1,7 +1,9 @@
 """The problems of single settings, worded as path, rule, value and remedy."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -72,7 +74,7 @@ _RANGES = {
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "less_than_equal": "at most {le:.10g}",
     "too_short": "non-empty",
     "string_too_short": "non-empty",
 }
@@ -97,8 +99,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _known_paths() -> dict[str, list[str]]:
-    """List the settings that a name may mean: a whole path, or the last part of several."""
+@cache
+def known_settings() -> dict[str, list[str]]:
+    """Map what may be typed for a setting, its path or the last part of that, to the paths."""
     paths = [path for path, _ in leaves(Config().model_dump())]
     paths += [f"tiers[].{path}" for path, _ in leaves(TierSettings().model_dump())]
     by_name: dict[str, list[str]] = {}
@@ -108,7 +111,7 @@ def _known_paths() -> dict[str, list[str]]:
 
 
 def _unknown(path: str, value: Any) -> Problem:
-    known = _known_paths()
+    known = known_settings()
     near = [
         *difflib.get_close_matches(path, known, n=1),
         *difflib.get_close_matches(path.split(".")[-1], known, n=1),
@@ -124,14 +127,37 @@ def _remedy(path: str, value: Any, rule: str, field: FieldInfo) -> str:
     near = difflib.get_close_matches(str(value), choices(field), n=1)
     if near:
         return f"use {path}={near[0]}"
+    if isinstance(value, str) and (meant := _meant(value, rule)):
+        return f"write {path}: {meant} in a file, {path}={meant} on the command line"
     if rule.endswith("credentials"):
         return "keep them in the environment or in .env"
     if "]." in path:  # a setting of a tier, whose default is that of all clients
         return "give such a value or leave it out"
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     if isinstance(default, BaseModel):
+        for name, inner in type(default).model_fields.items():
+            if value in choices(inner):
+                return f"use {path}.{name}={value}"
         return f"give its settings, such as {path}.{next(iter(type(default).model_fields))}"
     return f"give such a value or leave {path.partition('[')[0]} at {_shown(default)}"
+
+
+_MEANT = {"true": "True", "yes": "True", "on": "True", "false": "False", "no": "False"}
+_MEANT |= {"off": "False", "none": "None", "null": "None", "nil": "None", "~": "None"}
+
+
+def _meant(text: str, rule: str) -> str | None:
+    """Return what a text was probably meant as: a number that YAML takes for text, a word."""
+    meant = _MEANT.get(text.strip().lower())
+    if meant and (("True" in rule) if meant in ("True", "False") else ("None" in rule)):
+        return meant
+    number = re.fullmatch(r"([+-]?[0-9]+)(\.[0-9]*)?(?:e([+-]?)([0-9]+))?", text.strip().lower())
+    if not number or "number" not in rule:
+        return None
+    whole, fraction, sign, exponent = number.groups()
+    if exponent is None:
+        return text.strip()
+    return f"{whole}{fraction or '.0'}e{sign or '+'}{exponent}"
 
 
 def _single_problem(error: Mapping[str, Any]) -> Problem:

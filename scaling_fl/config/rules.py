@@ -36,13 +36,18 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def cross_problems(config: Config, bad: set[str], *, num_nodes: int) -> Iterator[Problem]:
-    """Yield what is wrong between settings, leaving aside the paths that are already bad."""
+def cross_problems(
+    config: Config, bad: set[str], *, num_nodes: int, has_data: bool = True
+) -> Iterator[Problem]:
+    """Yield what is wrong between settings, leaving aside the paths that are already bad.
+
+    With ``has_data=False`` a path of the data that is not given is no problem.
+    """
     for rule in RULES:
         if not _touches(bad, rule) and not rule.holds(config):
             yield rule.problem(config)
     if not _are_bad(bad, ("task_name", *_DATA_PATHS)):
-        yield from _data_paths(config)
+        yield from _data_paths(config, has_data=has_data)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
     if not _are_bad(bad, counts) and (num_nodes == 1 or config.num_clients is not None):
         yield from cohort_problems(config, config.num_clients or len(config.site_ids))
@@ -61,14 +66,21 @@ def _are_bad(bad: set[str], paths: Sequence[str]) -> bool:
 _DATA_PATHS = ("train_path", "test_path")
 
 
-def _data_paths(config: Config) -> Iterator[Problem]:
+def _data_paths(config: Config, *, has_data: bool) -> Iterator[Problem]:
     missing = [path for path in _DATA_PATHS if value_at(config, path) is None]
     for path in _DATA_PATHS:
         if path not in missing:
             yield from _missing_file(config, path, value_at(config, path))
+        elif not has_data:
+            continue
         elif config.task_name in FILE_TASKS:
             rule = f"must be given for {config.task_name}"
-            yield Problem(path, rule, "None", f"set {path} to the file of its data")
+            demo = (
+                ", or try with demo, which brings its own"
+                if len(missing) == 2 and path == "train_path"
+                else ""
+            )
+            yield Problem(path, rule, "None", f"set {path} to the file of its data{demo}")
         elif len(missing) == 1:
             rule = "must be given when the other one is"
             yield Problem(path, rule, "None", "give train_path and test_path, or neither")

@@ -43,6 +43,7 @@ from scaling_fl.config.types import (
     SamplingKind,
     Seed,
     SiteIds,
+    SmallSeed,
     TaskName,
     WeightingName,
 )
@@ -106,7 +107,7 @@ class Config(Section):
     """Person who runs this; None takes USER_NAME or USER of the environment."""
     checkpoints_dir: Location | None = None
     """Folder of the checkpoints: local, s3:// or gs://; None: checkpoints/<job_name>."""
-    seed: Seed = 0
+    seed: SmallSeed = 0
     """Seed of everything but the data split."""
     num_clients: Count | None = None
     """Number of clients; None makes one per site."""

@@ -90,6 +90,7 @@ def _local_location(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+SmallSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # which NumPy takes, whom Sacred seeds
 Positive = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Delta = Annotated[float, Field(gt=0, lt=1)]

@@ -1,17 +1,14 @@
 """The training command: add the settings that a platform needs, and find those that are missing."""
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from scaling_fl.config import NAMED, ConfigurationError, Problem, read_config
+from scaling_fl.config import ConfigurationError, Problem, read_config
+from scaling_fl.config.typed import read_typed
 
 TRAINING = "scripts/train_federated.py"
 _STORES = ("gs", "gcs", "s3", "s3a")
-_TEXTS = ("job_name", "author")
 
 
 class TrainingCommand:
@@ -55,33 +52,12 @@ class TrainingCommand:
         self.added.append(f"{key}={value}".replace(" ", ""))
 
     def _read(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        updates = self._arguments[self._arguments.index("with") + 1 :] if self._has_updates else []
-        for text in updates:
-            if "=" not in text:
-                _merge(settings, self._named(text))
-        for text in updates:
-            if "=" in text:
-                _merge(settings, _update(text))
-        return settings
-
-    @property
-    def _has_updates(self) -> bool:
-        return "with" in self._arguments
-
-    def _named(self, name: str) -> Mapping[str, Any]:
-        """Return the settings of a named configuration or of a YAML file."""
-        if name in NAMED:
-            return NAMED[name]
-        try:
-            found = yaml.safe_load((self._root / name).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            found = None
-        if isinstance(found, Mapping):
-            return found
-        rule = "must be key=value, a named configuration or a YAML file of this checkout"
-        self._problems.append(Problem("with", rule, repr(name), "correct it"))
-        return {}
+        given = self._arguments
+        updates = given[given.index("with") + 1 :] if "with" in given else []
+        # The container has the files of this checkout, and no others.
+        typed = read_typed(updates, [self._root])
+        self._problems += typed.problems
+        return typed.settings
 
     def _site_problems(self, gpus: int) -> Iterator[Problem]:
         ids = self.settings.get("site_ids")
@@ -116,29 +92,3 @@ def _outlives_the_container(location: str, mounts: Sequence[str]) -> bool:
 def _is_about_this_disk(problem: Problem) -> bool:
     """Say whether the problem is a file that is missing here but may exist in the container."""
     return problem.rule.startswith("must name an existing")
-
-
-def _update(text: str) -> dict[str, Any]:
-    """Read ``a.b=value`` as the script does; the value is a Python literal, or else a text."""
-    path, _, value = text.partition("=")
-    keys = path.split(".")
-    is_text = path in _TEXTS and value != "None"
-    inner: Any = value.strip("'\"") if is_text else _literal(value)
-    for key in reversed(keys):
-        inner = {key: inner}
-    return dict(inner)
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _merge(settings: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(settings.get(key), dict):
-            _merge(settings[key], value)
-        else:
-            settings[key] = dict(value) if isinstance(value, Mapping) else value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_fl.commands.endings import Misused, carried_through_sacred, end
+from scaling_fl.commands.endings import Misused, end
 from scaling_fl.config import ConfigurationError, Problem
 from scaling_fl.core.errors import Interrupted, UserError
 from scaling_fl.runtime.tracking.mongo_settings import SettingsError
@@ -60,22 +60,6 @@ def test_what_is_done_ends_with_0() -> None:
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         end(lambda: 1 / 0)
-
-
-def test_an_error_passes_through_what_catches_exceptions(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """As Sacred does, which would print a traceback of its own."""
-
-    def action() -> None:
-        try:
-            with carried_through_sacred():
-                raise Misused("--out must be new.")
-        except Exception:  # as wide as Sacred's own
-            pytest.fail("it was caught")
-
-    assert end(action) == 2
-    assert capsys.readouterr().err == "Error: --out must be new.\n"
 
 
 def test_the_environment_is_read_first_and_its_errors_end_the_command_too(
