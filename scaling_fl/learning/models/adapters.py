@@ -13,20 +13,13 @@ from scaling_fl.core.seeding import derive
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),
-    "bert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
-    "electra": ("query", "value"),
-    "gemma2": ("q_proj", "v_proj"),
     "gpt2": ("c_attn", "c_proj", "c_fc"),
-    "llama": ("q_proj", "v_proj"),
-    "mistral": ("q_proj", "v_proj"),
-    "qwen2": ("q_proj", "v_proj"),
-    "roberta": ("query", "value"),
-    "xlm-roberta": ("query", "value"),
 }
-"""Layers that get an adapter, by model type: queries and values, as in arXiv 2106.09685.
+"""Layers that get an adapter, by model type, where PEFT names none or we deviate.
 
-For GPT-2, whose queries and values are one layer, all linear layers, as in arXiv 2406.05233.
+Queries and values, as in arXiv 2106.09685. For GPT-2, whose queries and values are one layer, all
+linear layers, as in arXiv 2406.05233. A type that neither knows gets adapters in all of them.
 """
 ALL_LINEAR = "all-linear"
 
@@ -124,17 +117,25 @@ def _outermost(names: Sequence[str]) -> list[str]:
 
 def _targets(model: Any, wanted: tuple[str, ...] | None) -> list[str]:
     linear = _linear_layers(model)
-    kind = model.config.model_type
+    if not linear:
+        raise UserError(
+            "adapter.kind must be none or head for a model of type "
+            f"{model.config.model_type}, whose encoder has no linear layers that PEFT can adapt; "
+            "set one of them."
+        )
     if wanted == (ALL_LINEAR,):
         return linear
     if wanted is None:
-        wanted = DEFAULT_TARGETS.get(kind)
-    if wanted is None:
-        raise UserError(
-            f"adapter.targets must be given for a model of type {kind}, got None; choose from "
-            f"{_ends(linear)}, or {ALL_LINEAR}."
-        )
+        usual = _usual_targets(model.config.model_type)
+        return [name for name in linear if any(_fits(name, end) for end in usual)] or linear
     return _matching(linear, wanted, "adapter.targets")
+
+
+def _usual_targets(model_type: str) -> Sequence[str]:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_PEFT
+
+    usual = DEFAULT_TARGETS.get(model_type) or OF_PEFT.get(model_type) or ()
+    return () if isinstance(usual, str) else usual  # PEFT has a pattern for some multimodal types
 
 
 def _linear_layers(model: Any) -> list[str]:

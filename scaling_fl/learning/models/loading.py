@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.packaged import minilm_folder
+from scaling_fl.learning.models.probe import check_answers
 
 NICKNAMES = {
     "albert": "albert-base-v1",
@@ -56,20 +57,29 @@ def load_tokenizer(name: str, cache_dir: Path) -> Any:
             f"the tokenizer of model={name} must have a padding, end-of-text or unknown token, "
             "and has none; set its pad_token and save it again."
         )
+    tokenizer.padding_side = _padding_side(_from_hub(AutoConfig.from_pretrained, name, cache_dir))
     return tokenizer
+
+
+def _padding_side(config: Any) -> str:
+    """Say where a model has its padding: a head that reads the last position wants a token there.
+
+    All other heads find the last token themselves, and positions are counted from the left.
+    """
+    return "left" if getattr(config, "summary_type", None) == "last" else "right"
 
 
 def load_classifier(
     name: str, *, num_labels: int, max_seq_len: int, seed: int, tokenizer: Any, cache_dir: Path
 ) -> nn.Module:
-    """Load a pre-trained encoder with a classification head, in fp32.
+    """Load a pre-trained encoder or decoder with a classification head, in fp32.
 
     A new head depends on ``seed`` alone, so that all clients begin with the same head. The head of
     a saved classifier is kept if it has ``num_labels`` outputs.
 
     Raises:
-        UserError: the model cannot be loaded, does not fit its tokenizer, or has fewer positions
-            than ``max_seq_len``.
+        UserError: the model cannot be loaded, does not fit its tokenizer, has fewer positions than
+            ``max_seq_len``, or cannot classify a text by the text alone.
     """
     torch.manual_seed(derive(seed, "model"))
     if name == "tiny":
@@ -84,7 +94,9 @@ def load_classifier(
             f"{len(tokenizer)}; save it again after resize_token_embeddings({len(tokenizer)})."
         )
     config.pad_token_id = tokenizer.pad_token_id
-    return _load_weights(name, cache_dir, config, max_seq_len)
+    model = _load_weights(name, cache_dir, config, max_seq_len)
+    check_answers(model, tokenizer, name=name, num_labels=num_labels, max_seq_len=max_seq_len)
+    return model
 
 
 def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> nn.Module:
@@ -113,12 +125,12 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
         # Models like RoBERTa count positions from the index after that of their padding.
         padding = getattr(module, "padding_idx", None)
         if path.endswith("position_embeddings") and padding is not None:
-            _check_length(name, module.num_embeddings - padding - 1, max_seq_len)
+            _check_length(name, len(module.weight) - padding - 1, max_seq_len)
     return model  # type: ignore[no-any-return]
 
 
 def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:
-    if longest is not None and max_seq_len > longest:
+    if longest is not None and 0 < longest < max_seq_len:  # XLNet says -1: there is no limit
         raise UserError(
             f"max_seq_len must be at most {longest}, the longest text that model={name} takes, "
             f"got {max_seq_len}; lower max_seq_len."

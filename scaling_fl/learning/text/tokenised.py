@@ -31,6 +31,7 @@ class FastTokenizer(Protocol):
     is_fast: bool
     backend_tokenizer: Any
     truncation_side: str
+    padding_side: str
     pad_token_id: int
 
     def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]: ...
@@ -49,6 +50,7 @@ class TokenisedExamples:
     labels: Indices
     max_seq_len: int
     pad_token_id: int
+    padding_side: str = "right"
     key: str = ""
 
     @cached_property
@@ -63,7 +65,7 @@ class TokenisedExamples:
         return len(self.labels)
 
     def batch(self, indices: Indices) -> Batch:
-        """Pad examples on the right to the longest of them, rounded up to a multiple of 8.
+        """Pad examples on their side to the longest of them, rounded up to a multiple of 8.
 
         The tensors are ``input_ids`` and ``attention_mask`` (examples, width) and ``labels``
         (examples), all int64. The width never exceeds ``max_seq_len``, which may be all that the
@@ -73,8 +75,11 @@ class TokenisedExamples:
         lengths = self.offsets[indices + 1] - begins
         longest = int(lengths.max())
         width = -(-longest // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
-        positions = np.arange(max(longest, min(width, self.max_seq_len)))
-        mask = positions < lengths[:, None]
+        width = max(longest, min(width, self.max_seq_len))
+        positions = np.tile(np.arange(width), (len(lengths), 1))
+        if self.padding_side == "left":
+            positions -= (width - lengths)[:, None]
+        mask = (positions >= 0) & (positions < lengths[:, None])
         input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
         input_ids[mask] = self.token_ids[(begins[:, None] + positions)[mask]]
         tensors = {
@@ -119,6 +124,7 @@ def tokenise(
         labels=_column(folder, "labels"),
         max_seq_len=max_seq_len,
         pad_token_id=tokenizer.pad_token_id,
+        padding_side=tokenizer.padding_side,
         key=key,
     )
 

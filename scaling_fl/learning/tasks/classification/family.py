@@ -113,10 +113,15 @@ class Classification:
         return scoring.metrics(counts, self.label_names, per_class=detailed)
 
     def largest_batch(self, size: int) -> Batch:
-        mask = torch.ones(size, self.options.max_seq_len, dtype=torch.int64)
+        longest = self.options.max_seq_len
+        # A text, because some heads look for the token that ends one.
+        tokenizer = self.tokenizer
+        row = tokenizer(["a " * longest], truncation=True, max_length=longest)["input_ids"][0]
+        row = [*row, *[tokenizer.pad_token_id] * (longest - len(row))]
+        mask = torch.ones(size, longest, dtype=torch.int64)
         mask[0, -1] = 0  # without any padding, attention would leave its mask out
         tensors = {
-            "input_ids": torch.zeros_like(mask),
+            "input_ids": torch.tensor(row).repeat(size, 1),
             "attention_mask": mask,
             "labels": torch.zeros(size, dtype=torch.int64),
         }

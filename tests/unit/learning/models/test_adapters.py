@@ -16,7 +16,13 @@ from scaling_fl.learning.task import Batch
 from scaling_fl.learning.tasks.classification.family import beside_the_encoder
 from scaling_fl.learning.tasks.classification.scoring import loss
 from scaling_fl.learning.training.local import LocalTrainer
-from tests.tiny_models import FAMILIES, make_adapter, make_batch, make_classification
+from tests.tiny_models import (
+    FAMILIES,
+    make_adapter,
+    make_batch,
+    make_classification,
+    save_model,
+)
 
 HEADS = {
     "bert": ["classifier"],
@@ -174,13 +180,24 @@ def test_a_name_that_fits_nothing_is_told_with_those_that_do(
         adapt(load(folders["bert"]), adapter, seed=1)
 
 
-def test_a_family_without_defaults_asks_for_targets() -> None:
-    config = transformers.MPNetConfig(
-        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=3
-    )
-    model = transformers.MPNetForSequenceClassification(config)
-    with pytest.raises(UserError, match=r"adapter\.targets must be given .* mpnet, .* all-linear"):
-        adapt(model, make_adapter(), seed=1)
+def targets_of(folder: Path) -> set[str]:
+    model = adapt(load(folder), make_adapter(), seed=1)
+    return {n.split(".lora_")[0].rpartition(".")[2] for n in trainable(model) if ".lora_" in n}
+
+
+def test_families_that_we_do_not_know_get_pefts_targets_or_all_linear_layers(
+    tmp_path: Path,
+) -> None:
+    assert targets_of(save_model("deberta-v2", tmp_path / "1")) == {"query_proj", "value_proj"}
+    assert targets_of(save_model("mpnet", tmp_path / "2")) == {"q", "k", "v", "o", "dense"}
+    # The projections of XLNet's attention are no layers, those of what follows are.
+    assert targets_of(save_model("xlnet", tmp_path / "3")) == {"layer_1", "layer_2"}
+
+
+def test_a_model_without_linear_layers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"adapter\.kind must be none or head for .* ibert, whose"):
+        adapt(load(save_model("ibert", tmp_path)), make_adapter(), seed=1)
+    adapt(load(save_model("ibert", tmp_path)), make_adapter(kind="head"), seed=1)
 
 
 def test_tied_weights_are_frozen_and_never_counted() -> None:

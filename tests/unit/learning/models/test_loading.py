@@ -21,7 +21,14 @@ from scaling_fl.learning.task import Batch
 from scaling_fl.learning.tasks.classification.scoring import count, loss, metrics
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 from scaling_fl.learning.training.local import LocalTrainer
-from tests.tiny_models import DECODERS, FAMILIES, make_batch, make_tokenizer, save_model
+from tests.tiny_models import (
+    DECODERS,
+    FAMILIES,
+    MORE_FAMILIES,
+    make_batch,
+    make_tokenizer,
+    save_model,
+)
 
 TEXTS = ["raven chamber heart", "ice", "abyss cult dream creature unheard", "misery"]
 LABELS = np.array([0, 1, 2, 1])
@@ -59,6 +66,7 @@ def batch_of_texts(tokenizer: Any) -> Batch:
         labels=LABELS,
         max_seq_len=16,
         pad_token_id=tokenizer.pad_token_id,
+        padding_side=tokenizer.padding_side,
     )
     return examples.batch(np.arange(len(TEXTS)))
 
@@ -88,15 +96,16 @@ def test_every_family_trains_a_step_and_is_evaluated(family: str, tmp_path: Path
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("family", ["tiny", *FAMILIES])
+@pytest.mark.parametrize("family", ["tiny", *FAMILIES, *MORE_FAMILIES])
 def test_more_padding_does_not_change_an_answer(family: str, tmp_path: Path) -> None:
     name = family if family == "tiny" else save_model(family, tmp_path / family)
     tokenizer, model = load(name)
     batch = batch_of_texts(tokenizer)
     ids, mask, labels = batch.tensors.values()
+    more = (5, 0) if tokenizer.padding_side == "left" else (0, 5)
     wide = make_batch(
-        torch.nn.functional.pad(ids, (0, 5), value=tokenizer.pad_token_id),
-        torch.nn.functional.pad(mask, (0, 5)),
+        torch.nn.functional.pad(ids, more, value=tokenizer.pad_token_id),
+        torch.nn.functional.pad(mask, more),
         labels,
     )
     together = logits_of(model, batch)
@@ -104,7 +113,7 @@ def test_more_padding_does_not_change_an_answer(family: str, tmp_path: Path) -> 
     # One text on its own has no padding at all.
     for row, length in enumerate(mask.sum(1).tolist()):
         one = slice(row, row + 1)
-        alone = make_batch(ids[one, :length], mask[one, :length], labels[one])
+        alone = make_batch(ids[one, mask[row] == 1], torch.ones(1, length), labels[one])
         assert torch.allclose(logits_of(model, alone), together[row], rtol=0, atol=1e-6)
 
 
@@ -155,7 +164,9 @@ def test_a_saved_head_is_kept_when_it_fits_the_labels(
     assert is_kept != torch.equal(again.classifier.weight, fresh)
 
 
-@pytest.mark.parametrize(("family", "longest"), [("bert", 64), ("roberta", 62), ("gpt2", 64)])
+@pytest.mark.parametrize(
+    ("family", "longest"), [("bert", 64), ("roberta", 62), ("ibert", 62), ("gpt2", 64)]
+)
 def test_a_text_longer_than_the_positions_is_refused(
     family: str, longest: int, tmp_path: Path
 ) -> None:
@@ -165,6 +176,56 @@ def test_a_text_longer_than_the_positions_is_refused(
     tokenizer, model = load(folder, max_seq_len=longest)
     ids = torch.full((1, longest), len(tokenizer) - 1)
     assert logits_of(model, make_batch(ids, torch.ones_like(ids), ids[:, 0])).isfinite().all()
+
+
+def test_xlnet_has_no_longest_text_and_reads_the_last_position(tmp_path: Path) -> None:
+    assert load(save_model("xlnet", tmp_path), max_seq_len=5000)[0].padding_side == "left"
+    assert load(save_model("gemma", tmp_path / "gemma"))[0].padding_side == "right"
+
+
+def test_a_tokenizer_is_saved_without_what_a_first_look_has_cut(bert: Path, tmp_path: Path) -> None:
+    tokenizer, _ = load(bert)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+    assert (saved["truncation"], saved["padding"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("ibert", {"quant_mode": True}, r"answer by its weights alone, .* \(I-BERT: quant_mode\)"),
+        (
+            "t5",
+            {"eos_token_id": 99},
+            r"by its tokens alone, and fails on one \(\w+Error: .*\)",
+        ),
+    ],
+)
+def test_a_model_that_cannot_classify_a_text_is_told_in_one_line(
+    family: str, changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    folder = save_model(family, tmp_path)
+    other_config(**changes)(folder)
+    with pytest.raises(UserError, match=reason) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_draws_without_a_seed_is_refused(tmp_path: Path) -> None:
+    """BigBird draws which positions see each other from a generator that nobody seeds."""
+    config = transformers.BigBirdConfig(
+        vocab_size=14,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        block_size=1,
+    )
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="must answer a text twice alike"):
+        load(tmp_path)
 
 
 def without_weights(folder: Path) -> None:

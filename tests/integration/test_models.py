@@ -1,0 +1,109 @@
+"""Models of every family are trained, resumed, exported and loaded elsewhere with the same answers.
+
+Elsewhere is plain transformers, or PEFT, with the tokenizer of the folder and its padding.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness import WORDS
+from one_process import QuickRun, outcome
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from scaling_fl.commands import export
+from scaling_fl.composition.restored import restore, settings_of
+from scaling_fl.composition.tasks import make_task
+from scaling_fl.runtime.tracking.places import open_saved
+from tests.tiny_models import FAMILIES, MORE_FAMILIES, save_model
+
+LABELS = sorted(WORDS)
+ALWAYS = ("bart", "qwen3", "xlnet")
+"""These are in every run of the tests: encoder and decoder, decoder, and padding on the left."""
+
+
+def families(*, but: tuple[str, ...] = ()) -> list[Any]:
+    return [
+        pytest.param(family, marks=() if family in ALWAYS else pytest.mark.slow)
+        for family in (*FAMILIES, *MORE_FAMILIES)
+        if family not in but
+    ]
+
+
+class Trained:
+    """Two rounds of a federation on two sites, exported."""
+
+    def __init__(self, family: str, corpus: Path, folder: Path, kind: str) -> None:
+        self.corpus, self.folder = corpus, folder
+        self.base = save_model(family, folder / "base")
+        self.changes = {
+            "model": str(self.base),
+            "max_seq_len": 16,
+            "num_rounds": 2,
+            "site_ids": [0, 1],
+            "adapter": {"kind": kind, "dropout": 0.1} if kind != "none" else {},
+        }
+        self.run = QuickRun(folder / "run", shared=corpus, **self.changes).start_here()
+
+    def check_resume(self) -> None:
+        stopped = QuickRun(self.folder / "stopped", shared=self.corpus, **self.changes)
+        stopped.start_here(stop_after=1)
+        resumed = QuickRun(self.folder / "stopped", shared=self.corpus, **self.changes)
+        assert outcome(resumed.start_here(), 2) == outcome(self.run, 2)
+
+    def export(self, **options: Any) -> Path:
+        out = self.folder / "out"
+        assert export.main({"checkpoints": [self.run.url], "out": out, **options}) == 0
+        return out
+
+    def check_answers(self, model: Any, tokenizer: Any) -> None:
+        """Check logits against those of the run, and the accuracy, on all texts of the test."""
+        with (self.corpus / "test.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        labels = torch.tensor([LABELS.index(row["author"]) for row in rows])
+        texts = tokenizer(
+            [row["text"] for row in rows],
+            padding=True,
+            truncation=True,
+            max_length=16,
+            return_tensors="pt",
+        )
+        texts.pop("token_type_ids", None)
+        found, expected = (logits(m, texts) for m in (model, self.restored()))
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        accuracy = (found.argmax(-1) == labels).double().mean()
+        assert self.run.results()["validation.accuracy"][1][-1] == pytest.approx(float(accuracy))
+
+    def restored(self) -> torch.nn.Module:
+        saved = open_saved(self.run.url, pytest.fail)
+        config = settings_of(saved, {})
+        return restore(saved, config, make_task(config), torch.device("cpu")).model
+
+
+def logits(model: torch.nn.Module, texts: Any) -> torch.Tensor:
+    model.eval()
+    with torch.inference_mode():
+        found: torch.Tensor = model(**texts).logits
+    return found
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_model_is_trained_whole(family: str, corpus: Path, tmp_path: Path) -> None:
+    trained = Trained(family, corpus, tmp_path, "none")
+    trained.check_resume()
+    folder = trained.export()
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert model.config.id2label == dict(enumerate(LABELS))
+    trained.check_answers(model, AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.mark.parametrize("family", families(but=("ibert",)))
+def test_an_adapter_is_trained(family: str, corpus: Path, tmp_path: Path) -> None:
+    trained = Trained(family, corpus, tmp_path, "lora")
+    trained.check_resume()
+    folder = trained.export()
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    trained.check_answers(model, AutoTokenizer.from_pretrained(folder))
