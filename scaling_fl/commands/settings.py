@@ -29,6 +29,7 @@ def read_training(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None,
     return _read(
         lambda: read_command_line(argv, commands=[PRINT_CONFIG], options={"--comment": "-c"}),
         doc,
+        os.environ,
     )
 
 

@@ -199,3 +199,19 @@ def test_a_script_is_named_as_this_program_was_started(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "orig_argv", ["python3", "x.py"])
     monkeypatch.chdir(ROOT)
     assert script("plan.py") == "python3 scripts/plan.py"
+
+
+def test_a_start_needs_the_secret_of_its_noise_and_a_plan_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SCALING_FL_NOISE_SECRET", raising=False)
+    private = [
+        "with",
+        "demo",
+        "weighting=uniform",
+        "privacy.clip=1.0",
+        "privacy.noise_multiplier=1.0",
+    ]
+    assert read_training("", [SCRIPT, *private]) == (None, 2)
+    assert "SCALING_FL_NOISE_SECRET" in capsys.readouterr().err
+    assert read_plan("", [SCRIPT, *private])[1] == 0
