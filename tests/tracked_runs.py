@@ -44,6 +44,12 @@ def record_of(num_rounds: int, **options: Any) -> JobRecord:
 
 
 def start(folder: RunFolder, *, config: dict[str, Any] | None = None) -> RunFolder:
+    """Announce a run and put its start on record."""
+    announce(folder, config=config).open()
+    return folder
+
+
+def announce(folder: RunFolder, *, config: dict[str, Any] | None = None) -> RunFolder:
     """Send the event with which Sacred starts a run, with one source file."""
     base = Path(folder.basedir).parent
     (base / "train.py").write_text("print('the program')\n")

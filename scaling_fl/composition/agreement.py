@@ -1,6 +1,7 @@
 """What must be equal on all workers before the first round."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -23,18 +24,23 @@ def broadcast_state(
     exchange: Exchange,
     *,
     num_threads: int,
-    pinned: bool,
+    wanted_threads: int | None,
+    note: Callable[[str], None],
 ) -> GlobalState:
     """Give every worker the state of worker 0 and the number of threads.
 
-    The last bits of results depend on the number of threads. Therefore a resumed run uses the
-    number of its earlier rounds, unless the configuration sets the number (``pinned``).
+    ``num_threads`` is what a job that begins takes, ``wanted_threads`` what the settings say.
+
+    Raises:
+        UserError: the settings name another number of threads than that of the rounds before.
+        CheckpointMismatch, CheckpointError: the checkpoints cannot be continued.
     """
+    device = state.vector.device
     if recorder:
         state, earlier = recorder.restore(state)
-        num_threads = num_threads if pinned or not earlier else earlier
+        if earlier and device.type == "cpu":
+            num_threads = _threads_of_before(earlier, num_threads, wanted_threads, note)
         recorder.num_threads = num_threads
-    device = state.vector.device
     numbers = torch.tensor([state.round, state.total_bytes, num_threads], device=device)
     round_number, total_bytes, threads = (int(n) for n in exchange.broadcast(numbers))
     torch.set_num_threads(threads)
@@ -46,6 +52,23 @@ def broadcast_state(
         round=round_number,
         total_bytes=total_bytes,
     )
+
+
+def _threads_of_before(
+    earlier: int, here: int, wanted: int | None, note: Callable[[str], None]
+) -> int:
+    """Keep the number of threads, because on a CPU the last bits of results depend on it."""
+    if wanted not in (None, earlier):
+        raise UserError(
+            f"num_threads must stay {earlier}, as in the rounds before, got {wanted}; leave it "
+            "out, or start anew with another job_name or checkpoints_dir."
+        )
+    if earlier != here:
+        note(
+            f"{earlier} thread{'s' * (earlier > 1)} for each worker, as in the rounds before, "
+            f"though this machine has cores for {here}: results depend on the number"
+        )
+    return earlier
 
 
 def _broadcast_memory(memory: Memory, exchange: Exchange, device: torch.device) -> Memory:

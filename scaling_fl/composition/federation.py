@@ -50,7 +50,12 @@ class Federation:
     recorder: Recorder | None
 
     def run(self, hooks: Hooks) -> GlobalState:
-        """Run the rounds and return the last state; all workers call this together, once."""
+        """Run the rounds and return the last state; all workers call this together, once.
+
+        Before it, nothing is recorded: whatever refuses a start leaves the job as it was.
+        """
+        if self.recorder:
+            self.recorder.begin()
         return run_rounds(
             self._give_away_state(),
             self.rounds,
@@ -134,7 +139,8 @@ def build(
         recorder,
         exchange,
         num_threads=torch.get_num_threads(),
-        pinned=config.num_threads is not None,
+        wanted_threads=config.num_threads,
+        note=note,
     )
     privacy = None
     if budget:

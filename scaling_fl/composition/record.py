@@ -26,14 +26,11 @@ def make_recorder(
     budget: Budget | None,
     note: Note,
 ) -> Recorder:
-    """Open worker 0's journal and checkpoints, and journal who owns which examples.
+    """Make what worker 0 records with, and say who owns which examples.
 
     ``kept`` and ``computation`` are the two fingerprints that ``Fingerprints`` holds.
     """
     partition = data.task.describe(data.train, data.partitions)
-    journal = Journal(job["journal"])
-    journal.append("partition", **partition.fields)
-
     note(partition.sentence)
     fingerprints = Fingerprints(
         layout=trainer.layout,
@@ -42,9 +39,10 @@ def make_recorder(
         config=config.model_dump(mode="json"),
     )
     return Recorder(
-        journal,
+        Journal(job["journal"]),
         Checkpoints(open_storage(job["checkpoints"]), config.keep_last, note),
         fingerprints,
+        partition=partition.fields,
         save_every=config.save_every,
         num_rounds=budget.num_rounds if budget else config.num_rounds,
         tells_cohort=budget is None or budget.draw_seed is None,

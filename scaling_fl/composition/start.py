@@ -62,7 +62,7 @@ def _digest_of_begun(job: JobPlaces) -> str:
     checkpoints = Checkpoints(open_storage(job["checkpoints"]), None, lambda text: None)
     if not checkpoints.rounds():
         return ""
-    computation = checkpoints.load().manifest["progress"]["computation"]
+    computation = checkpoints.load().manifest["progress"].get("computation", {})
     return str(computation.get(START, "the model"))
 
 

@@ -30,30 +30,68 @@ class Keeper:
         self._job, self._folder, self._mirror, self._console = job, folder, mirror, console
         self._tail = JournalTail(job.journal.path)
         self.record = job.record
+        self.is_open = False
+        """Whether this start is on record: that of a new job at once, else when it is accepted."""
+        self._resume_command = ""
+        self._held: list[Mapping[str, Any]] = []
         self._was_read = self._was_refreshed = 0.0
         self._is_refreshed = True
         self._drawing: threading.Thread | None = None
 
     def begin(self, resume_command: str) -> None:
-        """Journal the start."""
+        """Record the start of a new job; that of another one waits until its workers are ready.
+
+        Raises:
+            StorageError, JournalError: it cannot be recorded.
+        """
+        self._resume_command = resume_command
         self._tail.read_new()  # what earlier starts wrote is in the record already
-        self._job.begin(self._folder.run_id, resume_command)
+        if self._job.is_new:
+            self._open()
+
+    def _open(self) -> None:
+        self._folder.open()
+        self._job.begin(self._folder.run_id, self._resume_command)
+        for event in self._held:
+            self._job.journal.append(**_as_journaled(event))
+        for told in self._tail.read_new():  # and shown when it came
+            self.record.apply(told)
+        self._folder.refresh(self.record)
+        if self._mirror:
+            self._mirror.start()
+        self.is_open = True
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Take in an event of a worker, which journals a round before it reports the round."""
+        """Take in an event of a worker, which journals a round before it reports the round.
+
+        Raises:
+            StorageError, JournalError: a start that was accepted cannot be recorded.
+        """
+        if not self.is_open:
+            self._hold(event)
+            return
         if event["event"] in ("stage", "note"):
             self._journal(event)
         self._read()
 
+    def _hold(self, event: Mapping[str, Any]) -> None:
+        """Show what is told before the start is accepted, and journal it only then."""
+        if event["event"] == "ready":
+            self._open()
+        elif event["event"] in ("stage", "note"):
+            self._held.append(event)
+            self._console.show(event)
+
     def _journal(self, event: Mapping[str, Any]) -> None:
-        level = {"level": "info"} if event["event"] == "note" else {}
         try:
-            self._job.journal.append(**event, **level)
+            self._job.journal.append(**_as_journaled(event))
         except JournalError:  # the workers, who write there, too, say why
             self._console.show(event)
 
     def tick(self) -> None:
         """Show what is new in the journal, and carry it into the run folder once a second."""
+        if not self.is_open:
+            return
         now = time.monotonic()
         if now - self._was_read >= READ_SECONDS:
             self._read()
@@ -62,6 +100,8 @@ class Keeper:
 
     def end(self, status: str, message: str) -> JournalError | None:
         """Journal the end and complete the record; returns what keeps the disk from taking it."""
+        if not self.is_open:
+            return None
         unrecorded = None
         try:
             self._job.end(status, message)
@@ -120,3 +160,7 @@ class Keeper:
         path = self._folder.path / "partition.png"
         draw(path, partition["label_names"], partition["histograms"], partition["entropies"])
         self._folder.artifact_event("partition.png", str(path))
+
+
+def _as_journaled(event: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(event) | ({"level": "info"} if event["event"] == "note" else {})

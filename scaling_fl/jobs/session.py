@@ -110,6 +110,12 @@ class Session:
         return {name: series["values"][-1] for name, series in metrics.items()}
 
     def _close(self, status: str, message: str) -> None:
+        if self._keeper and not self._keeper.is_open:
+            self._progress.clear()
+            self._console.close()
+            if self._job and not self._job.is_new:
+                self._console.line("Nothing was changed: the job and its record are as they were.")
+            return
         unrecorded = self._keeper.end(status, message) if self._keeper else None
         self._progress.clear()
         self._console.close()

@@ -50,6 +50,7 @@ class Worker:
     def __init__(self, orders: dict[str, Any], channel: Channel) -> None:
         self._orders, self._channel = orders, channel
         self._stop_asked, self._ending = threading.Event(), threading.Event()
+        self._may_begin = threading.Event()
         self._reason: Reason | None = None
         self._is_saving = False
         self._exchange: Exchange | None = None
@@ -119,6 +120,9 @@ class Worker:
             self._channel.emit(
                 "ready", round=federation.state.round, num_rounds=federation.rounds.num_rounds
             )
+            # The parent puts this start on record first, now that nothing can refuse it any more.
+            while not self._may_begin.wait(0.1):
+                self._check()
         federation.run(self._watch(federation, speaks_for_machine=speaks_for_machine))
         self._exchange.close()
 
@@ -162,6 +166,10 @@ class Worker:
 
     def _alive(self) -> None:
         self._channel.emit("alive", at=time.monotonic())
+
+    def begin(self) -> None:
+        """Let the rounds begin; called by the thread that listens to the parent."""
+        self._may_begin.set()
 
     def end_without_parent(self) -> None:
         """End this process, whose parent is gone; called by the thread that watches the parent."""
@@ -233,7 +241,8 @@ def main() -> None:
     channel = Channel()
     wait_for_debugger(orders["meeting"]["local_index"], channel)
     worker = Worker(orders, channel)
-    watcher = threading.Thread(target=watch_parent, args=(worker.end_without_parent,), daemon=True)
+    callbacks = (worker.begin, worker.end_without_parent)
+    watcher = threading.Thread(target=watch_parent, args=callbacks, daemon=True)
     watcher.start()
     code = 1
     try:

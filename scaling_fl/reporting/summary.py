@@ -132,7 +132,10 @@ def _exact(num_bytes: float) -> str:
 def _resume_lines(facts: Mapping[str, Any]) -> list[str]:
     if not facts.get("resume_command"):
         return []
-    done = bool(facts.get("num_rounds")) and facts.get("last_round") == facts.get("num_rounds")
+    # A run that failed after its last round could not save it: the same command goes on.
+    completed = str(facts.get("status") or "COMPLETED").upper() in ("COMPLETED", "DEGRADED")
+    all_rounds = bool(facts.get("num_rounds")) and facts["num_rounds"] == facts.get("last_round")
+    done = completed and all_rounds
     if done and not facts.get("further"):
         return []
     how = f"To train further, {facts['further']}" if done else "To resume"

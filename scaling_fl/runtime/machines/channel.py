@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +23,13 @@ class Channel:
                 line = line[os.write(self._out, line) :]
 
 
-def watch_parent(on_death: Callable[[], None]) -> None:
-    """Wait until standard input closes, which it does when the parent has ended in any way."""
-    while sys.stdin.buffer.read(1):
-        time.sleep(0.1)
+def watch_parent(on_word: Callable[[], None], on_death: Callable[[], None]) -> None:
+    """Call ``on_word`` for each line of the parent, and ``on_death`` when standard input closes.
+
+    Standard input closes when the parent has ended in any way.
+    """
+    while sys.stdin.buffer.readline():
+        on_word()
     on_death()
 
 

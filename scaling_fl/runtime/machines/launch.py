@@ -1,10 +1,11 @@
 """A node of the federation -> worker processes on this machine, watched until they end.
 
 The parent does not import torch, so it starts at once and stays small. Each worker reads its orders
-from standard input, as one JSON line, and watches that pipe: when the parent dies in any way, the
-pipe closes and the worker ends itself. The worker writes events to standard output, as JSON lines;
-the parent shows its standard error. (torch's elastic launcher is not used: it needs torch in the
-parent, and its workers go on when the parent is killed.)
+from standard input, as one JSON line, and watches that pipe: a second line lets its rounds begin,
+and when the parent dies in any way, the pipe closes and the worker ends itself. The worker writes
+events to standard output, as JSON lines; the parent shows its standard error. (torch's elastic
+launcher is not used: it needs torch in the parent, and its workers go on when the parent is
+killed.)
 """
 
 import json
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,16 @@ class WorkerGroup:
             worker.failure = event
         else:
             callbacks.event(event)
+            if event["event"] == "ready":
+                self._let_begin(worker)
+
+    @staticmethod
+    def _let_begin(worker: LocalWorker) -> None:
+        """Tell a worker that its readiness is known; it waits for that with its first round."""
+        assert worker.process.stdin
+        with suppress(BrokenPipeError):  # it has died, which is found out in its turn
+            worker.process.stdin.write(b"begin\n")
+            worker.process.stdin.flush()
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.request_stop(number)

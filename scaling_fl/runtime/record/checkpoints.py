@@ -6,14 +6,11 @@ their sizes and hashes, is published last. Retention deletes the manifest first.
 an observer sees no manifest or a whole checkpoint, whoever is killed when.
 """
 
-import hashlib
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +20,10 @@ from torch import Tensor
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
-from scaling_fl.runtime.record.journal import JOURNAL
+from scaling_fl.runtime.record.chain import chain_digest
+from scaling_fl.runtime.record.journal import upload_journal
 from scaling_fl.runtime.record.manifest import (
     CONFIG,
-    FORMAT,
     MANIFEST,
     OPTIMISER,
     STATE,
@@ -34,9 +31,8 @@ from scaling_fl.runtime.record.manifest import (
     TornCheckpoint,
     check_file,
     check_matches,
-    describe_file,
     parse_manifest,
-    render_manifest,
+    write_manifest,
 )
 from scaling_fl.runtime.record.tensor_files import (
     check_vector,
@@ -46,7 +42,7 @@ from scaling_fl.runtime.record.tensor_files import (
     write_vector,
 )
 from scaling_fl.runtime.storage import NotStored, Storage, StorageError
-from scaling_fl.runtime.storage.errors import explain
+from scaling_fl.runtime.storage.errors import NotAFile, explain
 
 __all__ = ["Checkpoint", "CheckpointError", "CheckpointMismatch", "Checkpoints", "chain_digest"]
 
@@ -69,6 +65,10 @@ class Checkpoint:
     digest: str
     config: dict[str, Any]
     manifest: dict[str, Any]
+
+
+_Expected = tuple[Layout, dict[str, Any]] | None
+_Check = Callable[[Checkpoint], None]
 
 
 class Checkpoints:
@@ -129,8 +129,9 @@ class Checkpoints:
                 write_vector(staging / STATE, vector, layout)
                 write_tensors(staging / OPTIMISER, optimiser)
                 (staging / CONFIG).write_text(json.dumps(config, indent=1))
-                _write_manifest(staging, head)
-                self._upload_journal(journal, staging)
+                write_manifest(staging, head)
+                if journal and not self._storage.is_local:
+                    upload_journal(journal, self._storage, staging)
                 # An earlier checkpoint of this round must not seem whole while it is replaced.
                 self._storage.delete([f"{folder}/{MANIFEST}"])
                 self._storage.publish(staging, folder, _ORDER)
@@ -139,25 +140,33 @@ class Checkpoints:
         self._noted(self._retain)
         return f"{self._storage.url}/{folder}"
 
-    def load_latest(self, layout: Layout, identity: dict[str, Any]) -> Checkpoint | None:
-        """Load the newest whole checkpoint; each one that is not whole is skipped with a note.
+    def load_latest(
+        self,
+        layout: Layout,
+        identity: dict[str, Any],
+        check: _Check = lambda found: None,
+    ) -> Checkpoint | None:
+        """Load the newest whole checkpoint, or None where none was ever saved.
+
+        One that is not whole, also by ``check`` (TornCheckpoint), is skipped with a note.
 
         Raises:
             CheckpointMismatch: it is of another model, task or layout.
+            CheckpointError: there are checkpoints, and none of them is whole.
             StorageError: the storage cannot be read, which says nothing about the checkpoints.
         """
-        return self._newest((layout, identity))
+        return self._newest((layout, identity), check)
 
     def load(self, number: int | None = None) -> Checkpoint:
         """Load a round, or the newest whole one, as what its own manifest says that it is.
 
         Raises:
-            CheckpointError: there is no such round, or it is not whole.
+            CheckpointError: there is no such round, or no whole one.
             CheckpointMismatch: a later version of the program wrote it.
             StorageError: the storage cannot be read.
         """
         if number is None:
-            found = self._newest(None)
+            found = self._newest(None, lambda found: None)
             if found is None:
                 raise CheckpointError(
                     f"{self._storage.url} holds no whole checkpoint (round-000001, ...); give the "
@@ -172,19 +181,35 @@ class Checkpoints:
                 "another round, or the folder above it for the newest whole one."
             ) from None
 
-    def _newest(self, expected: tuple[Layout, dict[str, Any]] | None) -> Checkpoint | None:
+    def _newest(self, expected: _Expected, check: _Check) -> Checkpoint | None:
+        torn: dict[int, str] = {}
         for number in reversed(self.rounds()):
             try:
-                return self._load(number, expected)
-            except TornCheckpoint as torn:
-                self._torn.add(number)
+                found = self._load(number, expected)
+                check(found)
+            except TornCheckpoint as reason:
+                torn[number] = str(reason)
+                continue
+            for skipped, text in torn.items():
                 self._note(
-                    f"the checkpoint {self._storage.url}/{_name(number)} is not whole ({torn}); it"
-                    " is skipped, and removed at the next save."
+                    f"the checkpoint {self._storage.url}/{_name(skipped)} is not whole ({text}); "
+                    "it is skipped, and removed at the next save."
                 )
+            self._torn |= torn.keys()
+            return found
+        if torn:
+            raise self._none_whole(torn)
         return None
 
-    def _load(self, number: int, expected: tuple[Layout, dict[str, Any]] | None) -> Checkpoint:
+    def _none_whole(self, torn: Mapping[int, str]) -> CheckpointError:
+        shown = "; ".join(f"{_name(number)}: {text}" for number, text in [*torn.items()][:3])
+        more = f"; and {len(torn) - 3} more" * (len(torn) > 3)
+        return CheckpointError(
+            f"{self._storage.url} holds no whole checkpoint ({shown}{more}); nothing was removed: "
+            "put a copy of one back, or give another folder (checkpoints_dir)."
+        )
+
+    def _load(self, number: int, expected: _Expected) -> Checkpoint:
         """Load a round, holding it against the layout and identity that are expected, if any."""
         folder = _name(number)
         try:
@@ -198,12 +223,18 @@ class Checkpoints:
                 optimiser = read_tensors(path)
             with self._checked(folder, CONFIG, manifest) as path:
                 config = json.loads(path.read_bytes())
+        except NotAFile:
+            raise TornCheckpoint("a folder, a pipe or a device is in the place of a file") from None
         except NotStored:
             raise TornCheckpoint("a file is missing") from None
         except SafetensorError as error:
             raise TornCheckpoint(f"its tensors cannot be read: {error}") from None
         except OSError as error:
             raise explain(error, f"read {folder} in {self._storage.url}") from None
+        except (ValueError, RecursionError):
+            raise TornCheckpoint(f"its {CONFIG} cannot be read") from None
+        if not isinstance(config, dict):
+            raise TornCheckpoint(f"its {CONFIG} holds no settings")
         digest = manifest["digest"]
         return Checkpoint(number, vector, layout, optimiser, digest, config, manifest)
 
@@ -242,14 +273,6 @@ class Checkpoints:
     def _delete(self, number: int) -> None:
         self._storage.delete(f"{_name(number)}/{name}" for name in reversed(_ORDER))
 
-    def _upload_journal(self, journal: Path | None, staging: Path) -> None:
-        if journal is None or self._storage.is_local:
-            return
-        # A copy, because the journal may grow while it is sent.
-        copy = staging / JOURNAL
-        shutil.copyfile(journal, copy)
-        self._storage.put(copy, JOURNAL)
-
     def _noted(self, action: Callable[[], None]) -> None:
         # What cannot be removed is no reason to lose a checkpoint.
         try:
@@ -271,22 +294,5 @@ class Checkpoints:
             ) from None
 
 
-def chain_digest(
-    previous: str, *, round: int, cohort: list[int], computation_digest: str, vector: Tensor
-) -> str:
-    """Chain a round to all before it: SHA-256 of what went in and of the state that came out."""
-    head = json.dumps([previous, round, sorted(cohort), computation_digest])
-    digest = hashlib.sha256(head.encode())
-    digest.update(vector.detach().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
 def _name(number: int) -> str:
     return f"round-{number:06d}"
-
-
-def _write_manifest(staging: Path, head: dict[str, Any]) -> None:
-    files = {name: describe_file(staging / name) for name in (STATE, OPTIMISER, CONFIG)}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = {"format": FORMAT, "time": now, **head, "files": files}
-    (staging / MANIFEST).write_text(render_manifest(manifest))

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.storage.errors import diagnose
-
-Event = dict[str, Any]
+from scaling_fl.runtime.record.events import Event, parse_line
+from scaling_fl.runtime.storage.base import Storage
+from scaling_fl.runtime.storage.errors import NotAFile, diagnose
+from scaling_fl.runtime.storage.plain_files import check_plain
 
 JOURNAL = "journal.jsonl"
 
@@ -55,11 +57,12 @@ class Journal:
             self._fd = os.open(
                 self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
             )
+            check_plain(self.path)
             with self._alone():
                 _cut_torn_line(self._fd)
 
     def append(self, event: str, **fields: Any) -> None:
-        """Append one event with the time of now; it is on the disk when this returns.
+        """Append one event, by default with the time of now; it is on the disk when this returns.
 
         Raises:
             JournalError: the disk is full or refuses; what was written of the line is cut off.
@@ -97,11 +100,20 @@ class Journal:
     def _explained(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except NotAFile as error:
+            raise JournalError(str(error)) from None
         except OSError as error:
             reason = diagnose(error)
             raise JournalError(
                 f"the journal {self.path} cannot be {verb}: {reason.text}; {reason.remedy}."
             ) from error
+
+
+def upload_journal(path: Path, storage: Storage, staging: Path) -> None:
+    """Copy a journal into a storage, by way of a folder: it may grow while it is sent."""
+    copy = staging / JOURNAL
+    shutil.copyfile(path, copy)
+    storage.put(copy, JOURNAL)
 
 
 def _cut_torn_line(fd: int) -> None:
@@ -128,6 +140,7 @@ class JournalTail:
     def read_new(self) -> list[Event]:
         """Read the events since the last call; none while the file does not exist."""
         try:
+            check_plain(self.path)
             with self.path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
@@ -137,19 +150,6 @@ class JournalTail:
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         return [parse_line(line) for line in whole.splitlines()]
-
-
-def parse_line(line: bytes) -> Event:
-    """Read one line; a line that is no event becomes a note that says so."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if isinstance(event, dict) and isinstance(event.get("event"), str):
-        return event
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    text = "a line of the journal is not an event and was left out."
-    return {"time": now, "event": "note", "level": "warning", "text": text}
 
 
 @dataclass

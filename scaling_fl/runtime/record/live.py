@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.runtime.storage.plain_files import read_plain
+
 NAME = "progress.json"
 WRITE_SECONDS = 1.0
 MAX_ROWS = 8
@@ -70,7 +72,7 @@ def read_progress(journal: Path) -> dict[str, Any] | None:
     Its rows are client, step, number of steps and loss.
     """
     try:
-        event = json.loads(journal.with_name(NAME).read_bytes())
+        event = json.loads(read_plain(journal.with_name(NAME)))
     except (OSError, ValueError):
         return None
     return event if isinstance(event, dict) and "time" in event else None

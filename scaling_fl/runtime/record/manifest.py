@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scaling_fl.core.digest import digest
 from scaling_fl.core.errors import UserError
@@ -15,6 +18,40 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 _MOST_SHOWN = 3
+_LONGEST_SHOWN = 60
+
+
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+_STRICT = ConfigDict(strict=True)
+
+
+class _File(BaseModel):
+    model_config = _STRICT
+    bytes: _Count
+    sha256: str
+
+
+class _Progress(BaseModel):
+    """What the recorder keeps in a manifest; older versions kept less."""
+
+    model_config = _STRICT
+    total_bytes: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    num_threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    computation: dict[str, Any] = {}
+
+
+class _Manifest(BaseModel):
+    """The fields of a manifest that its readers rely on, and their types."""
+
+    model_config = _STRICT
+    round: _Count
+    digest: str
+    cohort: list[int]
+    identity: dict[str, Any]
+    progress: _Progress
+    layout: list[tuple[str, list[_Count]]]
+    dtype: Literal["float32"]
+    files: dict[Literal["state.safetensors", "optimiser.safetensors", "config.json"], _File]
 
 
 class CheckpointMismatch(UserError):
@@ -41,9 +78,13 @@ def check_file(path: Path, name: str, expected: dict[str, Any]) -> None:
         raise TornCheckpoint(f"{name} does not have its recorded sha256")
 
 
-def render_manifest(manifest: dict[str, Any]) -> str:
-    """Write a manifest as JSON, with a hash of its own content."""
-    return json.dumps(manifest | {"sha256": _content_digest(manifest)}, indent=1)
+def write_manifest(folder: Path, head: dict[str, Any]) -> None:
+    """Write the manifest of the files in a folder, with a hash of its own content."""
+    files = {name: describe_file(folder / name) for name in (STATE, OPTIMISER, CONFIG)}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = {"format": FORMAT, "time": now, **head, "files": files}
+    text = json.dumps(manifest | {"sha256": _content_digest(manifest)}, indent=1)
+    (folder / MANIFEST).write_text(text)
 
 
 def parse_manifest(data: bytes, number: int) -> dict[str, Any]:
@@ -57,16 +98,42 @@ def parse_manifest(data: bytes, number: int) -> dict[str, Any]:
         manifest = json.loads(data)
         written = manifest.pop("sha256", None)
         version = manifest["format"]
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise TornCheckpoint("its manifest cannot be read") from None
-    if version != FORMAT:
+    if type(version) is int and version > FORMAT:
         raise CheckpointMismatch(
             f"a checkpoint must have format {FORMAT}, got format {version} in round {number};"
             " continue it with the version of the program that wrote it."
         )
-    if written != _content_digest(manifest) or manifest["round"] != number:
+    if version != FORMAT or written != _content_digest(manifest):
         raise TornCheckpoint("its manifest is not what was written")
+    _check_fields(data)
+    _check_layout(manifest)
+    if manifest["round"] != number:
+        raise TornCheckpoint(f"its manifest is that of round {manifest['round']}")
     return dict(manifest)
+
+
+def _check_fields(data: bytes) -> None:
+    try:
+        files = _Manifest.model_validate_json(data).files
+    except ValidationError as errors:
+        first = errors.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "all"
+        fault = "lacks" if first["type"] == "missing" else "has no valid value for"
+        raise TornCheckpoint(f"its manifest {fault} {name}") from None
+    for name in (STATE, OPTIMISER, CONFIG):
+        if name not in files:
+            raise TornCheckpoint(f"its manifest lacks files.{name}")
+
+
+def _check_layout(manifest: dict[str, Any]) -> None:
+    """Refuse a layout that could not be that of the state, before room is made for it."""
+    layout = Layout.from_json(manifest["layout"])
+    if len(set(layout.names)) < len(layout.names):
+        raise TornCheckpoint("its layout has a name twice")
+    if 4 * layout.size > manifest["files"][STATE]["bytes"]:
+        raise TornCheckpoint("its layout is larger than its state")
 
 
 def _content_digest(manifest: dict[str, Any]) -> str:
@@ -78,13 +145,12 @@ def _content_digest(manifest: dict[str, Any]) -> str:
 def check_matches(
     manifest: dict[str, Any], layout: Layout, identity: dict[str, Any], where: str
 ) -> None:
-    """Raise CheckpointMismatch, naming every difference, unless a checkpoint can be continued."""
-    found = [
-        *_setting_differences(manifest["identity"], json.loads(json.dumps(identity))),
-        *layout_differences(manifest["layout"], json.loads(json.dumps(layout.to_json()))),
-    ]
-    if manifest["dtype"] != "float32":
-        found.append(f"its state is {manifest['dtype']} and must be float32")
+    """Raise CheckpointMismatch, with the first differences, unless a checkpoint can go on."""
+    found = _setting_differences(manifest["identity"], json.loads(json.dumps(identity)))
+    # Where a setting differs, that of the parameters is its consequence.
+    found = _first(found, "settings") or layout_differences(
+        manifest["layout"], json.loads(json.dumps(layout.to_json()))
+    )
     if found:
         raise CheckpointMismatch(
             f"the checkpoint {where} cannot be continued: {'; '.join(found)}; restore the old"
@@ -92,13 +158,29 @@ def check_matches(
         )
 
 
-def _setting_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    absent = "not set"
-    return [
-        f"{key} was {_show(old.get(key, absent))}, is now {_show(new.get(key, absent))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent)
-    ]
+def _setting_differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Name what differs, down to the single setting or label."""
+    if old == new:
+        return []
+    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        pairs = [(f"{name}.{key}" if name else key, old.get(key), new.get(key)) for key in keys]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        rows = enumerate(zip(old, new, strict=True))
+        pairs = [(f"{name}[{index}]", *pair) for index, pair in rows]
+    if pairs:
+        return [
+            text
+            for key, before, after in pairs
+            for text in _setting_differences(before, after, key)
+        ]
+    return [f"{name} was {_show(old)}, is now {_show(new)}"]
+
+
+def _first(found: list[str], kind: str) -> list[str]:
+    rest = len(found) - _MOST_SHOWN
+    return found[:_MOST_SHOWN] + ([f"and {rest} more {kind} differ"] if rest > 0 else [])
 
 
 def layout_differences(old: list[Any], new: list[Any]) -> list[str]:
@@ -109,8 +191,7 @@ def layout_differences(old: list[Any], new: list[Any]) -> list[str]:
         for index, (before, after) in pairs
         if before != after
     ]
-    rest = len(found) - _MOST_SHOWN
-    return found[:_MOST_SHOWN] + ([f"and {rest} more parameters differ"] if rest > 0 else [])
+    return _first(found, "parameters")
 
 
 def _parameter(entry: list[Any] | None) -> str:
@@ -118,5 +199,9 @@ def _parameter(entry: list[Any] | None) -> str:
 
 
 def _show(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, list | dict) and len(json.dumps(value)) > _LONGEST_SHOWN:
+        return f"{len(value)} values"
     text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scaling_fl.core.digest import digest
@@ -18,6 +19,7 @@ from scaling_fl.runtime.record.checkpoints import (
     chain_digest,
 )
 from scaling_fl.runtime.record.journal import Journal
+from scaling_fl.runtime.record.manifest import TornCheckpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +47,14 @@ class Recorder:
         checkpoints: Checkpoints,
         fingerprints: Fingerprints,
         *,
+        partition: dict[str, Any],
         save_every: int,
         num_rounds: int,
         tells_cohort: bool = True,
         note: Callable[[str], None],
     ) -> None:
         self._journal, self._checkpoints, self._fingerprints = journal, checkpoints, fingerprints
+        self._partition = partition
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
         # Checkpoints may be published, and a private sample must stay unknown.
         self._tells_cohort = tells_cohort
@@ -66,20 +70,29 @@ class Recorder:
     def restore(self, state: GlobalState) -> tuple[GlobalState, int | None]:
         """Return the state of the latest whole checkpoint, or ``state`` where there is none.
 
-        Also returns the number of threads per worker of the rounds before; journals the resume.
+        Also returns the number of threads per worker of the rounds before. Nothing is recorded.
 
         Raises:
             CheckpointMismatch: it is of another model, task or layout.
+            CheckpointError: there are checkpoints, and none of them is whole.
         """
-        found = self._checkpoints.load_latest(self._fingerprints.layout, self._fingerprints.kept)
+        fingerprints = self._fingerprints
+        found = self._checkpoints.load_latest(
+            fingerprints.layout, fingerprints.kept, check_restorable
+        )
         num_threads = None
         if found is not None:
             state = self._restored(state, found)
             num_threads = found.manifest["progress"]["num_threads"]
             self._name_changes(found.manifest["progress"]["computation"])
         self._recorded, self._saved_round = state, state.round
-        self._journal.append("resume", round=state.round, num_rounds=self._num_rounds)
         return state, num_threads
+
+    def begin(self) -> None:
+        """Journal who owns which examples, and after which round the job goes on."""
+        assert self._recorded
+        self._journal.append("partition", **self._partition)
+        self._journal.append("resume", round=self._saved_round, num_rounds=self._num_rounds)
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
         device = state.vector.device
@@ -88,7 +101,7 @@ class Recorder:
             kind, _, key = name.partition(".")
             kinds[kind][key] = value.to(device)
         optimiser: Tensors = kinds["optimiser"]
-        if state.optimiser.keys() != optimiser.keys():
+        if _shapes(state.optimiser) != _shapes(optimiser):
             self._note("the server's optimiser is another one from here on, and starts anew")
             optimiser = state.optimiser
         return GlobalState(
@@ -194,6 +207,20 @@ class Recorder:
         self._journal.append("checkpoint", round=state.round, path=path, digest=state.digest)
 
 
+def check_restorable(found: Checkpoint) -> None:
+    """Raise TornCheckpoint where something is missing, or could not have come of a round."""
+    for name in ("total_bytes", "num_threads", "computation"):
+        if name not in found.manifest["progress"]:
+            raise TornCheckpoint(f"its manifest lacks progress.{name}")
+    for name in found.optimiser:
+        if name.partition(".")[0] not in ("optimiser", "memory"):
+            raise TornCheckpoint(f"its tensor {name} belongs to nothing")
+    tensors = {"the global vector": found.vector, **found.optimiser}
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise TornCheckpoint(f"{name} holds values that are not finite")
+
+
 def _server_tensors(state: GlobalState) -> dict[str, Tensor]:
     """Name all that the server knows beside the vector, as ``optimiser.safetensors`` has it."""
     kinds = {"optimiser": state.optimiser, "memory": state.memory.to_tensors()}
@@ -202,6 +229,10 @@ def _server_tensors(state: GlobalState) -> dict[str, Tensor]:
         for kind, tensors in kinds.items()
         for name, value in tensors.items()
     }
+
+
+def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}
 
 
 def _on_cpu(value: Tensor) -> Tensor:

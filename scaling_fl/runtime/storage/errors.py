@@ -21,6 +21,10 @@ class NotStored(StorageError):
     """The storage works, but has no file of that name."""
 
 
+class NotAFile(NotStored):
+    """Something that is no file stands where a file should be."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """Why an operation failed, what the user can do, and whether a second attempt may succeed."""

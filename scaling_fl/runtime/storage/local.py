@@ -15,6 +15,7 @@ from scaling_fl.runtime.storage.base import (
     remove_if_abandoned,
 )
 from scaling_fl.runtime.storage.errors import NotStored, StorageError
+from scaling_fl.runtime.storage.plain_files import check_plain, read_plain
 
 
 class LocalStorage(Storage):
@@ -34,19 +35,20 @@ class LocalStorage(Storage):
 
     def read_bytes(self, name: str) -> bytes:
         with self._reading(name):
-            return (self.folder / name).read_bytes()
+            return read_plain(self.folder / name)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         self._replace(name, lambda partial: _write(partial, data))
 
     def fetch(self, name: str, local_path: Path) -> None:
         with self._reading(name):
+            check_plain(self.folder / name)
             shutil.copyfile(self.folder / name, local_path)
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
         with self._reading(name):
-            os.stat(self.folder / name)
+            check_plain(self.folder / name)
         yield self.folder / name
 
     def put(self, local_path: Path, name: str) -> None:

@@ -10,7 +10,8 @@ from socket import gethostname
 from typing import Any
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.journal import Event, JobRecord
+from scaling_fl.runtime.record.events import Event
+from scaling_fl.runtime.record.journal import JobRecord
 from scaling_fl.runtime.storage.processes import process_start
 from scaling_fl.runtime.tracking.run_database import MONGO, RunDatabase
 from scaling_fl.runtime.tracking.run_files import read_clients

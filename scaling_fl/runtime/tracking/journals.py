@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.journal import (
-    JOURNAL,
-    Event,
-    JobRecord,
-    JournalTail,
-    fold,
-    parse_line,
-)
+from scaling_fl.runtime.record.events import Event, parse_line
+from scaling_fl.runtime.record.journal import JOURNAL, JobRecord, JournalTail, fold
 from scaling_fl.runtime.record.live import read_progress
 from scaling_fl.runtime.storage import NotStored, Storage
 from scaling_fl.runtime.storage.base import explained

@@ -120,7 +120,8 @@ class MongoMirror(RunObserver):
         self._tables_time = 0.0
         self._away = self._complete = self._left = False
 
-    def started_event(self, *_: Any, **__: Any) -> None:
+    def start(self) -> None:
+        """Begin to deliver; the run folder is open by now."""
         self._thread = threading.Thread(target=self._work, name="mongo-mirror", daemon=True)
         self._thread.start()
 

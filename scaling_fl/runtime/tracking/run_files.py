@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.runtime.storage.plain_files import read_plain
+
 CLIENT_COLUMNS = [
     "round",
     "client",
@@ -109,29 +111,38 @@ def plain(value: Any, clean: Callable[[str], str] = str) -> Any:
 def read_run(folder: Path, uid: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Read run.json and info.json of a folder, if it is the folder of that job."""
     with suppress(OSError, ValueError):
-        info = json.loads((folder / "info.json").read_bytes())
+        info = json.loads(read_plain(folder / "info.json"))
         if info.get("uid") == uid:
-            return json.loads((folder / "run.json").read_bytes()), info
+            return json.loads(read_plain(folder / "run.json")), info
     return None
 
 
 def replace_file(path: Path, data: bytes, *, owner: str = "") -> None:
     """Write a file so that it is seen whole or as it was; ``owner`` keeps several writers apart."""
+    replace_files({path: data}, owner=owner)
+
+
+def replace_files(contents: Mapping[Path, bytes], *, owner: str = "") -> None:
+    """Write files, each seen whole or as it was; none is touched unless there is room for all."""
     # No fsync: a kill loses nothing that was written, and after a power cut the journal, which
     # is synced, has it all.
-    temporary = path.with_name(f".{path.name}{owner}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    staged = {path: path.with_name(f".{path.name}{owner}.tmp") for path in contents}
+    try:
+        for path, temporary in staged.items():
+            temporary.write_bytes(contents[path])
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+    except OSError:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise
 
 
 def copy_file(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.copyfile(source, temporary)
     os.replace(temporary, target)
-
-
-def size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def store_by_content(source: Path, store: Path) -> Path:

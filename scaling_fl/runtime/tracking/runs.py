@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.journal import Event, JobRecord
+from scaling_fl.runtime.record.events import Event
+from scaling_fl.runtime.record.journal import JobRecord
 from scaling_fl.runtime.storage.base import explained
+from scaling_fl.runtime.storage.plain_files import read_plain
 from scaling_fl.runtime.tracking.run_database import MONGO, RunDatabase
 
 RUNNING, DEAD, ENDED, UNKNOWN = "RUNNING", "DEAD", "ENDED", "UNKNOWN"
@@ -149,6 +151,6 @@ class RunSource(ABC):
 def read_json(path: Path) -> Any:
     """Read a JSON file; None when there is none, or it is being written."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_plain(path))
     except (OSError, ValueError):
         return None

@@ -1,19 +1,16 @@
 """The composition root: every name that the configuration allows is built, and nothing else."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 import torch
 
-from scaling_fl.composition.agreement import broadcast_state, forget_unused
+from scaling_fl.composition.agreement import forget_unused
 from scaling_fl.composition.clients import make_rounds
 from scaling_fl.composition.federation import choose_device
 from scaling_fl.composition.tasks import TASKS, make_task
 from scaling_fl.config import Config, read_config, types
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.privacy import CLIP
@@ -24,13 +21,6 @@ from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.weighting import WEIGHTINGS
 from scaling_fl.methods.wire.codecs import CODECS
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def make_config(**changes: Any) -> Config:
@@ -124,29 +114,6 @@ def test_learning_rates_go_from_the_first_to_the_final_one() -> None:
     assert rates[-1] == pytest.approx(0.01)
     constant = rounds_of(5, 5, learning_rate=0.1, num_rounds=3)
     assert [constant.learning_rate(number) for number in (1, 2, 3)] == [0.1] * 3
-
-
-class Past:
-    """A recorder of a job that has been at work with so many threads."""
-
-    def __init__(self, num_threads: int | None) -> None:
-        self._earlier, self.num_threads = num_threads, None
-
-    def restore(self, state: GlobalState) -> tuple[GlobalState, int | None]:
-        return replace(state, round=4, total_bytes=10**12), self._earlier
-
-
-@pytest.mark.parametrize(
-    ("earlier", "pinned", "expected"), [(1, False, 1), (1, True, 2), (None, False, 2)]
-)
-def test_a_resumed_run_keeps_its_threads_unless_they_are_set(
-    earlier: int | None, pinned: bool, expected: int
-) -> None:
-    state, past = GlobalState(torch.zeros(3)), Past(earlier)
-    exchange = SingleExchange(1)
-    state = broadcast_state(state, past, exchange, num_threads=2, pinned=pinned)  # type: ignore[arg-type]
-    assert torch.get_num_threads() == past.num_threads == expected
-    assert (state.round, state.total_bytes) == (4, 10**12)
 
 
 def test_what_a_setting_left_behind_goes_with_the_setting() -> None:

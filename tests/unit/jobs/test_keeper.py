@@ -16,7 +16,7 @@ from scaling_fl.runtime.record.journal import Journal, JournalTail
 from scaling_fl.runtime.record.live import NAME, LiveProgress, read_progress
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.sources import open_source
-from tests.tracked_runs import round_event, start
+from tests.tracked_runs import announce, now, round_event
 
 PARTITION = {"label_names": ["a", "b"], "histograms": [[3, 1]], "entropies": [0.81]}
 
@@ -29,8 +29,19 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
+def folder(job: Job, tmp_path: Path) -> RunFolder:
+    return announce(RunFolder(tmp_path / "runs", uid=job.uid, job_name="job"))
+
+
+def folder_of(job: Job, tmp_path: Path) -> RunFolder:
+    """Announce a further start of a job."""
+    runs = tmp_path / "runs"
+    folder = RunFolder(runs, run_id=job.record.run_id, uid=job.uid, job_name=job.name)
+    return announce(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def record(job: Job, event: dict[str, Any]) -> None:
@@ -81,19 +92,51 @@ def test_watching_shows_what_the_console_showed(
     job.claim.release()
 
 
-def test_a_second_start_shows_and_records_only_its_own(job: Job, folder: RunFolder) -> None:
+def test_a_second_start_shows_and_records_only_its_own(
+    job: Job, folder: RunFolder, tmp_path: Path
+) -> None:
     play(Keeper(job, folder, None, Console(io.StringIO())), job)
     job.claim.release()
     again = open_job(read_config({"task_name": "20newsgroups", "job_name": "job"}))
     shown = io.StringIO()
-    keeper = Keeper(again, folder, None, Console(shown))
+    keeper = Keeper(again, folder_of(again, tmp_path), None, Console(shown))
     keeper.begin("")
+    keeper.hear({"event": "ready", "round": 1, "num_rounds": 2})
     record(again, {"event": "resume", "round": 1, "num_rounds": 2})
     keeper.end("INTERRUPTED", "stopped by SIGTERM")
     assert shown.getvalue() == "resuming after round 1 of 2\n"
     assert (keeper.record.attempts, keeper.record.last_round) == (2, 1)
     assert keeper.record.status == "INTERRUPTED"
     again.claim.release()
+
+
+def test_a_further_start_leaves_the_record_alone_until_its_workers_are_ready(
+    job: Job, folder: RunFolder, tmp_path: Path
+) -> None:
+    first = Keeper(job, folder, None, Console(io.StringIO()))
+    play(first, job)
+    first.end("COMPLETED", "")
+    folder.completed_event(now(), None)
+    job.claim.release()
+    before = contents(tmp_path)
+    for is_accepted in (False, True):
+        again = open_job(read_config({"task_name": "20newsgroups", "job_name": "job"}))
+        resumed, shown = folder_of(again, tmp_path), io.StringIO()
+        keeper = Keeper(again, resumed, None, Console(shown, resumed.log))
+        keeper.begin("the same command")
+        keeper.hear({"event": "note", "text": "2 sites"})
+        keeper.tick()
+        resumed.heartbeat_event({}, "", now(), None)
+        if is_accepted:
+            keeper.hear({"event": "ready", "round": 2, "num_rounds": 3})
+        keeper.end("FAILED", "refused")
+        resumed.failed_event(now(), ["refused"])
+        assert shown.getvalue() == "2 sites\n"
+        again.claim.release()
+        assert (contents(tmp_path) == before) == (not is_accepted)
+    assert keeper.record.notes[-1]["text"] == "2 sites"
+    assert (keeper.record.attempts, keeper.record.status) == (2, "FAILED")
+    assert (resumed.path / "cout.txt").read_text() == "2 sites\n"
 
 
 def test_what_cannot_be_journaled_is_shown_all_the_same(

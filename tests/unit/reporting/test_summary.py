@@ -54,6 +54,12 @@ def test_a_run_that_cannot_go_further_does_not_say_how() -> None:
     assert "To train further" not in summary(FACTS, further=None)
 
 
+@pytest.mark.parametrize("status", ["FAILED", "INTERRUPTED", "DEAD"])
+def test_a_run_whose_last_round_was_not_saved_goes_on_by_the_same_command(status: str) -> None:
+    lines = summary(FACTS, status=status).splitlines()
+    assert lines[-2:] == ["To resume:", f"  {FACTS['resume_command']}"]
+
+
 def test_bytes_that_nothing_saves_are_compared_with_nothing() -> None:
     metrics = FACTS["metrics"] | {"bytes.plain": series(4000100, 4000200, 4345978)}
     assert summary(FACTS, metrics=metrics).count("plain fp32") == 0

@@ -111,7 +111,7 @@ def test_a_journal_that_cannot_be_opened_says_so_in_one_sentence(tmp_path: Path)
 def test_values_come_back_exactly(tmp_path_factory: Any, values: list[Any]) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     with Journal(path) as journal:
-        journal.append("note", values=values)
+        journal.append("values", values=values)
     (event,) = read(path)
     assert [repr(value) for value in event["values"]] == [repr(value) for value in values]
 

@@ -57,12 +57,14 @@ class Job:
             Journal(self.path),
             Checkpoints(self.store, None, self.notes.append),
             Fingerprints(**(options | changes)),
+            partition={"label_names": ["a"]},
             save_every=save_every,
             num_rounds=num_rounds,
             note=self.notes.append,
         )
         self.recorder.num_threads = 2
         self.state, self.threads = self.recorder.restore(self.state)
+        self.recorder.begin()
 
     def do_round(self) -> str:
         number = self.state.round + 1
@@ -111,7 +113,8 @@ def make_report(number: int, client: int, failure: str | None = None) -> ClientR
 def test_a_round_is_journaled_whole_and_before_it_is_saved(tmp_path: Path) -> None:
     job = Job(tmp_path)
     digest = job.do_round()
-    resume, line, checkpoint = job.events
+    partition, resume, line, checkpoint = job.events
+    assert (partition["event"], partition["label_names"]) == ("partition", ["a"])
     assert (resume["event"], resume["round"]) == ("resume", 0)
     assert (line["event"], line["round"], line["digest"]) == ("round", 1, digest)
     assert [row["client"] for row in line["clients"]] == [3, 1]

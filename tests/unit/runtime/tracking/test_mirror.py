@@ -34,6 +34,7 @@ ex.observers += [mirror, folder]
 
 @ex.main
 def main():
+    folder.open(); mirror.start()
     folder.refresh(record_of(3)); mirror.poke()
     print("half", flush=True)
     sys.stdin.readline()
@@ -74,7 +75,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 15.0) -> Non
 def open_mirror(folder: RunFolder, server: SecantusServer) -> tuple[MongoMirror, list[str]]:
     notes: list[str] = []
     mirror = MongoMirror(folder, server.uri, "sacred", note=notes.append)
-    mirror.started_event()
+    mirror.start()
     return mirror, notes
 
 
@@ -231,7 +232,7 @@ def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path, sync: S
         assert not notes
         wrong = server.uri.replace("ann:", "ann:wrong-")
         mirror = MongoMirror(folder, wrong, "sacred")
-        mirror.started_event()
+        mirror.start()
         wait_until(lambda: "refuses the user" in (folder.path / "cout.txt").read_text())
         mirror.close()
         refused = sync(wrong, again=True)

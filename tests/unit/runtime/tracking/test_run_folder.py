@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaling_fl.runtime.tracking.run_folder import MAX_OUTPUT_BYTES, RunFolder
+from scaling_fl.runtime.tracking.captured_output import MAX_OUTPUT_BYTES
+from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.tracked_runs import now, record_of, round_event, start
 
 ROOT = Path(__file__).parents[4]
@@ -64,7 +65,7 @@ def test_sacreds_own_events_make_the_same_record(tmp_path: Path) -> None:
         "ex.observers.append(folder)\n"
         "@ex.main\n"
         "def main(_run):\n"
-        "    folder.log('a line'); open('plot.txt', 'w').write('plot')\n"
+        "    folder.open(); folder.log('a line'); open('plot.txt', 'w').write('plot')\n"
         "    _run.add_artifact('plot.txt'); folder.mark('DEGRADED')\n"
         "    return {'accuracy': np.float32(0.25), 'rows': np.arange(2)}\n"
         "ex.run_commandline()\n"
