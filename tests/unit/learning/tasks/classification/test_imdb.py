@@ -110,11 +110,11 @@ def test_a_tarball_that_is_cut_short_anywhere_is_refused(tmp_path, mode):
             imdb.load("test", path)
 
 
-@pytest.mark.parametrize("at", [100, 0.5, -6])
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.997])
 def test_a_tarball_with_a_wrong_bit_is_refused(tmp_path, at):
     path = pack(tmp_path / ARCHIVE, reviews(40))
     content = bytearray((tmp_path / ARCHIVE).read_bytes())
-    content[at if isinstance(at, int) else int(at * len(content))] ^= 16
+    content[int(at * len(content))] ^= 16
     (tmp_path / ARCHIVE).write_bytes(content)
     with pytest.raises(DataError, match="must be whole, and is cut short or damaged"):
         imdb.load("test", path)
