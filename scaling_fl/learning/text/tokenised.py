@@ -18,23 +18,27 @@ from numpy.typing import NDArray
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.task import Batch, Indices
 from scaling_fl.learning.text.labelled import DataError, Labelled
+from scaling_fl.learning.text.plain_text import (
+    HasSpecialTokens,
+    count_special_tokens,
+    plain_text_tokenizer,
+)
 
 _FORMAT_VERSION = 1
+_FOLDER_VERSION = 2
+"""Of the cache's folders alone: in those of version 1, texts could forge special tokens."""
 _TEXTS_PER_CALL = 1000
 _WIDTH_MULTIPLE = 8
 _MANIFEST = "manifest.json"
 
 
-class FastTokenizer(Protocol):
+class FastTokenizer(HasSpecialTokens, Protocol):
     """What we use of the fast tokenizers of transformers."""
 
     is_fast: bool
-    backend_tokenizer: Any
     truncation_side: str
     padding_side: str
     pad_token_id: int
-
-    def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,8 @@ def tokenise(
 ) -> TokenisedExamples:
     """Return the tokenised examples; ``load`` is called only if the cache does not hold them.
 
+    What spells a special token in a text is split into its letters, as any other text.
+
     ``depends_on`` names all that the result of ``load`` depends on: the task, the digest of the
     source, the choice of text, the subset. A change of one value makes a new entry in the cache.
 
@@ -116,8 +122,11 @@ def tokenise(
     def build(staging: Path) -> None:
         _write(staging, load(), tokenizer, max_seq_len)
 
-    folder = cache_folder(cache_dir) / "tokenised" / key[:32]
+    folder = cache_folder(cache_dir) / "tokenised" / f"{key[:32]}.{_FOLDER_VERSION}"
     cached_folder(folder, is_whole=_is_whole, build=build)
+    if _read_manifest(folder)["texts_with_special_tokens"]:
+        # These data once had other tokens under this key.
+        key = hashlib.sha256(f"{key}, special tokens split".encode()).hexdigest()
     return TokenisedExamples(
         token_ids=_column(folder, "token_ids"),
         offsets=_column(folder, "offsets"),
@@ -149,17 +158,14 @@ def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: i
 def _encode(
     texts: list[str], tokenizer: FastTokenizer, max_seq_len: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    backend = plain_text_tokenizer(tokenizer)
+    backend.no_padding()
+    backend.enable_truncation(max_seq_len, direction=tokenizer.truncation_side)
     pieces = [np.empty(0, dtype=np.int32)]
     lengths: list[int] = []
     for first in range(0, len(texts), _TEXTS_PER_CALL):
-        encoded = tokenizer(
-            texts[first : first + _TEXTS_PER_CALL],
-            truncation=True,
-            max_length=max_seq_len,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        found = backend.encode_batch_fast(texts[first : first + _TEXTS_PER_CALL])
+        encoded = [encoding.ids for encoding in found]
         pieces.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
         lengths.extend(map(len, encoded))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
@@ -175,7 +181,13 @@ def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_
         )
     _save(staging, {"token_ids": token_ids, "offsets": offsets, "labels": labelled.labels})
     content = _data_file(staging).read_bytes()
-    manifest = {"num_examples": len(labelled), "bytes": len(content), "xxh3": _xxh3(content)}
+    forgeries = count_special_tokens(labelled.texts, tokenizer)
+    manifest = {
+        "num_examples": len(labelled),
+        "bytes": len(content),
+        "xxh3": _xxh3(content),
+        "texts_with_special_tokens": forgeries,
+    }
     (staging / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -214,10 +226,14 @@ def _data_file(folder: Path) -> Path:
     return folder / str(state["_data_files"][0]["filename"])
 
 
+def _read_manifest(folder: Path) -> Any:
+    return json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+
+
 def _is_whole(folder: Path) -> bool:
     """Check size and checksum, so that nobody trains on a cut or damaged file."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = _read_manifest(folder)
         file = _data_file(folder)
         if file.stat().st_size != manifest["bytes"]:
             return False

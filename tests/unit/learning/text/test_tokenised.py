@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from scaling_fl.learning.text.labelled import DataError, Labelled
-from scaling_fl.learning.text.tokenised import tokenise
+from scaling_fl.learning.text.tokenised import _key, tokenise
 
 TEXTS = ["a b c", "b", "c c c c c c c c c c", "a z"]
 
@@ -95,6 +95,16 @@ def test_the_text_is_read_once_however_the_tokenizer_was_used_in_between(tmp_pat
 )
 def test_whatever_changes_the_tokens_changes_the_key(tmp_path, changed):
     assert run(Loader(), tmp_path).key != run(Loader(), tmp_path, **changed).key
+
+
+def test_only_data_with_special_tokens_in_their_texts_have_another_key_than_before(tmp_path):
+    tokenizer = make_tokenizer()
+    before = _key({"source": "1"}, tokenizer, 6)
+    assert run(Loader(["a b c", "a PAD"]), tmp_path / "1", tokenizer=tokenizer).key == before
+    examples = run(Loader(["a b c", "a [pad] [PAD]"]), tmp_path / "2", tokenizer=tokenizer)
+    assert examples.key != before
+    assert run(Loader(["never read"]), tmp_path / "2", tokenizer=tokenizer).key == examples.key
+    assert 0 not in examples.token_ids
 
 
 def cut(file):
