@@ -3,10 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
 from scaling_fl.composition.data import Data
 from scaling_fl.composition.merge import make_statistics, payloads_of_merge
 from scaling_fl.config import Config
+from scaling_fl.config.sections import DirectionSettings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
 from scaling_fl.core.vector import Layout
@@ -74,7 +76,6 @@ def _work(config: Config) -> LocalWork:
 
 def make_link(settings: Config, config: Config, layout: Layout) -> Link:
     """Make the link of a tier from the ``settings`` of that tier and from the ``config`` of all."""
-    not_of_a_direction = {"evaluate", "keep_heads", "values", "error_feedback"}
     heads = ~adapter_coordinates(layout)
     magnitudes = magnitude_coordinates(layout)
     # A magnitude of 0 silences an output.
@@ -85,8 +86,8 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         holding = RankHolding(layout, settings.adapter.rank, largest=largest)
     return Link(
         layout.size,
-        Direction(**settings.download.model_dump(exclude=not_of_a_direction)),
-        Direction(**settings.upload.model_dump(exclude=not_of_a_direction)),
+        _direction(settings.download, "download"),
+        _direction(settings.upload, "upload"),
         uploads_state=config.upload.values == "state",
         error_feedback=config.upload.error_feedback,
         client_freeze=config.client_freeze,
@@ -95,6 +96,15 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         always_down=heads if config.download.keep_heads else always_down,
         always_up=heads if config.upload.keep_heads else None,
         num_extras=len(payloads_of_merge(config)),
+    )
+
+
+def _direction(settings: DirectionSettings, name: str) -> Direction:
+    return Direction(
+        codec=own.codec(settings.codec, f"{name}.codec"),
+        density=settings.density,
+        density_decay=settings.density_decay,
+        decay_every=settings.decay_every,
     )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scaling_fl.composition.own import find_callable
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
+from scaling_fl.config.own import is_own
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Examples, Indices, Task
-from scaling_fl.methods.partitioning import partition
+from scaling_fl.methods.partitioning import Partitioner, partition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     try:
         partitions = partition(
             train.strata,
-            kind=config.partition_kind,
+            kind=_kind(config),
             num_clients=num_clients,
             seed=config.data_seed,
             alpha=config.partition.alpha,
@@ -38,3 +40,8 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     except ValueError as error:
         raise UserError(str(error)) from error
     return Data(task=task, train=train, test=test, partitions=partitions)
+
+
+def _kind(config: Config) -> str | Partitioner:
+    kind = config.partition_kind
+    return find_callable(kind, "partition.kind") if is_own(kind) else kind

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scaling_fl.composition import fingerprint
+from scaling_fl.composition import fingerprint, own
 from scaling_fl.composition.agreement import (
     broadcast_state,
     check_same_data,
@@ -18,7 +18,7 @@ from scaling_fl.composition.agreement import (
 from scaling_fl.composition.budget import Budget, check_same_noise, make_budget
 from scaling_fl.composition.clients import make_clients, make_rounds
 from scaling_fl.composition.data import Data, load_data
-from scaling_fl.composition.merge import make_merge, source_of_own_merge
+from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.model import load_trainer
 from scaling_fl.composition.record import Note, make_recorder
 from scaling_fl.composition.start import load_start
@@ -122,7 +122,7 @@ def build(
     computation = fingerprint.of_computation(
         config, num_clients, train_key=data.train.key, test_key=data.test.key
     )
-    computation |= start.fingerprint | source_of_own_merge(config)
+    computation |= start.fingerprint | own.sources(config)
     if budget and start.fingerprint:
         note("epsilon is that of this job alone, without the epsilon of the state in init_from")
     recorder = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
 from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
@@ -37,6 +38,7 @@ def make_recorder(
         kept=kept,
         computation=computation,
         config=config.model_dump(mode="json"),
+        sources=frozenset(own.sources(config)),
     )
     return Recorder(
         Journal(job["journal"]),

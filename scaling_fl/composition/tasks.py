@@ -1,8 +1,10 @@
 """Configuration -> task: the table of all tasks, with the function that makes each of them."""
 
+from scaling_fl.composition import own
 from scaling_fl.config import Config
+from scaling_fl.config.own import is_own
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.task import MakeTask, Task, TaskOptions
+from scaling_fl.learning.task import MakeTask, Metric, Task, TaskOptions
 from scaling_fl.learning.tasks.classification import (
     agnews,
     imdb,
@@ -37,5 +39,17 @@ def make_task(config: Config) -> Task:
             "test": config.data.max_test_examples,
         },
         text=config.data.text,
+        metrics=own_metrics(config),
+        source=own.source_of(config.task_name, "task_name") if is_own(config.task_name) else "",
     )
-    return TASKS[config.task_name](options)
+    make: MakeTask = own.own_or(TASKS, config.task_name, "task_name")
+    return make(options)
+
+
+def own_metrics(config: Config) -> dict[str, Metric]:
+    """Find the user's metrics, by the names of their functions.
+
+    Raises:
+        UserError: one of them cannot be found.
+    """
+    return {name.partition(":")[2]: own.find_callable(name, "metrics") for name in config.metrics}

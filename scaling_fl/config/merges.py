@@ -3,14 +3,12 @@
 The settings, their rules and their documentation follow from the rows of the table.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
-
-from scaling_fl.config.types import Choices, Density
+from scaling_fl.config.own import or_own
+from scaling_fl.config.types import Density
 
 
 @dataclass(frozen=True)
@@ -51,16 +49,7 @@ MERGES: dict[str, MergeRow] = {
     ),
 }
 
-_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-
-def _merge_name(name: str) -> str:
-    if name in MERGES or _OWN.fullmatch(name):
-        return name
-    raise ValueError(f"must be one of {', '.join(MERGES)}, or my_module:my_merge")
-
-
-MergeName = Annotated[str, AfterValidator(_merge_name), Choices(*MERGES)]
+MergeName = Annotated[str, *or_own(MERGES, "my_module:my_merge")]
 
 
 def merge_options() -> dict[str, tuple[Option, list[str]]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from scaling_fl.config.client_rules import cohort_problems
 from scaling_fl.config.conditions import value_at
 from scaling_fl.config.effects import EFFECTS
+from scaling_fl.config.own import why_missing
 from scaling_fl.config.privacy_rules import PRIVACY
 from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
@@ -46,6 +47,7 @@ def cross_problems(
     for rule in RULES:
         if not _touches(bad, rule) and not rule.holds(config):
             yield rule.problem(config)
+    yield from _own_problems(config, bad)
     if not _are_bad(bad, ("task_name", *_DATA_PATHS)):
         yield from _data_paths(config, has_data=has_data)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
@@ -61,6 +63,17 @@ def _touches(bad: set[str], rule: Rule) -> bool:
 
 def _are_bad(bad: set[str], paths: Sequence[str]) -> bool:
     return any(path in bad or path.split(".")[0].removesuffix("[]") in bad for path in paths)
+
+
+def _own_problems(config: Config, bad: set[str]) -> Iterator[Problem]:
+    for path, name in config.own_names():
+        if not _are_bad(bad, (path.partition("[")[0],)) and (reason := why_missing(name)):
+            yield Problem(
+                path,
+                "must name what a module has, as my_module:name",
+                f"{name!r} ({reason})",
+                "correct the name, or start in the folder of the module",
+            )
 
 
 _DATA_PATHS = ("train_path", "test_path")

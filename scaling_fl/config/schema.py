@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.older import in_older_names
+from scaling_fl.config.own import AnyTask, OwnMetric, is_own
 from scaling_fl.config.sections import (
     AdapterSettings,
     DataSettings,
@@ -35,7 +36,6 @@ from scaling_fl.config.types import (
     Location,
     NonNegative,
     OptimiserName,
-    PartitionKind,
     PlainName,
     Positive,
     PrecisionName,
@@ -44,14 +44,15 @@ from scaling_fl.config.types import (
     Seed,
     SiteIds,
     SmallSeed,
-    TaskName,
     WeightingName,
+    split_at_commas,
 )
 
 Tiers = Annotated[
     tuple[TierSettings, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
 ]
 
+Metrics = Annotated[tuple[OwnMetric, ...], BeforeValidator(split_at_commas)]
 
 _NOT_LISTED = Without("cohorts", because="the lists name the clients of every round")
 _SAMPLED = (Without("clients", because="the list names the clients of every round"), _NOT_LISTED)
@@ -91,7 +92,7 @@ class Config(Section):
     """Strength of FedProx's pull towards the received state."""
     model: Location = "albert"
     """albert, bert, distilbert, minilm, tiny, a Hugging Face model id or a local folder."""
-    task_name: TaskName = "spooky_author"
+    task_name: AnyTask = "spooky_author"
     """Task to learn."""
     train_path: Location | None = None
     """Training data: a local path, s3:// or gs://."""
@@ -143,6 +144,8 @@ class Config(Section):
     """Put texts of similar length into a batch: less padding, a less random order."""
     per_class_metrics: bool = False
     """Report precision, recall and F1 of every class too."""
+    metrics: Metrics = ()
+    """Metrics of one's own that are reported too: my_module:my_metric, of the confusion matrix."""
     adapter: AdapterSettings = AdapterSettings()
     """Which parameters are trained, sent and saved."""
     download: DownloadSettings = DownloadSettings()
@@ -173,7 +176,7 @@ class Config(Section):
     """Where the record of a run is kept."""
 
     @property
-    def partition_kind(self) -> PartitionKind:
+    def partition_kind(self) -> str:
         """Resolve partition.kind, which overrules iid_split."""
         return self.partition.kind or ("iid" if self.iid_split else "label_sorted")
 
@@ -192,6 +195,22 @@ class Config(Section):
     def listed_cohorts(self) -> tuple[tuple[int, ...], ...]:
         """Return the lists of clients that the rounds take in turn; none if clients are sampled."""
         return self.cohorts or ((self.clients,) if self.clients else ())
+
+    def own_names(self) -> list[tuple[str, str]]:
+        """List what the user wrote of all that is named: (dotted path, ``module:name``)."""
+        given = [
+            ("task_name", self.task_name),
+            ("merge.method", self.merge.method),
+            ("partition.kind", self.partition_kind),
+            *((f"{way}.codec", getattr(self, way).codec) for way in ("download", "upload")),
+            *(
+                (f"tiers[{number}].{way}.codec", getattr(tier, way).codec or "")
+                for number, tier in enumerate(self.tiers)
+                for way in ("download", "upload")
+            ),
+            *(("metrics", name) for name in self.metrics),
+        ]
+        return [(path, name) for path, name in given if is_own(name)]
 
     def by_tier(self) -> "list[Config]":
         """Return the settings that the clients of each tier have; without tiers, these."""
@@ -229,8 +248,8 @@ NOT_IDENTITY = frozenset(
     | {"save_every", "keep_last", "eval_every", "val_batch_size"}
     | {"download.evaluate", "privacy.delta", "privacy.accountant", "privacy.max_epsilon"}
     | {"init_from"}  # a place, whose content counts
-    # these two only report or stop; iid_split is folded into partition.kind
-    | {"per_class_metrics", "min_clients", "iid_split"}
+    # these only report or stop; iid_split is folded into partition.kind
+    | {"per_class_metrics", "metrics", "min_clients", "iid_split"}
 )
 
 

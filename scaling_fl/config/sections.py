@@ -7,11 +7,11 @@ from pydantic import Field, create_model
 from scaling_fl.config.base import Section, options_of
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.merges import MergeName, merge_options
+from scaling_fl.config.own import AnyCodec, AnyPartition
 from scaling_fl.config.types import (
     AccountantName,
     AdapterKind,
     ClientIds,
-    CodecName,
     Count,
     Decay,
     Delta,
@@ -19,7 +19,6 @@ from scaling_fl.config.types import (
     LocalFolder,
     Names,
     NonNegative,
-    PartitionKind,
     Positive,
     PrivacyUnit,
     Quantile,
@@ -34,7 +33,7 @@ from scaling_fl.config.types import (
 class PartitionSettings(Section):
     """How the training data is split over the clients."""
 
-    kind: PartitionKind | None = None
+    kind: AnyPartition | None = None
     """Way of splitting; None takes iid or label_sorted, as iid_split says."""
     alpha: Annotated[Positive, With(".kind", "dirichlet_by_class", "dirichlet_by_client")] = 1.0
     """Dirichlet concentration: small values give skewed clients, large ones even clients."""
@@ -71,7 +70,7 @@ class AdapterSettings(Section):
 class DirectionSettings(Section):
     """How vectors are sent one way: the largest coordinates are kept, then written by a codec."""
 
-    codec: CodecName = "none"
+    codec: AnyCodec = "none"
     """Number format on the wire: none is fp32; int8 and nf4 have a scale for 64 values each."""
     density: Density = 1.0
     """Share of the coordinates kept, those of largest magnitude."""
@@ -130,7 +129,7 @@ class UploadSettings(DirectionSettings):
 class TierDirectionSettings(Section):
     """What a tier sends or receives differently; None takes the setting of all clients."""
 
-    codec: CodecName | None = None
+    codec: AnyCodec | None = None
     """Number format on the wire."""
     density: Density | None = None
     """Share of the coordinates kept."""

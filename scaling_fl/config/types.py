@@ -51,7 +51,7 @@ def _lists_to_tuples(value: Any) -> Any:
     return value
 
 
-def _split_at_commas(value: Any) -> Any:
+def split_at_commas(value: Any) -> Any:
     """Take ``query,value`` for a list, because Sacred's parser wants every name in quotes."""
     return tuple(value.split(",")) if isinstance(value, str) else _list_to_tuple(value)
 
@@ -106,9 +106,7 @@ ClientIds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), BeforeValidator(_list_to_tuple)
 ]
 Cohorts = Annotated[tuple[ClientIds, ...], Field(min_length=1), BeforeValidator(_lists_to_tuples)]
-Names = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split_at_commas)
-]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(split_at_commas)]
 PlainName = Annotated[str | None, PlainValidator(_plain_name)]
 Author = Annotated[str, BeforeValidator(_text_from_whole_number)]
 Location = Annotated[str, Field(min_length=1), BeforeValidator(_location)]

@@ -52,7 +52,8 @@ class Job:
 
 def default_name(task_name: str) -> str:
     """Name a job by its task and the time, to the second."""
-    return f"{task_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    plain = task_name.replace(":", ".")  # my_module:my_task
+    return f"{plain}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def open_job(config: Config) -> Job:

@@ -1,6 +1,7 @@
 """One start of a job in the parent process: from a checked configuration to the summary."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,8 @@ class Session:
         if self._job:
             path = str(self._job.journal.path)
             job = {"checkpoints": self._job.checkpoints_url, "journal": path}
-        return {"config": self._config.model_dump(mode="json"), "job": job}
+        paths = [os.path.abspath(path) for path in sys.path]
+        return {"config": self._config.model_dump(mode="json"), "job": job, "paths": paths}
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if self._node.local_rank:

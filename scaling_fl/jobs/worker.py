@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from scaling_fl.composition import own
 from scaling_fl.composition.federation import Federation, build, choose_device
 from scaling_fl.composition.fingerprint import of_machines
 from scaling_fl.config import read_config
@@ -82,9 +83,11 @@ class Worker:
 
     def _federate(self) -> None:
         orders = self._orders
+        # What the parent finds is found here: a module of the user may be beside a notebook.
+        sys.path += [path for path in orders["paths"] if path not in sys.path]
         config = read_config(orders["config"], num_nodes=orders["meeting"]["num_nodes"])
         torch.set_num_threads(orders["num_threads"])
-        common = of_machines(config, orders["meeting"]["num_nodes"])
+        common = of_machines(config, orders["meeting"]["num_nodes"]) | own.sources(config)
         meeting = Meeting(**orders["meeting"], common_settings=common)
         speaks_for_machine = meeting.local_index == 0
         device = choose_device(config.device, orders["device_id"])

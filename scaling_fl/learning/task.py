@@ -5,7 +5,7 @@ The federation, the merges, the codecs and privacy know only what stands here. A
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -134,6 +134,17 @@ class Task(Protocol):
         """Write a trained model without an adapter as other programs expect it."""
 
 
+Metric = Callable[[NDArray[np.int64], Sequence[str]], float]
+"""(confusion matrix, names of the labels) -> a metric; row: true label, column: answer.
+
+The matrix is of all test examples and exact, however many workers there are. A metric of one's own:
+
+    def balanced_accuracy(confusion, label_names):
+        sizes = confusion.sum(axis=1)
+        return float((confusion.diagonal()[sizes > 0] / sizes[sizes > 0]).mean())
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a run chooses about its task; a family refuses what has no effect on it."""
@@ -147,6 +158,10 @@ class TaskOptions:
     paths: Mapping[Split, str | None]
     max_examples: Mapping[Split, int | None]
     text: str | None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """The user's metrics of what classifiers answer, by name."""
+    source: str = ""
+    """The hash of the source of the user's own task, on which its examples depend."""
 
 
 MakeTask = Callable[[TaskOptions], Task]

@@ -1,6 +1,6 @@
 """The owner of each training example: seeded partitions; each example is in exactly one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,14 @@ from scaling_fl.core.seeding import numpy_generator
 
 Indices = NDArray[np.int64]
 Partitioner = Callable[[Indices, int, np.random.Generator], list[Indices]]
-"""(labels, num_clients, rng) -> the examples of each client, unsorted."""
+"""(labels, num_clients, rng) -> the examples of each client, unsorted.
+
+A partitioner of one's own may be any function like this one, which gives client 0 half of all:
+
+    def one_large(labels, num_clients, rng):
+        first, rest = np.array_split(rng.permutation(len(labels)), 2)
+        return [first, *np.array_split(rest, num_clients - 1)]
+"""
 
 _BALANCING_STEPS = 100
 
@@ -76,7 +83,7 @@ PARTITIONERS: dict[str, Callable[[float, int], Partitioner]] = {
 def partition(
     labels: Indices,
     *,
-    kind: str,
+    kind: str | Partitioner,
     num_clients: int,
     seed: int,
     alpha: float = 1.0,
@@ -84,11 +91,16 @@ def partition(
 ) -> list[Indices]:
     """Give each example to exactly one client; return the sorted example indices of each client.
 
-    The result depends on the arguments alone, so all workers compute the same partitions.
+    ``kind`` is the name of a partitioner, or one of the user, whose result is checked. The result
+    depends on the arguments alone, so all workers compute the same partitions.
 
     Raises:
-        ValueError: the kind is unknown, or there are too few examples for the clients.
+        ValueError: the kind is unknown, there are too few examples for the clients, or the user's
+            partitioner does not give each example to one client.
     """
+    if not isinstance(kind, str):
+        found = kind(labels, num_clients, numpy_generator(seed, "partition"))
+        return _checked(found, len(labels), num_clients)
     if kind not in PARTITIONERS:
         known = ", ".join(PARTITIONERS)
         raise ValueError(
@@ -98,6 +110,25 @@ def partition(
     rng = numpy_generator(seed, "partition")
     partitions = PARTITIONERS[kind](alpha, min_examples)(labels, num_clients, rng)
     return [np.sort(examples).astype(np.int64, copy=False) for examples in partitions]
+
+
+def _checked(found: Sequence[Indices], num_examples: int, num_clients: int) -> list[Indices]:
+    """Sort the examples of each client, once each example has one owner and no client has none."""
+    rule = f"partition.kind must give each of {num_examples} examples to one of {num_clients}"
+    partitions = [np.sort(np.asarray(each, dtype=np.int64)) for each in found]
+    if len(partitions) != num_clients or not all(map(len, partitions)):
+        sizes = [len(each) for each in partitions]
+        raise ValueError(
+            f"{rule} clients, got {len(sizes)} clients of {sizes[:20]} examples; return an array "
+            "with examples for each client."
+        )
+    given = np.sort(np.concatenate(partitions))
+    if not np.array_equal(given, np.arange(num_examples)):
+        raise ValueError(
+            f"{rule} clients, got {len(given)} indices of {len(np.unique(given))} examples; return "
+            f"every index from 0 to {num_examples - 1} once."
+        )
+    return partitions
 
 
 def _check_feasible(num_examples: int, num_clients: int, alpha: float, min_examples: int) -> None:

@@ -114,6 +114,7 @@ class Run:
         return {
             "config": self.config.model_dump(mode="json"),
             "job": job if node.rank == 0 else None,
+            "paths": [],
         }
 
     @property

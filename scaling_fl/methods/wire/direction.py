@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from scaling_fl.methods.wire.codecs import Codec
 from scaling_fl.methods.wire.payloads import decode, decode_indices, encode, payload_size
 from scaling_fl.methods.wire.sparsity import count_kept, density_at, top_k
 
@@ -27,15 +28,18 @@ class Payload:
     """The vector that arrives, fp32 of ``size``; None: it must be decoded from ``data``."""
     indices: Tensor | None = field(default=None, compare=False)
     """The coordinates that are sent: ascending int64 on the CPU; None: all."""
+    own_codec: Codec | None = field(default=None, compare=False)
+    """The codec of the user that made ``data``, which does not name that codec."""
 
     @classmethod
-    def from_bytes(cls, data: bytes, size: int) -> "Payload":
+    def from_bytes(cls, data: bytes, size: int, own_codec: Codec | None = None) -> "Payload":
         """Make the payload from its bytes, for a vector of ``size``.
 
         Raises:
             PayloadError: the bytes are not a payload for a vector of this size.
         """
-        return cls(size, len(data), data, indices=decode_indices(data, size=size))
+        indices = decode_indices(data, size=size, own=own_codec)
+        return cls(size, len(data), data, indices=indices, own_codec=own_codec)
 
     def __bytes__(self) -> bytes:
         """Return the bytes; raises ValueError when the vector is not finite."""
@@ -50,7 +54,8 @@ class Payload:
             return self.vector
         assert self.data is not None
         on_cpu = out is not None and out.device.type == "cpu" and out.numel() == self.size
-        return decode(self.data, size=self.size, out=out if on_cpu else None)
+        target = out if on_cpu else None
+        return decode(self.data, size=self.size, out=target, own=self.own_codec)
 
     def encoded(self) -> "Payload":
         """Return the payload as bytes; a vector that is not finite stays a vector."""
@@ -66,7 +71,8 @@ class Direction:
     In round r, the density is ``density * density_decay ** ((r - 1) // decay_every)``.
     """
 
-    codec: str = "none"
+    codec: str | Codec = "none"
+    """The name of a codec, or one of the user."""
     density: float = 1.0
     density_decay: float = 1.0
     decay_every: int = 1
@@ -103,7 +109,8 @@ class Direction:
         values = vector.cpu()
         indices = None if num_sent == size else _largest(values, num_sent, rank_by, always)
         data = encode(values, codec=self.codec, indices=indices)
-        return Payload(size, len(data), data, indices=indices)
+        own_codec = self.codec if isinstance(self.codec, Codec) else None
+        return Payload(size, len(data), data, indices=indices, own_codec=own_codec)
 
 
 PLAIN = Direction()

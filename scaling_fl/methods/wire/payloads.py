@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scaling_fl.methods.wire.codecs import CODECS, check_vector
+from scaling_fl.methods.wire.codecs import CODECS, Codec, check_vector
 from scaling_fl.methods.wire.nf4 import Bytes
 
 Indices = NDArray[np.int64]
@@ -37,7 +37,8 @@ _FIELDS = struct.Struct("<4sBBBBQQ")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size
 _CODEC_IDS = {"none": 0, "fp16": 1, "bf16": 2, "int8": 3, "nf4": 4, "nf4_double": 5}
-_CODEC_NAMES = {number: name for name, number in _CODEC_IDS.items()}
+_OWN_ID = 255  # a codec of the user, which both ends must know
+_CODECS_BY_ID = {number: CODECS[name] for name, number in _CODEC_IDS.items()}
 _DENSE, _BITMAP, _ELIAS_FANO = 0, 1, 2
 
 
@@ -58,27 +59,29 @@ def index_bits(size: int, kept: int) -> int:
     return 8 * _layout(size, kept).num_bytes
 
 
-def payload_size(size: int, kept: int | None, codec: str) -> int:
+def payload_size(size: int, kept: int | None, codec: str | Codec) -> int:
     """Count the bytes of a payload with ``kept`` (None: all) of ``size`` coordinates.
 
     Raises:
         ValueError: the codec is unknown, or ``kept`` is not in [0, size].
     """
-    _check_codec(codec)
+    _, found = _identified(codec)
     count = size if kept is None else kept
     if not 0 <= count <= size:
         raise ValueError(f"a payload must keep 0 to {size} of {size} coordinates, got {count}.")
-    return HEADER_BYTES + _layout(size, count).num_bytes + CODECS[codec].num_bytes(count)
+    return HEADER_BYTES + _layout(size, count).num_bytes + found.num_bytes(count)
 
 
-def encode(vector: Tensor, *, codec: str = "none", indices: Tensor | None = None) -> bytes:
+def encode(vector: Tensor, *, codec: str | Codec = "none", indices: Tensor | None = None) -> bytes:
     """Encode a 1-D fp32 CPU vector, or only the coordinates at ascending int64 ``indices``.
+
+    ``codec`` is the name of one, or one of the user.
 
     Raises:
         ValueError: the codec is unknown, the vector or the indices have another type or order, or a
             value that is sent is not finite.
     """
-    _check_codec(codec)
+    number, found = _identified(codec)
     check_vector(vector)
     size = vector.numel()
     sent = None if indices is None else _checked_indices(indices, size)
@@ -89,27 +92,30 @@ def encode(vector: Tensor, *, codec: str = "none", indices: Tensor | None = None
     if sent is not None and layout.kind != _DENSE:
         section = _encode_indices(sent, size, layout)
         values = vector.detach()[torch.from_numpy(sent)]
-    fields = _FIELDS.pack(_MAGIC, VERSION, _CODEC_IDS[codec], layout.kind, 0, size, count)
-    body = (section.data, CODECS[codec].encode(values).data)
+    fields = _FIELDS.pack(_MAGIC, VERSION, number, layout.kind, 0, size, count)
+    body = (section.data, found.encode(values).data)
     return b"".join((fields, _CRC.pack(_crc(fields, *body)), *body))
 
 
-def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
+def decode(
+    payload: bytes, *, size: int, out: Tensor | None = None, own: Codec | None = None
+) -> Tensor:
     """Decode to the fp32 vector of ``size`` coordinates, 0 where no value was sent.
 
-    The vector is written to ``out`` (contiguous, on the CPU), if given. No memory is allocated
-    before the header is checked against ``size`` and against the length of the payload.
+    ``own`` is the codec of the user, if the payload may be of one. The vector is written to ``out``
+    (contiguous, on the CPU), if given. No memory is allocated before the header is checked against
+    ``size`` and against the length of the payload.
 
     Raises:
         PayloadError: ``encode`` does not make such a payload for this size. ``out`` may then hold
             anything.
     """
-    codec, count = _read_header(payload, size)
+    codec, count = _read_header(payload, size, own)
     layout = _layout(size, count)
     raw: Bytes = np.frombuffer(payload, dtype=np.uint8)[HEADER_BYTES:]
     try:
         dense = out if layout.kind == _DENSE else None
-        values = CODECS[codec].decode(raw[layout.num_bytes :], count, dense)
+        values = codec.decode(raw[layout.num_bytes :], count, dense)
     except ValueError as error:
         raise PayloadError(f"the values of the payload are damaged: {error}") from error
     if layout.kind == _DENSE:
@@ -120,13 +126,13 @@ def decode(payload: bytes, *, size: int, out: Tensor | None = None) -> Tensor:
     return vector
 
 
-def decode_indices(payload: bytes, *, size: int) -> Tensor | None:
+def decode_indices(payload: bytes, *, size: int, own: Codec | None = None) -> Tensor | None:
     """Decode the indices of the coordinates that a payload carries: ascending int64; None: all.
 
     Raises:
         PayloadError: ``encode`` does not make such a payload for this size.
     """
-    _, count = _read_header(payload, size)
+    _, count = _read_header(payload, size, own)
     layout = _layout(size, count)
     if layout.kind == _DENSE:
         return None
@@ -134,7 +140,7 @@ def decode_indices(payload: bytes, *, size: int) -> Tensor | None:
     return torch.from_numpy(_decode_indices(raw[: layout.num_bytes], size, count, layout))
 
 
-def _read_header(payload: bytes, size: int) -> tuple[str, int]:
+def _read_header(payload: bytes, size: int, own: Codec | None) -> tuple[Codec, int]:
     """Check the header, the length and the checksum; return the codec and the count."""
     if len(payload) < HEADER_BYTES:
         raise PayloadError(
@@ -145,15 +151,15 @@ def _read_header(payload: bytes, size: int) -> tuple[str, int]:
         raise PayloadError(f"a payload must start with {_MAGIC!r}, got {magic!r}.")
     if version != VERSION:
         raise PayloadError(f"the version of a payload must be {VERSION}, got {version}.")
-    if number not in _CODEC_NAMES:
-        raise PayloadError(f"the codec of a payload must be one of {_CODEC_NAMES}, got {number}.")
+    codec = own if number == _OWN_ID else _CODECS_BY_ID.get(number)
+    if codec is None:
+        raise PayloadError(f"the codec of a payload must be one of {_CODEC_IDS}, got {number}.")
     if found != size:
         raise PayloadError(f"the payload must have a vector of size {size}, got {found}.")
     if count > size:
         raise PayloadError(f"the payload must have at most {size} coordinates, got {count}.")
     if (kind, zero) != (_layout(size, count).kind, 0):
         raise PayloadError(f"the index section must have the format for {count} of {size}.")
-    codec = _CODEC_NAMES[number]
     expected = payload_size(size, count, codec)
     if len(payload) != expected:
         raise PayloadError(f"the payload must have {expected} bytes, got {len(payload)}.")
@@ -163,9 +169,13 @@ def _read_header(payload: bytes, size: int) -> tuple[str, int]:
     return codec, count
 
 
-def _check_codec(codec: str) -> None:
+def _identified(codec: str | Codec) -> tuple[int, Codec]:
+    """Return the number of a codec on the wire, and the codec."""
+    if isinstance(codec, Codec):
+        return _OWN_ID, codec
     if codec not in _CODEC_IDS:
         raise ValueError(f"codec must be one of {', '.join(_CODEC_IDS)}, got {codec!r}.")
+    return _CODEC_IDS[codec], CODECS[codec]
 
 
 def _crc(*pieces: bytes | memoryview) -> int:

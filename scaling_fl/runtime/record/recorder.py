@@ -15,6 +15,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.runtime.record.checkpoints import (
     Checkpoint,
     CheckpointError,
+    CheckpointMismatch,
     Checkpoints,
     chain_digest,
 )
@@ -33,6 +34,9 @@ class Fingerprints:
     """All that decides what is computed; the digest of every round covers it."""
     config: dict[str, Any]
     """The whole configuration, as stored beside the state."""
+    sources: frozenset[str] = frozenset()
+    """The keys of the computation that hash what the user wrote: a job that goes on with the same
+    names must have the same sources."""
 
 
 class Recorder:
@@ -73,7 +77,8 @@ class Recorder:
         Also returns the number of threads per worker of the rounds before. Nothing is recorded.
 
         Raises:
-            CheckpointMismatch: it is of another model, task or layout.
+            CheckpointMismatch: it is of another model, task or layout, or the user's functions
+                have other sources.
             CheckpointError: there are checkpoints, and none of them is whole.
         """
         fingerprints = self._fingerprints
@@ -116,6 +121,12 @@ class Recorder:
     def _name_changes(self, before: dict[str, Any]) -> None:
         now = self._fingerprints.computation
         for key in sorted(before.keys() | now.keys()):
+            if key in self._fingerprints.sources and before.get(key, now[key]) != now[key]:
+                raise CheckpointMismatch(
+                    f"the {key} must stay as it was in the rounds before, got another one (hash "
+                    f"{now[key][:12]}, was {before[key][:12]}); restore its file, or start anew "
+                    "with another job_name or checkpoints_dir."
+                )
             if before.get(key) != now.get(key):
                 self._note(
                     f"{key} is {now.get(key)} from here on; the rounds before used "

@@ -212,7 +212,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"server": {"optimiser": "adagrad", "epsilon": 1e-3}},
     {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1}},
     {"merge": {"method": "ties", "density": 0.5}},
-    {"merge": {"method": "my_package.my_module:my_merge"}},
+    {"merge": {"method": "scaling_fl.methods.merging.means:mean"}},
 ]
 
 

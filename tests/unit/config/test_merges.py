@@ -13,7 +13,7 @@ from scaling_fl.config.sections import MergeSettings
 from tests.unit.config.settings import PACKAGED, PRIVATE, only_problem
 
 PARTIAL = {"upload": {"density": 0.5}}
-OWN = "my_package.my_module:my_merge"
+OWN = "scaling_fl.methods.merging.means:mean"
 
 
 def identity(**settings: Any) -> dict[str, Any]:

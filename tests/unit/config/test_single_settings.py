@@ -119,8 +119,8 @@ WRONG_TIERS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"upload": {"codec": "nf5"}},
-        "tiers[1].upload.codec must be one of none, fp16, bf16, int8, nf4, nf4_double or None, "
-        "got 'nf5'; use tiers[1].upload.codec=nf4.",
+        "tiers[1].upload.codec must be one of none, fp16, bf16, int8, nf4, nf4_double, or "
+        "my_module:my_codec, got 'nf5'; use tiers[1].upload.codec=nf4.",
     ),
     (
         {"rank": 0},

@@ -65,6 +65,8 @@ class Classification:
             "text": text or "",
             "subset": f"{wanted}/{seed}" if wanted else "",
         }
+        if self.options.source:
+            depends_on["code"] = self.options.source
         return tokenise(
             lambda: subset(
                 self.corpus.load(split, path, text=text, cache_dir=cache_dir), wanted, seed
@@ -110,7 +112,11 @@ class Classification:
         return scoring.count(model, batch, num_labels=len(self.label_names))
 
     def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
-        return scoring.metrics(counts, self.label_names, per_class=detailed)
+        found = scoring.metrics(counts, self.label_names, per_class=detailed)
+        confusion = scoring.confusion_matrix(counts, len(self.label_names))
+        for name, metric in self.options.metrics.items():
+            found[name] = float(metric(confusion.copy(), self.label_names))
+        return found
 
     def largest_batch(self, size: int) -> Batch:
         longest = self.options.max_seq_len
@@ -132,7 +138,22 @@ class Classification:
 
 
 def classification(name: str, corpus: Corpus) -> MakeTask:
-    """Return what makes the task of classifying a corpus."""
+    """Return what makes the task of classifying a corpus.
+
+    A task of one's own is a module that is a corpus and makes itself a task:
+
+        LABELS = ("ham", "spam")
+
+        def load(split, path, *, text=None, cache_dir=None):
+            rows = [line.split("\t") for line in Path(path).read_text().splitlines()]
+            labels = np.array([LABELS.index(label) for label, _ in rows])
+            return Labelled([message for _, message in rows], labels)
+
+        def source_digest(split, path, *, cache_dir=None):
+            return file_digest(path)
+
+        messages = classification("messages", sys.modules[__name__])
+    """
     return partial(Classification, name, corpus)
 
 

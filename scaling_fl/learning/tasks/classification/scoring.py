@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from scaling_fl.learning.task import Batch, BatchLoss
+from scaling_fl.learning.task import Batch, BatchLoss, Indices
 
 _LOSS_UNIT = 2.0**32
 _LARGEST_LOSS = 2.0**10
@@ -44,6 +44,11 @@ def count(model: nn.Module, batch: Batch, *, num_labels: int) -> Tensor:
     return torch.cat([confusion, torch.stack([summed, (~usable).sum()])])
 
 
+def confusion_matrix(counts: Tensor, num_labels: int) -> Indices:
+    """Return the confusion matrix in total counts: (true label, answer)."""
+    return counts[:-2].reshape(num_labels, num_labels).cpu().numpy()
+
+
 def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> dict[str, float]:
     """Turn total counts into metrics.
 
@@ -52,7 +57,7 @@ def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> d
     """
     num_labels = len(label_names)
     totals = counts.cpu().numpy()
-    confusion = totals[:-2].reshape(num_labels, num_labels)
+    confusion = confusion_matrix(counts, num_labels)
     num_examples = int(confusion.sum())
     right = np.diag(confusion).astype(np.float64)
     sizes = confusion.sum(1) + confusion.sum(0)
