@@ -1,18 +1,18 @@
 """Configuration -> the privacy budget: the noise, the number of rounds, and epsilon by round."""
 
-import hashlib
-import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scaling_fl.config import NOISE_SECRET, Config, secret_problems
+from scaling_fl.composition.fingerprint import SEAL
+from scaling_fl.config import Config, secret_problems
 from scaling_fl.config.sections import PrivacySettings
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exact_sum import LIMIT
-from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.seeding import Randomness
+from scaling_fl.federation.disclosure import Disclosure
 from scaling_fl.federation.privacy import Privacy, Quantile
 from scaling_fl.methods.privacy.accounting import (
     LEAST_NOISE,
@@ -22,6 +22,9 @@ from scaling_fl.methods.privacy.accounting import (
 )
 from scaling_fl.methods.privacy.mechanism import LARGEST_STD, update_noise_multiplier
 from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
+
+NOISE = "privacy noise"
+"""The key of the noise multiplier in the fingerprint that a job keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +42,27 @@ class Budget:
     """The expected number of units (clients or groups) whose updates a round sums."""
     largest_clip: float
     """The upper limit of an adaptive clip, above which a sum could overflow."""
-    noise_secret: str
     num_rounds: int
     epsilon: Callable[[int], float] | None
     """Number of rounds -> epsilon."""
-    draw_seed: int | None
-    """The secret seed of cohorts and groups; None if epsilon does not need secret cohorts."""
+    has_secret_draws: bool
+    """Whether epsilon is smaller because nobody knows who was drawn."""
+    disclosure: Disclosure
+    """What of a round is told beside its state."""
     guarantee: dict[str, Any]
     """The settings that must be equal in all rounds of a job, because epsilon depends on them."""
 
-    def privacy(self, computation: Any) -> Privacy:
-        """Derive the seed of the noise from the secret, the computation and the scale of the noise.
+    @property
+    def is_noisy(self) -> bool:
+        return self.epsilon is not None
 
-        Two runs that differ in anything must have different noise. Otherwise the difference of
-        their sums (for noise of two scales: another combination) would have no noise.
-        """
-        scale = [self.settings.clip, self.noise_multiplier, self.clip_noise, self.num_units]
-        text = json.dumps([self.noise_secret, computation, scale], sort_keys=True)
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    @property
+    def scale(self) -> list[float | None]:
+        """What decides how large the noise is: noise of two scales must not be the same noise."""
+        return [self.settings.clip, self.noise_multiplier, self.clip_noise, self.num_units]
+
+    def privacy(self, noise: Randomness) -> Privacy:
+        """Make what clips and adds noise; a job without noise never asks ``noise`` for any."""
         by_group = self.settings.unit == "group"
         quantile = None
         if self.settings.target_quantile is not None:
@@ -69,7 +75,7 @@ class Budget:
             clip=self.settings.clip or math.inf,
             noise_multiplier=self.noise_multiplier,
             num_units=self.num_units,
-            seed=seed,
+            noise=noise,
             by_group=by_group,
             quantile=quantile,
             largest_clip=self.largest_clip,
@@ -77,9 +83,16 @@ class Budget:
 
 
 def make_budget(
-    config: Config, num_clients: int, note: Callable[[str], None], *, with_secret: bool = True
+    config: Config,
+    num_clients: int,
+    note: Callable[[str], None],
+    *,
+    begun: Mapping[str, Any] | None = None,
+    with_secret: bool = True,
 ) -> Budget | None:
     """Choose the noise and the number of rounds, and note their epsilon; None without privacy.
+
+    ``begun`` is the fingerprint that the job has kept so far, None for a new job.
 
     Raises:
         UserError: there is noise and no secret, no noise reaches the target, a sum cannot hold the
@@ -91,7 +104,7 @@ def make_budget(
         raise UserError("; ".join(map(str, problems)))
     sampling = sampling_of(config, num_clients)
     num_units = config.cohort_size(num_clients) * config.privacy.groups_per_round
-    noise = _noise_multiplier(config, sampling)
+    noise = _noise_multiplier(config, sampling, begun or {})
     on_updates = _noise_on_updates(config, noise, num_units)
     _check_noise(config, noise, on_updates, num_units, num_clients)
     accountant = Accountant(noise, config.privacy.delta, sampling, config.privacy.accountant)
@@ -107,7 +120,6 @@ def make_budget(
             f"the run ends after {num_rounds} of {config.num_rounds} rounds, because another round "
             f"would exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
         )
-    secret = os.environ.get(NOISE_SECRET, "")
     return Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
@@ -115,23 +127,29 @@ def make_budget(
         clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
         largest_clip=_largest_clip(config, num_clients, num_units),
-        noise_secret=secret,
         num_rounds=num_rounds,
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
-        draw_seed=_draw_seed(config, secret) if noise and is_amplified(sampling) else None,
+        has_secret_draws=bool(noise) and is_amplified(sampling),
+        disclosure=Disclosure(
+            of_clients=not noise, of_bytes=not noise or _bytes_tell_nobody(config, num_clients)
+        ),
         guarantee={
             "privacy.clip": config.privacy.clip,
-            "privacy noise": noise,
+            NOISE: noise,
             "privacy sampling": repr(sampling),
             "privacy.unit": config.privacy.unit,
         },
     )
 
 
-def _draw_seed(config: Config, secret: str) -> int:
-    """Derive the seed of the draws from the secret; many people know the configuration's seed."""
-    digest = hashlib.sha256(json.dumps([secret, "draws", config.seed]).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def _bytes_tell_nobody(config: Config, num_clients: int) -> bool:
+    """Say whether the bytes of a round are the same whoever is drawn.
+
+    The epsilon of groups is computed as if all knew which clients took part.
+    """
+    if config.privacy.unit == "group" or isinstance(sampling_of(config, num_clients), Everyone):
+        return True
+    return config.sampling == "fixed" and len(config.tiers) <= 1
 
 
 def is_amplified(sampling: Sampling) -> bool:
@@ -189,11 +207,11 @@ def _clip_noise(settings: PrivacySettings, noise: float, num_units: int) -> floa
     return float(settings.clip_noise or max(num_units / 20, noise)) if noise else 0.0
 
 
-def _noise_multiplier(config: Config, sampling: Sampling) -> float:
+def _noise_multiplier(config: Config, sampling: Sampling, begun: Mapping[str, Any]) -> float:
     if config.privacy.target_epsilon is None:
         return config.privacy.noise_multiplier
     try:
-        return solve_noise_multiplier(
+        solved = solve_noise_multiplier(
             config.privacy.target_epsilon,
             num_rounds=config.num_rounds,
             delta=config.privacy.delta,
@@ -202,22 +220,9 @@ def _noise_multiplier(config: Config, sampling: Sampling) -> float:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def check_same_noise(privacy: Privacy, exchange: Exchange) -> None:
-    """Check that all workers would add the same noise.
-
-    Raises:
-        UserError: the seeds of the noise differ.
-    """
-    if not privacy.is_noisy:
-        return
-    digest = hashlib.sha256(str(privacy.seed).encode()).hexdigest()
-    if len({row["noise"] for row in exchange.gather([{"noise": digest}])}) > 1:
-        raise UserError(
-            f"{NOISE_SECRET} and the weights of model must be the same on all machines, got "
-            "different ones; copy those of the first machine to all others."
-        )
+    # Earlier versions, whose jobs have no seal, chose more noise for some targets.
+    earlier = begun.get(NOISE, 0.0) if SEAL not in begun else 0.0
+    return max(solved, float(earlier))
 
 
 def _check_noise(

@@ -10,9 +10,10 @@ from scaling_fl.composition.merge import make_statistics, payloads_of_merge
 from scaling_fl.config import Config
 from scaling_fl.config.sections import DirectionSettings
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.seeding import numpy_generator
+from scaling_fl.core.seeding import Randomness, from_seed, numpy_generator
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.disclosure import Disclosure
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
@@ -36,17 +37,22 @@ def make_clients(
     config: Config,
     trainer: LocalTrainer,
     data: Data,
-    budget: Budget | None = None,
     privacy: Privacy | None = None,
+    draws: Randomness | None = None,
 ) -> Clients:
-    """Make the clients: the link, the work and the examples of each."""
+    """Make the clients: the link, the work and the examples of each.
+
+    ``draws`` are secret ones; None follows the configuration's seed.
+    """
     groups = None
     if privacy and privacy.by_group:
         groups = Groups(
-            examples=[_groups(config, each, client) for client, each in enumerate(data.partitions)],
+            examples=[
+                deal_groups(config, each, client) for client, each in enumerate(data.partitions)
+            ],
             per_round=config.privacy.groups_per_round,
             sample=GROUP_SAMPLINGS[config.sampling](
-                config.privacy.groups_per_round, seed=draw_seed(config, budget)
+                config.privacy.groups_per_round, draws or from_seed(config.seed)
             ),
             bound=privacy.bound,
         )
@@ -132,7 +138,9 @@ def _tier_of_clients(config: Config, num_clients: int) -> list[int]:
     return by_modulo(num_clients, max(1, len(config.tiers)))
 
 
-def _groups(config: Config, examples: NDArray[np.int64], client: int) -> list[NDArray[np.int64]]:
+def deal_groups(
+    config: Config, examples: NDArray[np.int64], client: int
+) -> list[NDArray[np.int64]]:
     """Deal a client's examples at random into groups; the sizes differ by at most one."""
     num_groups = config.privacy.groups_per_client
     if len(examples) < num_groups:
@@ -144,24 +152,25 @@ def _groups(config: Config, examples: NDArray[np.int64], client: int) -> list[ND
     return [np.sort(group) for group in np.array_split(order, num_groups)]
 
 
-def draw_seed(config: Config, budget: Budget | None) -> int:
-    """Return the seed of cohorts and groups: a secret one if epsilon needs secret cohorts."""
-    secret = budget.draw_seed if budget else None
-    return config.seed if secret is None else secret
-
-
-def make_cohorts(config: Config, num_clients: int, budget: Budget | None) -> SampleCohort:
-    """Make the function that returns the clients of a round."""
+def make_cohorts(config: Config, num_clients: int, draws: Randomness | None = None) -> SampleCohort:
+    """Make the function that returns the clients of a round, as ``make_clients`` its groups."""
     if config.listed_cohorts:
         return listed_cohorts(config.listed_cohorts)
-    size, seed = config.cohort_size(num_clients), draw_seed(config, budget)
-    return COHORT_SAMPLINGS[config.sampling](num_clients, size, seed=seed)
+    randomness = draws or from_seed(config.seed)
+    return COHORT_SAMPLINGS[config.sampling](
+        num_clients, config.cohort_size(num_clients), randomness
+    )
 
 
 def make_rounds(
-    config: Config, clients: Clients, layout: Layout, num_clients: int, budget: Budget | None
+    config: Config,
+    clients: Clients,
+    layout: Layout,
+    num_clients: int,
+    budget: Budget | None,
+    draws: Randomness | None = None,
 ) -> Rounds:
-    """Make the functions of the round from the settings."""
+    """Make the functions of the round from the settings; ``draws`` as in ``make_clients``."""
     weigh = WEIGHTINGS[config.weighting]
 
     def shares(cohort: list[int]) -> dict[int, float]:
@@ -175,7 +184,7 @@ def make_rounds(
     return Rounds(
         num_rounds=budget.num_rounds if budget else config.num_rounds,
         num_clients=num_clients,
-        cohort=make_cohorts(config, num_clients, budget),
+        cohort=make_cohorts(config, num_clients, draws),
         shares=shares,
         learning_rate=SCHEDULES[config.schedule.kind](
             config.learning_rate, config.schedule.final_learning_rate, config.num_rounds
@@ -184,4 +193,5 @@ def make_rounds(
         epsilon=budget.epsilon if budget else None,
         plain_bytes=payload_size(layout.size, None, "none"),
         evaluates_download=config.download.evaluate,
+        disclosure=budget.disclosure if budget else Disclosure(),
     )

@@ -15,16 +15,18 @@ from scaling_fl.composition.agreement import (
     check_same_model,
     forget_unused,
 )
-from scaling_fl.composition.budget import Budget, check_same_noise, make_budget
+from scaling_fl.composition.budget import Budget, make_budget
 from scaling_fl.composition.clients import make_clients, make_rounds
 from scaling_fl.composition.data import Data, load_data
 from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.model import load_trainer
 from scaling_fl.composition.record import Note, make_recorder
+from scaling_fl.composition.secrecy import make_seal, make_secrecy, read_begun
 from scaling_fl.composition.start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
@@ -113,15 +115,17 @@ def build(
     num_clients = config.num_clients or len(exchange.sites)
     if problems := cohort_problems(config, num_clients):
         raise UserError("; ".join(str(problem) for problem in problems))
-    budget = make_budget(config, num_clients, note)
+    begun = read_begun(config, job, exchange)
+    budget = make_budget(config, num_clients, note, begun=begun)
+    seal = make_seal(begun, exchange) if budget and budget.is_noisy else None
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     trainer = load_trainer(config, data, device, stage)
-    kept = _fingerprint_to_keep(config, data, trainer, budget, exchange)
+    kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)
+    kept = seal.over(kept_unsealed) if seal else kept_unsealed
     start = load_start(config, trainer, kept, job, exchange)
-    computation = fingerprint.of_computation(
-        config, num_clients, train_key=data.train.key, test_key=data.test.key
-    )
+    data_keys = [data.test.key] if seal else [data.train.key, data.test.key]
+    computation = fingerprint.of_computation(config, num_clients, *data_keys)
     computation |= start.fingerprint | own.sources(config)
     if budget and start.fingerprint:
         note("epsilon is that of this job alone, without the epsilon of the state in init_from")
@@ -142,12 +146,13 @@ def build(
         wanted_threads=config.num_threads,
         note=note,
     )
-    privacy = None
-    if budget:
-        machine = {"device": device.type, "num_threads": torch.get_num_threads()}
-        privacy = budget.privacy([computation, kept, weights, machine])
-        check_same_noise(privacy, exchange)
-    clients = make_clients(config, trainer, data, budget, privacy)
+    noise, draws = from_seed(config.seed), None
+    if budget and budget.is_noisy:
+        facts = [computation, kept_unsealed, data.train.key, weights, budget.scale]
+        secrecy = make_secrecy(config, seal, facts, exchange, device)
+        noise, draws = secrecy.noise, secrecy.draws
+    privacy = budget.privacy(noise) if budget else None
+    clients = make_clients(config, trainer, data, privacy, draws)
     server = Server(
         exchange,
         make_merge(config),
@@ -159,7 +164,7 @@ def build(
     )
     return Federation(
         state=forget_unused(state, config),
-        rounds=make_rounds(config, clients, trainer.layout, num_clients, budget),
+        rounds=make_rounds(config, clients, trainer.layout, num_clients, budget, draws),
         clients=clients,
         server=server,
         evaluator=make_evaluator(config, trainer, data),

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FROZEN = "frozen weights"
 START = "init_from"
+OWNERS = "owners"
+SEAL = "privacy.secret"
+"""The keyed hashes of a job with noise, see ``secrecy``; jobs of earlier versions have none."""
 MEANING = ("labels", FROZEN, "adapter.alpha", "adapter.rslora")
 """What two vectors of one layout must share to mean the same, their model aside."""
 
@@ -42,12 +45,14 @@ def of_vector(
     return found
 
 
-def of_computation(
-    config: Config, num_clients: int, *, train_key: str, test_key: str
-) -> dict[str, Any]:
-    """Collect all that decides what is computed; the keys are hashes of the tokenised data."""
+def of_computation(config: Config, num_clients: int, *data_keys: str) -> dict[str, Any]:
+    """Collect all that decides what is computed.
+
+    ``data_keys`` are hashes of the tokenised data: of the training and of the test data. A job with
+    noise gives that of the test data alone, because what is collected here is published.
+    """
     found = {name: value for name, value in config.identity().items() if name not in _PATHS}
-    data = [key[:_SHOWN_CHARACTERS] for key in (train_key, test_key)]
+    data = [key[:_SHOWN_CHARACTERS] for key in data_keys]
     return found | {"num_clients": num_clients, "data": data}
 
 
@@ -62,7 +67,7 @@ def of_guarantee(
     found = dict(privacy_terms)
     if found or config.upload.error_feedback:
         split = {k: v for k, v in config.identity().items() if k.startswith("partition.")}
-        found["owners"] = {
+        found[OWNERS] = {
             "num_clients": num_clients,
             "data_seed": config.data_seed,
             "data": [train_key[:_SHOWN_CHARACTERS]],

@@ -1,7 +1,8 @@
 """The costs of a run before it runs: bytes, privacy, disk and memory, from its configuration.
 
 The code that sends also predicts the bytes, for the clients that the run will sample. So the
-predicted bytes equal the measured ones, unless the run ends early.
+predicted bytes equal the measured ones, unless the run ends early. Where epsilon needs secret
+draws, nobody can predict who is drawn; the bytes are then those expected.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from scaling_fl.composition.budget import make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import make_task
-from scaling_fl.config import NOISE_SECRET, Config, cohort_problems
+from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Link
@@ -93,10 +94,15 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     layout = Layout.of(model.named_parameters())
     links = [make_link(settings, config, layout) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
-    if budget and budget.draw_seed is not None and not budget.noise_secret:
-        note(f"{NOISE_SECRET} decides who is drawn and is not set; the bytes are of other clients")
-    cohorts = list(map(make_cohorts(config, num_clients, budget), range(1, num_rounds + 1)))
-    down, up = _bytes(links, tier_of, cohorts)
+    cohorts, rate = [list(range(num_clients))] * num_rounds, 1.0
+    if budget and budget.has_secret_draws:
+        rate = config.cohort_size(num_clients) / num_clients
+        if config.sampling == "poisson" or not budget.disclosure.of_bytes:
+            note("the bytes are those expected: nobody must know before or after who is drawn")
+    else:
+        draw = make_cohorts(config, num_clients)
+        cohorts = [draw(number, "") for number in range(1, num_rounds + 1)]
+    down, up = _bytes(links, tier_of, cohorts, rate)
     seen = len({client for cohort in cohorts for client in cohort})
     beside = _server_bytes(config, layout.size, seen)
     noisy = budget is not None and budget.epsilon is not None
@@ -108,7 +114,9 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         tiers=_tiers(links, tier_of),
         download_bytes=down,
         upload_bytes=up,
-        plain_bytes=2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)),
+        plain_bytes=round(
+            2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)) * rate
+        ),
         checkpoint_bytes=FP32 * layout.size + beside,
         memory=_memory(config, task, model, layout.size, beside),
         noise_multiplier=budget.total_noise if budget and noisy else None,
@@ -118,9 +126,9 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
 
 
 def _bytes(
-    links: list[Link], tier_of: list[int], cohorts: list[list[int]]
+    links: list[Link], tier_of: list[int], cohorts: list[list[int]], rate: float
 ) -> tuple[list[int], list[int]]:
-    """Return the bytes down and up of every round, all clients together."""
+    """Return the bytes down and up of every round, all clients together, each at a rate."""
 
     @cache
     def each(tier: int, round_number: int) -> tuple[int, int]:
@@ -130,7 +138,8 @@ def _bytes(
         [each(tier_of[client], number) for client in cohort]
         for number, cohort in enumerate(cohorts, start=1)
     ]
-    return [sum(d for d, _ in row) for row in rounds], [sum(u for _, u in row) for row in rounds]
+    down, up = ([round(sum(pair[way] for pair in row) * rate) for row in rounds] for way in (0, 1))
+    return down, up
 
 
 def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:

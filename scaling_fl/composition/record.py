@@ -29,10 +29,15 @@ def make_recorder(
 ) -> Recorder:
     """Make what worker 0 records with, and say who owns which examples.
 
-    ``kept`` and ``computation`` are the two fingerprints that ``Fingerprints`` holds.
+    With noise, the record says nothing of the examples. ``kept`` and ``computation`` are the two
+    fingerprints that ``Fingerprints`` holds.
     """
-    partition = data.task.describe(data.train, data.partitions)
-    note(partition.sentence)
+    if budget is None or budget.disclosure.of_clients:
+        described = data.task.describe(data.train, data.partitions)
+        partition, sentence = described.fields, described.sentence
+    else:
+        partition, sentence = None, _what_is_recorded(budget)
+    note(sentence)
     fingerprints = Fingerprints(
         layout=trainer.layout,
         kept=kept,
@@ -44,9 +49,18 @@ def make_recorder(
         Journal(job["journal"]),
         Checkpoints(open_storage(job["checkpoints"]), config.keep_last, note),
         fingerprints,
-        partition=partition.fields,
+        partition=partition,
         save_every=config.save_every,
         num_rounds=budget.num_rounds if budget else config.num_rounds,
-        tells_cohort=budget is None or budget.draw_seed is None,
         note=note,
+    )
+
+
+def _what_is_recorded(budget: Budget) -> str:
+    sentence = (
+        "the record holds what epsilon covers, and times: nothing of single clients, of their "
+        "examples, or of training losses"
+    )
+    return sentence + (
+        "" if budget.disclosure.of_bytes else ", and no bytes, which tell who it was"
     )

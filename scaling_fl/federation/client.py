@@ -99,6 +99,7 @@ class Clients:
                 round_number=state.round + 1,
                 learning_rate=learning_rate,
                 memory=state.memory.clients.get(client),
+                history=state.digest,
                 clip=clip,
                 progress=progress,
                 check=check,
@@ -112,6 +113,7 @@ class Clients:
         round_number: int,
         learning_rate: float,
         memory: Tensors | None = None,
+        history: str = "",
         clip: float = math.inf,
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
@@ -119,9 +121,9 @@ class Clients:
         """Train one client from what it received and return its reply.
 
         The payload may be in the trainer's buffer, so use the reply before the next client trains.
-        ``memory`` is what the client remembers of its last turn. ``clip`` bounds the updates of its
-        groups, if there are groups. ``check`` is called before every step; it may raise an
-        exception to abandon the round.
+        ``memory`` is what the client remembers of its last turn, and ``history`` the digest of all
+        rounds before. ``clip`` bounds the updates of its groups, if there are groups. ``check`` is
+        called before every step; it may raise an exception to abandon the round.
         """
         began = time.perf_counter()
         turn = _Turn(round_number, client, learning_rate, progress, check)
@@ -137,6 +139,7 @@ class Clients:
             result, num_units, num_unclipped = self.groups.train(
                 client,
                 round_number,
+                history,
                 received=received.vector,
                 trained=vector,
                 clip=clip,

@@ -43,6 +43,7 @@ class Groups:
         self,
         client: int,
         round_number: int,
+        history: str,
         *,
         received: Tensor,
         trained: Tensor,
@@ -51,13 +52,14 @@ class Groups:
     ) -> GroupResult:
         """Train on a sample of the client's groups and write the sum of the updates to ``trained``.
 
+        ``history`` is the digest of all rounds before, which secret draws depend on.
         ``learn(examples, group)`` trains from ``received`` and writes the result to ``trained``.
         One group must change the sum by at most ``clip``. Therefore the bound of an update is a
         little below ``clip``, because the sum is rounded once, to fp32. For the same reason, a
         group that diverges is left out alone. If all groups diverge, the sum is NaN.
         """
         groups = self.examples[client]
-        drawn = self.sample(len(groups), round_number, client)
+        drawn = self.sample(len(groups), round_number, client, history)
         bound = clip * (1.0 - len(groups) * 2.0**-22)
         total = torch.zeros_like(received, dtype=torch.float64)
         results, num_unclipped = [], 0

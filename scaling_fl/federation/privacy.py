@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scaling_fl.core.exact_sum import ExactSum
+from scaling_fl.core.seeding import Randomness
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.merge_round import Total
 from scaling_fl.methods.merging.merge import Term
@@ -51,7 +53,8 @@ class Privacy:
     ``Quantile``."""
     num_units: int
     """The expected number of units in a round, which does not depend on the data."""
-    seed: int
+    noise: Randomness
+    """All workers have the same, and nobody else."""
     by_group: bool = False
     quantile: Quantile | None = None
     largest_clip: float = math.inf
@@ -74,13 +77,12 @@ class Privacy:
         """Scale an update in place to a norm of at most ``clip``; say whether it is unclipped."""
         return clip_(update, l2_norm(update), clip) == 1.0
 
-    def add_noise(self, integers: Tensor, *, clip: float, round_number: int) -> None:
+    def add_noise(self, integers: Tensor, *, clip: float, rng: np.random.Generator) -> None:
         """Add noise to the integers of a sum in which every update has the share ``share``."""
-        std = self.noise_multiplier * clip * self.share
-        add_noise_(integers, std, seed=self.seed, round_number=round_number)
+        add_noise_(integers, self.noise_multiplier * clip * self.share, rng)
 
     def next_clip(
-        self, clip: float, round_number: int, num_unclipped: int, num_summed: int
+        self, clip: float, num_unclipped: int, num_summed: int, rng: np.random.Generator
     ) -> float:
         """Return the clip after a round, from the number of unclipped updates."""
         assert self.quantile
@@ -89,8 +91,7 @@ class Privacy:
             num_summed,
             num_expected=self.num_units,
             std=self.quantile.std,
-            seed=self.seed,
-            round_number=round_number,
+            rng=rng,
         )
         now = AdaptiveClip(clip, self.quantile.target, self.quantile.learning_rate)
         clip = min(max(now.after(fraction).clip, _LEAST_CLIP), self.largest_clip)
@@ -108,7 +109,8 @@ class Guard:
 
     def __init__(self, privacy: Privacy, state: GlobalState) -> None:
         self._privacy, self._device = privacy, state.vector.device
-        self._clip, self._round = privacy.clip_of(state), state.round + 1
+        self._clip = privacy.clip_of(state)
+        self._round, self._history = state.round + 1, state.digest
         self.is_noisy = privacy.is_noisy
         self.num_unclipped = 0
         """The number of updates of this worker's clients with a norm of at most the clip."""
@@ -120,7 +122,7 @@ class Guard:
             # If a unit is a group, its client has clipped it already.
             sums = total(terms if self._privacy.by_group else self._bounded(terms))
             if self.is_noisy:
-                self._privacy.add_noise(sums.integers, clip=self._clip, round_number=self._round)
+                self._privacy.add_noise(sums.integers, clip=self._clip, rng=self._rng("noise"))
             return sums
 
         return protected
@@ -134,5 +136,9 @@ class Guard:
         """Return what the server must remember; the counts are over all workers."""
         if self._privacy.quantile is None:
             return {}
-        clip = self._privacy.next_clip(self._clip, self._round, num_unclipped, num_summed)
+        rng = self._rng("clip noise")
+        clip = self._privacy.next_clip(self._clip, num_unclipped, num_summed, rng)
         return {CLIP: torch.tensor(clip, dtype=torch.float64, device=self._device)}
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return self._privacy.noise(purpose, self._round, history=self._history)

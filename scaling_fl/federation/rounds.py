@@ -3,25 +3,30 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress, Clients
+from scaling_fl.federation.disclosure import Disclosure
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.placement import deal
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.federation.server import Server, Step
+from scaling_fl.methods.sampling import SampleCohort
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """What is known of all rounds before the first one: functions of the round alone."""
+    """What is known of all rounds before the first one: functions of the round.
+
+    Who is drawn in secret follows from the digest of the rounds before, too.
+    """
 
     num_rounds: int
     num_clients: int
-    cohort: Callable[[int], list[int]]
+    cohort: SampleCohort
     shares: Callable[[list[int]], dict[int, float]]
     learning_rate: Callable[[int], float]
     eval_every: int
@@ -31,6 +36,8 @@ class Rounds:
     """The length of a payload without codec and masks."""
     evaluates_download: bool = False
     """Whether the vector that clients receive is evaluated, too."""
+    disclosure: Disclosure = field(default_factory=Disclosure)
+    """What is told of a round."""
 
     def evaluates(self, round_number: int) -> bool:
         return round_number % self.eval_every == 0 or round_number == self.num_rounds
@@ -69,7 +76,9 @@ def run_rounds(
 
     for number in range(state.round + 1, rounds.num_rounds + 1):
         began = time.perf_counter()
-        cohort = rounds.cohort(number)
+        if rounds.epsilon:
+            state = _with_shared_digest(state, exchange)
+        cohort = rounds.cohort(number, state.digest)
         downloads = server.downloads(state)
         replies = clients.train_each(
             mine(cohort),
@@ -77,18 +86,26 @@ def run_rounds(
             state,
             learning_rate=rounds.learning_rate(number),
             clip=server.clip(state),
-            progress=hooks.progress,
+            progress=hooks.progress if rounds.disclosure.of_clients else None,
             check=hooks.check,
         )
         state, step = server.step(state, downloads, rounds.shares(cohort), replies)
         del downloads, replies  # with them, the memory of the state before
+        if not rounds.disclosure.of_bytes:
+            state = replace(state, total_bytes=0)
         metrics = _round_metrics(state, step, rounds, time.perf_counter() - began)
         if rounds.evaluates(number):
             metrics |= _evaluate(state, rounds, server, evaluate, exchange)
         metrics["time.round_seconds"] = time.perf_counter() - began
-        report = RoundReport(round=number, metrics=metrics, clients=step.clients)
-        state = hooks.record(state, report)
+        told = step.clients if rounds.disclosure.of_clients else []
+        state = hooks.record(state, RoundReport(round=number, metrics=metrics, clients=told))
     return state
+
+
+def _with_shared_digest(state: GlobalState, exchange: Exchange) -> GlobalState:
+    """Give every worker the digest of all rounds so far, which only worker 0 has."""
+    (mine,) = exchange.gather([{"digest": state.digest}] if exchange.rank == 0 else [])
+    return replace(state, digest=mine["digest"])
 
 
 def _evaluate(
@@ -112,12 +129,17 @@ def _evaluate(
 def _round_metrics(
     state: GlobalState, step: Step, rounds: Rounds, seconds: float
 ) -> dict[str, float]:
-    metrics = step.metrics | _training_metrics(step)
+    metrics = dict(step.metrics)
+    if rounds.disclosure.of_clients:
+        metrics |= _training_metrics(step)
+    if rounds.disclosure.of_bytes:
+        metrics |= {
+            "bytes.download": float(sum(report.download_bytes for report in step.clients)),
+            "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),
+            "bytes.total": float(state.total_bytes),
+            "bytes.plain": float(2 * rounds.plain_bytes * len(step.clients)),
+        }
     metrics |= {
-        "bytes.download": float(sum(report.download_bytes for report in step.clients)),
-        "bytes.upload": float(sum(report.upload_bytes for report in step.clients)),
-        "bytes.total": float(state.total_bytes),
-        "bytes.plain": float(2 * rounds.plain_bytes * len(step.clients)),
         "time.train_seconds": seconds - step.exchange_seconds,
         "time.exchange_seconds": step.exchange_seconds,
     }

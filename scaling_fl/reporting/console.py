@@ -188,7 +188,7 @@ def round_line(round: int, num_rounds: int, metrics: Mapping[str, float], num_cl
         if names:
             shown = [f"{name.partition('.')[2]} {metrics[name]:.4f}" for name in names]
             parts.append(f"{group} {', '.join(shown)}")
-    facts = [f"{num_clients} client{'s' if num_clients != 1 else ''}"]
+    facts = [f"{num_clients} client{'s' if num_clients != 1 else ''}"] if num_clients else []
     if "time.round_seconds" in metrics:
         facts.append(f"{metrics['time.round_seconds']:.1f} s")
     for name, direction in (("bytes.download", "down"), ("bytes.upload", "up")):

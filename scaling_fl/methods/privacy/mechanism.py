@@ -1,11 +1,11 @@
 """Client-level central differential privacy: clip every update, add Gaussian noise to their sum.
 
-The noise is a function of (seed, round), so all workers add the same noise and a resumed run
-repeats it. Therefore **whoever knows the seed can subtract the noise**: the guarantee holds only
-against people who know neither the seed nor the updates, and a seed such as 42 can be guessed. The
-generator (PCG64) is statistically sound, not cryptographic. Epsilon covers the global states and
-the noisy fractions of unclipped updates; it does not cover losses, norms and cohorts in the logs of
-a run. ``accounting`` computes epsilon.
+The noise follows from a key, so all workers add the same noise and a resumed run repeats it.
+Therefore **whoever knows the key can subtract the noise**: the guarantee holds only against people
+who know neither the key nor the updates. The generator (PCG64, with 256 bits of the key) is
+statistically sound, not cryptographic. Epsilon covers the global states and the noisy fractions of
+unclipped updates, and all that follows from these; ``federation.disclosure`` says what a run
+therefore keeps to itself. ``accounting`` computes epsilon.
 """
 
 import math
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.exact_sum import FRACTION_BITS, LIMIT
-from scaling_fl.core.seeding import numpy_generator
 
 _CHUNK = 1 << 16  # doubles that stay in a core's cache between the passes
 _NORM_CHUNK = (
@@ -68,7 +67,7 @@ def clip_(update: Tensor, norm: float, clip: float) -> float:
     return 0.0
 
 
-def add_noise_(integers: Tensor, std: float, *, seed: int, round_number: int) -> None:
+def add_noise_(integers: Tensor, std: float, rng: np.random.Generator) -> None:
     """Add normal noise, in place, to an exact sum over all workers (int64 multiples of 2**-52).
 
     ``std`` is noise_multiplier * clip * share, where every clipped update has the share 1 / m in
@@ -89,7 +88,7 @@ def add_noise_(integers: Tensor, std: float, *, seed: int, round_number: int) ->
         )
     if std == 0:
         return
-    for offset, chunk in _standard_normal(integers.numel(), seed, round_number):
+    for offset, chunk in _standard_normal(integers.numel(), rng):
         rounded = chunk.mul_(std * 2.0**FRACTION_BITS).round_().to(torch.int64)
         integers[offset : offset + chunk.numel()].add_(rounded.to(integers.device))
 
@@ -130,8 +129,7 @@ def noisy_unclipped_fraction(
     *,
     num_expected: int,
     std: float,
-    seed: int,
-    round_number: int,
+    rng: np.random.Generator,
 ) -> float:
     """Return (num_unclipped - num_clients / 2 + std * normal) / num_expected + 1/2.
 
@@ -141,7 +139,6 @@ def noisy_unclipped_fraction(
     the noise on the count; the source advises num_expected / 20.
     Source: arXiv 1905.03871, algorithm 1.
     """
-    rng = numpy_generator(seed, "clip noise", round_number)
     total = num_unclipped - num_clients / 2 + _checked_std(std) * float(rng.standard_normal())
     return total / num_expected + 0.5
 
@@ -168,13 +165,12 @@ def update_noise_multiplier(noise_multiplier: float, fraction_std: float) -> flo
     return noise_multiplier / math.sqrt((1 - ratio) * (1 + ratio))
 
 
-def _standard_normal(size: int, seed: int, round_number: int) -> Iterator[tuple[int, Tensor]]:
+def _standard_normal(size: int, rng: np.random.Generator) -> Iterator[tuple[int, Tensor]]:
     """Yield (index of the first number, fp64 numbers); the next chunk overwrites the numbers.
 
     numpy draws the numbers on the CPU. torch's numbers differ between CPU and GPU and between GPU
     models, so two workers, or a run that is resumed elsewhere, could add different noise.
     """
-    rng = numpy_generator(seed, "noise", round_number)
     buffer = np.empty(min(size, _CHUNK), dtype=np.float64)
     for offset in range(0, size, _CHUNK):
         chunk = buffer[: min(_CHUNK, size - offset)]

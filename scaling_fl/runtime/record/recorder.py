@@ -51,17 +51,14 @@ class Recorder:
         checkpoints: Checkpoints,
         fingerprints: Fingerprints,
         *,
-        partition: dict[str, Any],
+        partition: dict[str, Any] | None,
         save_every: int,
         num_rounds: int,
-        tells_cohort: bool = True,
         note: Callable[[str], None],
     ) -> None:
         self._journal, self._checkpoints, self._fingerprints = journal, checkpoints, fingerprints
         self._partition = partition
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
-        # Checkpoints may be published, and a private sample must stay unknown.
-        self._tells_cohort = tells_cohort
         self._recorded: GlobalState | None = None
         self._saved_round = 0
         self._retry_at: float | None = None
@@ -96,7 +93,8 @@ class Recorder:
     def begin(self) -> None:
         """Journal who owns which examples, and after which round the job goes on."""
         assert self._recorded
-        self._journal.append("partition", **self._partition)
+        if self._partition is not None:
+            self._journal.append("partition", **self._partition)
         self._journal.append("resume", round=self._saved_round, num_rounds=self._num_rounds)
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
@@ -140,7 +138,7 @@ class Recorder:
             CheckpointError: the last round could not be saved; an earlier failure is only noted,
                 because the next save may succeed.
         """
-        self._cohort = [c.client for c in report.clients] if self._tells_cohort else []
+        self._cohort = [c.client for c in report.clients]
         self._previous_digest = state.digest
         round_digest = chain_digest(
             state.digest,

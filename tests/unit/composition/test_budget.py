@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 
 from scaling_fl.composition.budget import (
+    NOISE,
     Budget,
-    check_same_noise,
     make_budget,
     sampling_of,
 )
+from scaling_fl.composition.fingerprint import SEAL
 from scaling_fl.config import NOISE_SECRET, Config, read_config
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.seeding import from_seed
+from scaling_fl.federation.disclosure import Disclosure
 from scaling_fl.methods.privacy.accounting import Accountant
 from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
-from tests.unit.federation.worker_threads import on_workers
 
 
 @pytest.fixture(autouse=True)
@@ -126,35 +127,6 @@ def test_noise_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert budget_of(clip=1.0)[0]
 
 
-def test_runs_that_differ_in_anything_have_different_noise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    budget, _ = budget_of(clip=1.0, noise_multiplier=1.0)
-    assert budget
-    seeds = [budget.privacy({"data": 1}).seed, budget.privacy({"data": 2}).seed]
-    assert budget.privacy({"data": 1}).seed == seeds[0]
-    monkeypatch.setenv(NOISE_SECRET, "other" * 8)
-    other, _ = budget_of(clip=1.0, noise_multiplier=1.0)
-    assert other
-    assert len({*seeds, other.privacy({"data": 1}).seed}) == 3
-
-
-def test_workers_with_different_keys_are_refused() -> None:
-    budget, _ = budget_of(clip=1.0, noise_multiplier=1.0)
-    assert budget
-    privacies = [budget.privacy({"worker": rank}) for rank in (0, 1)]
-
-    def check(exchange: Exchange) -> str:
-        with pytest.raises(UserError) as caught:
-            check_same_noise(privacies[exchange.rank], exchange)
-        return str(caught.value)
-
-    assert set(on_workers(2, check)) == {
-        "SCALING_FL_NOISE_SECRET and the weights of model must be the same on all machines, got "
-        "different ones; copy those of the first machine to all others."
-    }
-
-
 def test_the_terms_tell_apart_what_would_make_another_guarantee() -> None:
     base = {"clip": 1.0, "noise_multiplier": 1.5}
     found = []
@@ -252,9 +224,9 @@ def test_the_divisor_is_the_expected_number_of_units() -> None:
     assert build_budget(clients=[1, 2, 3]).num_units == 3
     grouped = build_budget(clients_per_round=5, privacy=GROUPS)
     assert grouped.num_units == 10
-    privacy = grouped.privacy({})
+    privacy = grouped.privacy(from_seed(0))
     assert (privacy.by_group, privacy.share) == (True, 0.1)
-    alone = build_budget().privacy({})
+    alone = build_budget().privacy(from_seed(0))
     assert (alone.by_group, alone.quantile) == (False, None)
 
 
@@ -276,7 +248,7 @@ def test_an_adaptive_clip_takes_its_part_of_the_noise(
     plain = build_budget(num_clients, privacy={"noise_multiplier": noise})
     assert plain.epsilon
     assert budget.epsilon(5) == plain.epsilon(5)
-    quantile = budget.privacy({}).quantile
+    quantile = budget.privacy(from_seed(0)).quantile
     assert quantile
     assert (quantile.target, quantile.std) == (0.5, expected)
 
@@ -317,23 +289,54 @@ def test_noise_of_two_sizes_is_not_the_same_noise_twice() -> None:
         build_budget(num_rounds=10, privacy=target | {"target_quantile": 0.5}),
     ]
     assert len({b.noise_multiplier for b in budgets}) == len(budgets)
-    assert len({b.privacy({"same": 1}).seed for b in budgets}) == len(budgets)
+    assert len({b.scale[1] for b in budgets}) == len(budgets)
 
 
-def test_who_is_drawn_follows_from_the_secret_where_epsilon_counts_on_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_draws_are_secret_where_epsilon_counts_on_it() -> None:
     noise = {"noise_multiplier": 1.0}
-    drawn = build_budget(clients_per_round=5, privacy=noise)
-    assert drawn.draw_seed is not None
-    more_rounds = build_budget(clients_per_round=5, num_rounds=9, privacy=noise)
-    assert drawn.draw_seed == more_rounds.draw_seed
-    assert build_budget(privacy=noise | GROUPS).draw_seed is not None
-    assert build_budget(privacy=noise).draw_seed is None
-    assert build_budget(clients=[1, 2], privacy=noise).draw_seed is None
-    assert build_budget(clients_per_round=5).draw_seed is None
-    monkeypatch.setenv(NOISE_SECRET, "q" * 32)
-    assert build_budget(clients_per_round=5, privacy=noise).draw_seed != drawn.draw_seed
+    assert build_budget(clients_per_round=5, privacy=noise).has_secret_draws
+    assert build_budget(privacy=noise | GROUPS).has_secret_draws
+    assert not build_budget(privacy=noise).has_secret_draws
+    assert not build_budget(clients=[1, 2], privacy=noise).has_secret_draws
+    assert not build_budget(clients_per_round=5).has_secret_draws
+
+
+TWO_TIERS = [{"upload": {"codec": "int8"}}, {}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_bytes"),
+    [
+        ({"clients_per_round": 5}, True),
+        ({"tiers": TWO_TIERS}, True),
+        ({"clients": [1, 2], "tiers": TWO_TIERS}, True),
+        ({"clients_per_round": 5, "tiers": TWO_TIERS}, False),
+        ({"clients_per_round": 5, "sampling": "poisson"}, False),
+        ({"clients_per_round": 5, "sampling": "poisson", "privacy": GROUPS}, True),
+    ],
+    ids=str,
+)
+def test_bytes_are_told_where_they_are_the_same_whoever_is_drawn(
+    settings: dict[str, Any], of_bytes: bool
+) -> None:
+    privacy = settings.get("privacy", {})
+    noisy = {**settings, "privacy": {"noise_multiplier": 1.0, **privacy}}
+    assert build_budget(**noisy).disclosure == Disclosure(of_clients=False, of_bytes=of_bytes)
+    assert build_budget(**settings).disclosure == Disclosure()
+
+
+def test_a_job_of_an_earlier_version_keeps_its_larger_noise() -> None:
+    target = private_config(privacy={"target_epsilon": 4.0, "delta": 1e-3})
+
+    def noise(**begun: Any) -> float:
+        budget = make_budget(target, 20, lambda note: None, begun=begun)
+        assert budget
+        return budget.total_noise
+
+    solved = noise()
+    assert noise(**{NOISE: 2 * solved}) == 2 * solved
+    assert noise(**{NOISE: solved / 2}) == solved
+    assert noise(**{NOISE: 2 * solved, SEAL: {}}) == solved
 
 
 def test_delta_is_small_against_the_number_of_what_is_protected() -> None:
@@ -349,7 +352,7 @@ def test_the_groups_of_a_client_fit_its_sum(sampling: str, largest: float) -> No
     with pytest.raises(UserError, match=f"at most {largest:g}, "):
         build_budget(sampling=sampling, privacy={"clip": largest + 1, **GROUPS})
     fits = build_budget(sampling=sampling, privacy={"clip": largest, **GROUPS})
-    assert fits.privacy({}).largest_clip == largest
+    assert fits.privacy(from_seed(0)).largest_clip == largest
 
 
 def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
@@ -367,6 +370,6 @@ def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
     with pytest.raises(UserError, match=r"at most .* stays below 1024, got .*; lower"):
         build_budget(**settings, privacy={"clip": 1030 / drawn_of_expected, **groups})
     fits = build_budget(**settings, privacy={"clip": 1020 / drawn_of_expected, **groups})
-    assert fits.privacy({}).largest_clip == 1024 / drawn_of_expected
+    assert fits.privacy(from_seed(0)).largest_clip == 1024 / drawn_of_expected
     fixed = build_budget(clients_per_round=2, privacy={"clip": 1e6})
-    assert fixed.privacy({}).largest_clip == math.inf
+    assert fixed.privacy(from_seed(0)).largest_clip == math.inf

@@ -17,6 +17,7 @@ from scaling_fl.composition.clients import (
 from scaling_fl.composition.data import Data
 from scaling_fl.config import Config, read_config
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.link import Link
 from scaling_fl.methods.sampling import fixed_cohorts, poisson_cohorts
@@ -45,7 +46,7 @@ def clients_of(config: Config, trainer: Any, num_clients: int = 6) -> Clients:
         partitions=even_partitions(num_clients),
     )
     budget = make_budget(config, num_clients, lambda note: None)
-    return make_clients(config, trainer, data, budget, budget.privacy({}) if budget else None)
+    return make_clients(config, trainer, data, budget.privacy(from_seed(0)) if budget else None)
 
 
 def test_without_tiers_there_is_one_for_all(trainer: Any) -> None:
@@ -119,10 +120,10 @@ def test_a_cohort_is_sampled_flipped_or_listed() -> None:
     fixed = config_of(clients_per_round=2)
     poisson = config_of(clients_per_round=2, sampling="poisson")
     for number in range(1, 9):
-        assert make_cohorts(fixed, 6, None)(number) == fixed_cohorts(6, 2, seed=0)(number)
-        assert make_cohorts(poisson, 6, None)(number) == poisson_cohorts(6, 2, seed=0)(number)
-    assert make_cohorts(config_of(clients=[4, 1]), 6, None)(7) == [1, 4]
-    listed = make_cohorts(config_of(cohorts=[[4, 1], [0]]), 6, None)
+        assert make_cohorts(fixed, 6)(number) == fixed_cohorts(6, 2, from_seed(0))(number)
+        assert make_cohorts(poisson, 6)(number) == poisson_cohorts(6, 2, from_seed(0))(number)
+    assert make_cohorts(config_of(clients=[4, 1]), 6)(7) == [1, 4]
+    listed = make_cohorts(config_of(cohorts=[[4, 1], [0]]), 6)
     assert [listed(number) for number in (1, 2, 3)] == [[1, 4], [0], [1, 4]]
 
 

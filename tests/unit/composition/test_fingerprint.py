@@ -21,9 +21,7 @@ def make_config(**changes: Any) -> Config:
 
 def of_computation(train_key: str = "a" * 64, num_clients: int = 4, **changes: Any) -> str:
     return digest(
-        fingerprint.of_computation(
-            make_config(**changes), num_clients, train_key=train_key, test_key="b" * 64
-        )
+        fingerprint.of_computation(make_config(**changes), num_clients, train_key, "b" * 64)
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scaling_fl.core.records import ClientReport
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.federation.client import Clients, LocalWork
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
@@ -312,7 +313,7 @@ def train_groups(
         groups=Groups(
             examples=[groups],
             per_round=per_round,
-            sample=(poisson_groups if poisson else fixed_groups)(per_round, seed=7),
+            sample=(poisson_groups if poisson else fixed_groups)(per_round, from_seed(7)),
             bound=bound,
         ),
         **options,
@@ -420,7 +421,7 @@ def test_a_group_that_diverges_is_left_out_alone() -> None:
         groups=Groups(
             examples=[GROUPED],
             per_round=4,
-            sample=fixed_groups(4, seed=7),
+            sample=fixed_groups(4, from_seed(7)),
             bound=bound,
         ),
         num_epochs=None,
@@ -452,7 +453,7 @@ def test_groups_that_all_diverge_leave_nothing_that_could_be_used() -> None:
         groups=Groups(
             examples=[GROUPED],
             per_round=4,
-            sample=fixed_groups(4, seed=7),
+            sample=fixed_groups(4, from_seed(7)),
             bound=Bound(),
         ),
     )
@@ -470,7 +471,7 @@ def test_the_work_of_a_grouped_client_is_that_of_its_groups() -> None:
         groups=Groups(
             examples=[GROUPED],
             per_round=2,
-            sample=fixed_groups(2, seed=7),
+            sample=fixed_groups(2, from_seed(7)),
             bound=Bound(),
         ),
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.privacy import CLIP, Privacy, Quantile
@@ -56,7 +57,7 @@ def step(
 
 
 def private(clip: float = 1.0, noise_multiplier: float = 0.0, seed: int = 3) -> Privacy:
-    return Privacy(clip=clip, noise_multiplier=noise_multiplier, num_units=4, seed=seed)
+    return Privacy(clip=clip, noise_multiplier=noise_multiplier, num_units=4, noise=from_seed(seed))
 
 
 def test_a_clip_above_all_norms_changes_no_bit() -> None:
@@ -148,7 +149,7 @@ def adaptive(
         clip=clip,
         noise_multiplier=noise_multiplier,
         num_units=num_units,
-        seed=3,
+        noise=from_seed(3),
         quantile=Quantile(target=target, learning_rate=learning_rate, std=std),
     )
 
@@ -250,9 +251,9 @@ def test_the_clip_stops_where_a_sum_could_no_longer_hold_its_noise() -> None:
     for _ in range(300):
         noise, num_units = float(rng.uniform(0.1, 5)), int(rng.integers(1, 500))
         privacy = adaptive(1e9, noise_multiplier=noise, num_units=num_units)
-        clip = privacy.next_clip(privacy.clip, 1, num_unclipped=0, num_summed=num_units)
+        clip = privacy.next_clip(privacy.clip, 0, num_units, rng)
         assert clip == pytest.approx(LARGEST_STD * num_units / noise)
-        privacy.add_noise(torch.zeros(3, dtype=torch.int64), clip=clip, round_number=1)
+        privacy.add_noise(torch.zeros(3, dtype=torch.int64), clip=clip, rng=rng)
 
 
 def test_the_clip_stops_where_a_sum_could_overflow() -> None:
@@ -281,7 +282,9 @@ def test_groups_are_bounded_by_their_clients_and_not_again() -> None:
 
 
 def test_a_client_of_groups_that_is_left_out_leaves_the_mean_over_the_other_groups() -> None:
-    grouped = Privacy(clip=1.0, noise_multiplier=0.0, num_units=12, seed=3, by_group=True)
+    grouped = Privacy(
+        clip=1.0, noise_multiplier=0.0, num_units=12, noise=from_seed(3), by_group=True
+    )
     given = updates(lost=[1])
     kept = [vector_of(reply).double() for reply in given if reply.report.client != 1]
     shares = dict.fromkeys(range(4), 1 / 12)

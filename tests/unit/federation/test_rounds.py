@@ -13,6 +13,7 @@ import torch
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
@@ -110,7 +111,7 @@ def make_federation(
     rounds = Rounds(
         num_rounds=num_rounds,
         num_clients=num_clients,
-        cohort=fixed_cohorts(num_clients, cohort_size, seed=3),
+        cohort=fixed_cohorts(num_clients, cohort_size, from_seed(3)),
         shares=shares,
         learning_rate=learning_rate,
         eval_every=eval_every,
@@ -269,7 +270,7 @@ def test_feedback_and_a_frozen_mask_survive_a_resume() -> None:
 def test_a_round_that_nobody_was_drawn_for_is_a_round_like_any_other() -> None:
     cohorts = {1: [0, 2], 2: [], 3: [1]}
     federation = make_federation(num_rounds=3)
-    federation.rounds = replace(federation.rounds, cohort=cohorts.__getitem__)
+    federation.rounds = replace(federation.rounds, cohort=lambda number, _: cohorts[number])
     federation.run()
     assert torch.equal(federation.vectors[1], federation.vectors[0])
     assert not torch.equal(federation.vectors[2], federation.vectors[1])

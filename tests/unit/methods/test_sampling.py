@@ -3,11 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.methods.sampling import fixed_cohorts, listed_cohorts, poisson_cohorts
 
 
 def draw(round_number: int, seed: int = 0) -> list[int]:
-    return fixed_cohorts(20, 5, seed=seed)(round_number)
+    return fixed_cohorts(20, 5, from_seed(seed))(round_number)
 
 
 def test_a_cohort_has_different_clients_in_order() -> None:
@@ -32,11 +33,11 @@ def test_every_client_is_drawn_about_equally_often() -> None:
 
 
 def test_everyone_takes_part_when_the_cohort_is_everyone() -> None:
-    assert fixed_cohorts(4, 4, seed=3)(1) == [0, 1, 2, 3]
+    assert fixed_cohorts(4, 4, from_seed(3))(1) == [0, 1, 2, 3]
 
 
 def flip(round_number: int, size: int = 5, num_clients: int = 20) -> list[int]:
-    return poisson_cohorts(num_clients, size, seed=0)(round_number)
+    return poisson_cohorts(num_clients, size, from_seed(0))(round_number)
 
 
 @pytest.mark.parametrize("size", [1, 5, 18])

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaling_fl.core.exact_sum import FRACTION_BITS, ExactSum
+from scaling_fl.core.seeding import numpy_generator
 from scaling_fl.methods.privacy.mechanism import (
     AdaptiveClip,
     add_noise_,
@@ -23,7 +24,7 @@ FP32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def noise(size: int = 4, std: float = 1.0, seed: int = 0, round_number: int = 1) -> torch.Tensor:
     """The noise that is added, in double and in the scale of the sum."""
     integers = torch.zeros(size, dtype=torch.int64)
-    add_noise_(integers, std, seed=seed, round_number=round_number)
+    add_noise_(integers, std, numpy_generator(seed, "noise", round_number))
     return integers.double() / 2.0**FRACTION_BITS
 
 
@@ -120,7 +121,7 @@ def test_noise_on_the_exact_sum_is_the_same_noise() -> None:
     sums = ExactSum(70_000, CPU)
     update = torch.randn(70_000, generator=torch.Generator().manual_seed(1))
     sums.add(update, 0.5)
-    add_noise_(sums.integers, 0.25, seed=9, round_number=2)
+    add_noise_(sums.integers, 0.25, numpy_generator(9, "noise", 2))
     noisy = sums.integers.double() / 2.0**FRACTION_BITS
     drawn = noise(70_000, 0.25, seed=9, round_number=2)
     assert float((noisy - (update.double() * 0.5 + drawn)).abs().max()) < 1e-15
@@ -128,14 +129,14 @@ def test_noise_on_the_exact_sum_is_the_same_noise() -> None:
 
 def test_no_noise_changes_nothing() -> None:
     integers = torch.arange(5)
-    add_noise_(integers, 0.0, seed=0, round_number=1)
+    add_noise_(integers, 0.0, numpy_generator(0, "noise"))
     assert integers.tolist() == [0, 1, 2, 3, 4]
     assert not noise(5, std=0.0).any()
 
 
 def test_noise_that_could_overflow_a_sum_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 64"):
-        add_noise_(torch.zeros(2, dtype=torch.int64), 65.0, seed=0, round_number=1)
+        add_noise_(torch.zeros(2, dtype=torch.int64), 65.0, numpy_generator(0, "noise"))
 
 
 @pytest.mark.parametrize("std", [-1.0, math.nan, math.inf])
@@ -155,7 +156,7 @@ def test_the_clip_converges_to_the_quantile_of_the_norms(quantile: float, first:
     for round_number, row in enumerate(norms, start=1):
         within = int((row <= adaptive.clip).sum())
         fraction = noisy_unclipped_fraction(
-            within, 100, num_expected=100, std=5.0, seed=0, round_number=round_number
+            within, 100, num_expected=100, std=5.0, rng=numpy_generator(0, "clip", round_number)
         )
         adaptive = adaptive.after(fraction)
         clips.append(adaptive.clip)
@@ -172,7 +173,9 @@ def test_one_step_of_the_clip_is_the_formula() -> None:
 def test_the_fraction_is_unbiased_and_noisy_as_asked() -> None:
     drawn = np.array(
         [
-            noisy_unclipped_fraction(7, 10, num_expected=10, std=2.0, seed=0, round_number=r)
+            noisy_unclipped_fraction(
+                7, 10, num_expected=10, std=2.0, rng=numpy_generator(0, "clip", r)
+            )
             for r in range(4000)
         ]
     )
@@ -183,7 +186,7 @@ def test_the_fraction_is_unbiased_and_noisy_as_asked() -> None:
 def test_without_noise_the_fraction_is_exact_and_a_missing_client_counts_half() -> None:
     def fraction(within: int, clients: int) -> float:
         return noisy_unclipped_fraction(
-            within, clients, num_expected=10, std=0.0, seed=0, round_number=1
+            within, clients, num_expected=10, std=0.0, rng=numpy_generator(0, "clip")
         )
 
     assert fraction(7, 10) == pytest.approx(0.7)
