@@ -87,7 +87,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     stage(f"loading {request.checkpoint}")
     saved = open_saved(request.checkpoint, stage)
     config = settings_of(saved, _changes(request, saved))
-    task = make_task(config)
+    task = make_task(config, labels=saved.label_names)
     _check_labels(saved, config.task_name, task)
     device = choose_device(config.device, 0)
     if saved.num_threads and device.type == "cpu":
@@ -118,9 +118,11 @@ def _changes(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
     changes: dict[str, Any] = {"data": data}
     stored = saved.checkpoint.config
     if request.task_name not in (None, stored["task_name"]):
-        changes["test_path"] = data["text"] = None  # those of the run's own task
+        changes["test_path"] = None  # those of the run's own task
+        data |= dict.fromkeys(("text", "text_pair", "label", "labels", "test_share"))
     if request.task_name or request.test_path:
-        data["max_test_examples"] = None  # the run's subset is one of its own data
+        # The run's subset, or what it held out, is of its own data.
+        data |= {"max_test_examples": None, "test_share": None}
     # Where the run was need not be here, but the CPU's bits are those of a run on the CPU.
     changes["device"] = "cpu" if stored["device"] == "cpu" else "auto"
     given = {

@@ -91,7 +91,7 @@ def merge(request: ExportRequest) -> str:
             "drop it for a folder with the whole model."
         )
     mean = mean_of([state.checkpoint.vector for state in states], weights, request.quantize)
-    task = make_task(config)
+    task = make_task(config, labels=states[0].label_names)
     stage(f"loading model {config.model}")
     trainer = restore(states[0], config, task, torch.device("cpu"))
     trainer.vector.copy_(mean.vector)

@@ -1,6 +1,6 @@
 """Configuration -> data: the examples of the task, and the partition of each client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scaling_fl.composition.own import find_callable
@@ -8,8 +8,10 @@ from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.config.own import is_own
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.task import Examples, Indices, Task
+from scaling_fl.learning.task import Examples, Indices, NaturalClients, Task
 from scaling_fl.methods.partitioning import Partitioner, partition
+
+_SHOWN_CLIENTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +23,55 @@ class Data:
     test: Examples
     partitions: list[Indices]
     """For every client, the indices of its training examples."""
+    client_names: list[str] | None = None
+    """The clients' names, where they are those of a column."""
+
+
+def count_clients(config: Config, num_sites: int) -> int:
+    """Return the number of clients: those of the data, those that are asked for, one per site.
+
+    Raises:
+        UserError: the data cannot be read, or num_clients is another number than that of its own.
+    """
+    if config.partition_kind == "column":
+        return len(_client_names(config, _natural(config, make_task(config))))
+    return config.num_clients or num_sites
+
+
+def _client_names(config: Config, natural: NaturalClients) -> list[str]:
+    names = natural.client_names()
+    if config.num_clients not in (None, len(names)):
+        raise UserError(
+            f"num_clients must be left alone with partition.kind=column, or be the {len(names)} "
+            f"different values of column {config.partition.column}, got {config.num_clients}; "
+            "drop num_clients."
+        )
+    return names
 
 
 def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) -> Data:
-    """Read the task's examples, prepare them once per machine, and deal them to the clients."""
+    """Read the task's examples, prepare them once per machine, and deal them to the clients.
+
+    Raises:
+        UserError: the data is not what the task needs, or a client has none of it.
+    """
     task = make_task(config)
     stage(f"reading {config.task_name}")
     train, test = task.load_examples("train"), task.load_examples("test")
+    owners, client_names = train.strata, None
+    if config.partition_kind == "column":
+        natural = _natural(config, task)
+        client_names, owners = _client_names(config, natural), natural.owners(train)
+        _check_all_have_examples(config, owners, client_names)
+        foreign = natural.num_foreign(test)
+        if foreign and not config.privacy.is_noisy:
+            stage(
+                f"{foreign} of {len(test)} test examples are of a {config.partition.column} that "
+                "no training example is of"
+            )
     try:
         partitions = partition(
-            train.strata,
+            owners,
             kind=_kind(config),
             num_clients=num_clients,
             seed=config.data_seed,
@@ -39,9 +80,44 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Data(task=task, train=train, test=test, partitions=partitions)
+    return Data(task=task, train=train, test=test, partitions=partitions, client_names=client_names)
 
 
 def _kind(config: Config) -> str | Partitioner:
     kind = config.partition_kind
     return find_callable(kind, "partition.kind") if is_own(kind) else kind
+
+
+def natural_clients_sentence(config: Config, data: Data) -> str:
+    """Say who the clients are, and how many examples they have."""
+    sizes = [len(examples) for examples in data.partitions]
+    each = [f"{name} ({size})" for name, size in zip(data.client_names or (), sizes, strict=True)]
+    return (
+        f"{len(each)} client{'s' * (len(each) > 1)}, one for each {config.partition.column}: "
+        f"{_shortened(each)}"
+    )
+
+
+def _shortened(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _SHOWN_CLIENTS} more" * (len(words) > _SHOWN_CLIENTS)
+    return ", ".join(words[:_SHOWN_CLIENTS]) + more
+
+
+def _natural(config: Config, task: Task) -> NaturalClients:
+    if not isinstance(task, NaturalClients):
+        raise UserError(
+            f"partition.kind=column needs a task whose data says whose each example is, and "
+            f"{config.task_name} is none; choose another partition.kind."
+        )
+    return task
+
+
+def _check_all_have_examples(config: Config, owners: Indices, names: Sequence[str]) -> None:
+    present = set(owners.tolist())
+    lacking = [name for client, name in enumerate(names) if client not in present]
+    if lacking:
+        raise UserError(
+            f"every client of column {config.partition.column} must have a training row, and "
+            f"{_shortened(lacking)} ha{'ve' if len(lacking) > 1 else 's'} none left; raise "
+            "data.max_train_examples, lower data.test_share or remove their rows."
+        )

@@ -17,7 +17,7 @@ from scaling_fl.composition.agreement import (
 )
 from scaling_fl.composition.budget import Budget, make_budget
 from scaling_fl.composition.clients import make_clients, make_rounds
-from scaling_fl.composition.data import Data, load_data
+from scaling_fl.composition.data import Data, count_clients, load_data
 from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.model import load_trainer
 from scaling_fl.composition.record import Note, make_recorder
@@ -112,7 +112,7 @@ def build(
         UserError: the configuration, the data or the checkpoint cannot be used.
     """
     note(_placement_sentence(config, exchange, device))
-    num_clients = config.num_clients or len(exchange.sites)
+    num_clients = count_clients(config, len(exchange.sites))
     if problems := cohort_problems(config, num_clients):
         raise UserError("; ".join(str(problem) for problem in problems))
     begun = read_begun(config, job, exchange)

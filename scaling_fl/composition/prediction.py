@@ -16,6 +16,7 @@ from torch import nn
 
 from scaling_fl.composition.budget import make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
+from scaling_fl.composition.data import count_clients
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
@@ -79,12 +80,12 @@ class Prediction:
 
 
 def predict(config: Config, note: Callable[[str], None]) -> Prediction:
-    """Predict the costs of a run; loads its model, but no data.
+    """Predict the costs of a run; loads its model, but of the data only what a table must tell.
 
     Raises:
         UserError: the run itself would refuse these settings.
     """
-    num_clients = config.num_clients or len(config.site_ids)
+    num_clients = count_clients(config, len(config.site_ids))
     if problems := cohort_problems(config, num_clients):
         raise UserError("; ".join(str(problem) for problem in problems))
     budget = make_budget(config, num_clients, note, with_secret=False)

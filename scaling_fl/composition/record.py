@@ -5,7 +5,7 @@ from typing import Any
 
 from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
-from scaling_fl.composition.data import Data
+from scaling_fl.composition.data import Data, natural_clients_sentence
 from scaling_fl.config import Config
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.checkpoints import Checkpoints
@@ -34,7 +34,10 @@ def make_recorder(
     """
     if budget is None or budget.disclosure.of_clients:
         described = data.task.describe(data.train, data.partitions)
-        partition, sentence = described.fields, described.sentence
+        partition, sentence = dict(described.fields), described.sentence
+        if data.client_names:
+            partition["client_names"] = data.client_names
+            note(natural_clients_sentence(config, data))
     else:
         partition, sentence = None, _what_is_recorded(budget)
     note(sentence)

@@ -24,7 +24,10 @@ from scaling_fl.runtime.record.manifest import layout_differences
 from scaling_fl.runtime.tracking.places import Saved
 
 _OF_MODEL = ("model", "adapter", "seed", "max_seq_len")
-_OF_TEST = ("task_name", "test_path", "val_batch_size", "data", "data_seed", "device")
+_OF_TEST = (
+    *("task_name", "train_path", "test_path", "val_batch_size", "data", "data_seed"),
+    *("partition", "device"),  # test data that is held out leaves each client a row
+)
 
 
 def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
@@ -43,6 +46,8 @@ def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
     data = {**kept.get("data", {}), **changes.get("data", {})}
     if data.get("cache_dir") and not Path(data["cache_dir"]).expanduser().is_dir():
         data["cache_dir"] = None
+    if data.get("test_share") is None:
+        kept.pop("partition", None)
     return read_single_settings({**kept, **changes, "data": data})
 
 

@@ -1,10 +1,12 @@
 """Configuration -> task: the table of all tasks, with the function that makes each of them."""
 
+from collections.abc import Sequence
+
 from scaling_fl.composition import own
 from scaling_fl.config import Config
 from scaling_fl.config.own import is_own
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.task import MakeTask, Metric, Task, TaskOptions
+from scaling_fl.learning.task import Columns, MakeTask, Metric, Task, TaskOptions
 from scaling_fl.learning.tasks.classification import (
     agnews,
     imdb,
@@ -14,6 +16,7 @@ from scaling_fl.learning.tasks.classification import (
     yelp,
 )
 from scaling_fl.learning.tasks.classification.family import classification
+from scaling_fl.learning.tasks.classification.own_table import own_table
 
 TASKS: dict[str, MakeTask] = {
     "agnews": classification("agnews", agnews),
@@ -22,11 +25,16 @@ TASKS: dict[str, MakeTask] = {
     "spooky_author": classification("spooky_author", spooky_author),
     "20newsgroups": classification("20newsgroups", twenty_newsgroups),
     "20newsgroups_topics": classification("20newsgroups_topics", twenty_newsgroups_topics),
+    "table": own_table,
 }
 
 
-def make_task(config: Config) -> Task:
-    """Make the task of a run; does not read or load anything yet."""
+def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
+    """Make the task of a run; does not read or load anything yet.
+
+    ``labels`` are those of a saved state: a table need not be there to have them.
+    """
+    data, is_table = config.data, config.task_name == "table"
     options = TaskOptions(
         model=config.model,
         max_seq_len=config.max_seq_len,
@@ -38,7 +46,15 @@ def make_task(config: Config) -> Task:
             "train": config.data.max_train_examples,
             "test": config.data.max_test_examples,
         },
-        text=config.data.text,
+        text=None if is_table else " ".join(_names(data.text)) or None,
+        columns=Columns(
+            text=_names(data.text) if is_table else (),
+            text_pair=_names(data.text_pair),
+            label=data.label,
+            client=config.partition.column,
+        ),
+        test_share=data.test_share,
+        labels=tuple(labels) if labels else data.labels,
         metrics=own_metrics(config),
         source=own.source_of(config.task_name, "task_name") if is_own(config.task_name) else "",
     )
@@ -53,3 +69,7 @@ def own_metrics(config: Config) -> dict[str, Metric]:
         UserError: one of them cannot be found.
     """
     return {name.partition(":")[2]: own.find_callable(name, "metrics") for name in config.metrics}
+
+
+def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value or ()

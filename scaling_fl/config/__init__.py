@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scaling_fl.config.client_rules import cohort_problems
+from scaling_fl.config.data_rules import ColumnsOf
 from scaling_fl.config.older import in_todays_names
 from scaling_fl.config.privacy_rules import NOISE_SECRET, secret_problems
 from scaling_fl.config.problems import Problem, single_problems
@@ -63,15 +64,18 @@ def read_config(
     num_nodes: int = 1,
     environ: Mapping[str, str] | None = None,
     has_data: bool = True,
+    columns_of: ColumnsOf | None = None,
 ) -> Config:
     """Check a mapping of settings and return it as a Config.
 
     On several nodes the number of clients may follow from sites that this node does not know; the
-    rules about it are then left to ``cohort_problems``. A run that is to start gives its
-    ``environ``, which must have the secrets that the run needs. With ``has_data=False`` the data
-    may not have been named yet.
+    rules about it are then left to ``cohort_problems``. So are they when the clients are those of
+    a column. A run that is to start gives its ``environ``, which must have the secrets that the run
+    needs, and with ``columns_of`` what reads the columns of a table, to check those that are named.
+    With ``has_data=False`` the data may not have been named yet.
 
     Raises:
+        UserError: the table cannot be read.
         ConfigurationError: with every problem found: types, ranges, unknown keys, rules between
             settings and settings without effect.
     """
@@ -83,7 +87,9 @@ def read_config(
         problems, bad = single_problems(error)
         # The rules between the settings that are sound are still worth telling.
         config = Config.model_validate(_without(given, error))
-    problems += cross_problems(config, bad, num_nodes=num_nodes, has_data=has_data)
+    problems += cross_problems(
+        config, bad, num_nodes=num_nodes, has_data=has_data, columns_of=columns_of
+    )
     if environ is not None and "privacy" not in {path.partition(".")[0] for path in bad}:
         problems += secret_problems(config, environ)
     if problems:

@@ -62,6 +62,14 @@ PRIVACY: tuple[Rule, ...] = (
     ),
     _rule(
         _has_noise,
+        "data.labels",
+        lambda c: c.task_name != "table" or c.data.labels is not None,
+        "must be given for a table with noise, because every checkpoint would tell the labels that"
+        " the data was found to have",
+        "list all labels, such as data.labels=no,yes, or drop the noise",
+    ),
+    _rule(
+        _has_noise,
         "upload.error_feedback",
         lambda c: not c.upload.error_feedback,
         "must be False with noise, because epsilon holds only for clients that keep nothing from"

@@ -1,10 +1,16 @@
 """The rules between settings: what belongs together, and what excludes each other."""
 
-import os
 from collections.abc import Iterator, Sequence
 
 from scaling_fl.config.client_rules import cohort_problems
-from scaling_fl.config.conditions import value_at
+from scaling_fl.config.data_rules import (
+    COLUMNS,
+    DATA,
+    DATA_PATHS,
+    ColumnsOf,
+    column_problems,
+    path_problems,
+)
 from scaling_fl.config.effects import EFFECTS
 from scaling_fl.config.own import why_missing
 from scaling_fl.config.privacy_rules import PRIVACY
@@ -12,7 +18,6 @@ from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
 from scaling_fl.config.tier_rules import TIERS
 
-FILE_TASKS = ("agnews", "yelp", "spooky_author")
 TIERED = ("tiers", "download", "upload", "num_local_steps")
 """Settings, or their sections, that a tier may have its own of."""
 
@@ -26,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     *EFFECTS,
     *PRIVACY,
     *TIERS,
+    *DATA,
     Rule(
         "upload.values",
         ("download.density",),
@@ -38,20 +44,29 @@ RULES: tuple[Rule, ...] = (
 
 
 def cross_problems(
-    config: Config, bad: set[str], *, num_nodes: int, has_data: bool = True
+    config: Config,
+    bad: set[str],
+    *,
+    num_nodes: int,
+    has_data: bool = True,
+    columns_of: ColumnsOf | None = None,
 ) -> Iterator[Problem]:
     """Yield what is wrong between settings, leaving aside the paths that are already bad.
 
-    With ``has_data=False`` a path of the data that is not given is no problem.
+    With ``has_data=False`` data that is not named is no problem.
     """
     for rule in RULES:
         if not _touches(bad, rule) and not rule.holds(config):
             yield rule.problem(config)
     yield from _own_problems(config, bad)
-    if not _are_bad(bad, ("task_name", *_DATA_PATHS)):
-        yield from _data_paths(config, has_data=has_data)
+    if not _are_bad(bad, ("task_name", *DATA_PATHS)):
+        found = list(path_problems(config, has_data=has_data))
+        yield from found
+        if has_data and not _are_bad(bad, COLUMNS):
+            yield from column_problems(config, {problem.path for problem in found}, columns_of)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
-    if not _are_bad(bad, counts) and (num_nodes == 1 or config.num_clients is not None):
+    is_known = num_nodes == 1 and config.partition.kind != "column"
+    if not _are_bad(bad, counts) and (is_known or config.num_clients is not None):
         yield from cohort_problems(config, config.num_clients or len(config.site_ids))
 
 
@@ -74,37 +89,3 @@ def _own_problems(config: Config, bad: set[str]) -> Iterator[Problem]:
                 f"{name!r} ({reason})",
                 "correct the name, or start in the folder of the module",
             )
-
-
-_DATA_PATHS = ("train_path", "test_path")
-
-
-def _data_paths(config: Config, *, has_data: bool) -> Iterator[Problem]:
-    missing = [path for path in _DATA_PATHS if value_at(config, path) is None]
-    for path in _DATA_PATHS:
-        if path not in missing:
-            yield from _missing_file(config, path, value_at(config, path))
-        elif not has_data:
-            continue
-        elif config.task_name in FILE_TASKS:
-            rule = f"must be given for {config.task_name}"
-            demo = (
-                ", or try with demo, which brings its own"
-                if len(missing) == 2 and path == "train_path"
-                else ""
-            )
-            yield Problem(path, rule, "None", f"set {path} to the file of its data{demo}")
-        elif len(missing) == 1:
-            rule = "must be given when the other one is"
-            yield Problem(path, rule, "None", "give train_path and test_path, or neither")
-
-
-def _missing_file(config: Config, path: str, location: str) -> Iterator[Problem]:
-    downloads = config.task_name.startswith("20newsgroups") and location == "sklearn"
-    if "://" in location or downloads:
-        return
-    one_file = config.task_name in FILE_TASKS
-    if not (os.path.isfile if one_file else os.path.exists)(location):
-        what = "an existing file" if one_file else "an existing file or folder"
-        remedy = f"correct the path (looked in {os.getcwd()})"
-        yield Problem(path, f"must name {what}", repr(location), remedy)

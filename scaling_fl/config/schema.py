@@ -9,14 +9,13 @@ from pydantic import BeforeValidator, Field
 
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, Without, WithSet
+from scaling_fl.config.data_sections import DataSettings, PartitionSettings
 from scaling_fl.config.older import in_older_names
 from scaling_fl.config.own import AnyTask, OwnMetric, is_own
 from scaling_fl.config.sections import (
     AdapterSettings,
-    DataSettings,
     DownloadSettings,
     MergeSettings,
-    PartitionSettings,
     PrivacySettings,
     ScheduleSettings,
     ServerSettings,
@@ -97,7 +96,7 @@ class Config(Section):
     train_path: Location | None = None
     """Training data: a local path, s3:// or gs://."""
     test_path: Location | None = None
-    """Test data: a local path, s3:// or gs://."""
+    """Test data: a local path, s3:// or gs://; for a table, data.test_share may stand for it."""
     data_seed: Seed = 58923
     """Seed of the split over clients and of random subsets."""
     iid_split: Annotated[bool, With("partition.kind", None, "label_sorted")] = True
@@ -111,7 +110,7 @@ class Config(Section):
     seed: SmallSeed = 0
     """Seed of everything but the data split."""
     num_clients: Count | None = None
-    """Number of clients; None makes one per site."""
+    """Number of clients; None makes one per site, or one per value of partition.column."""
     clients_per_round: Annotated[CountOrFraction, *_SAMPLED] = 1.0
     """Clients sampled in a round: a count, or a fraction when it has a decimal point."""
     sampling: Annotated[SamplingKind, *_SAMPLED] = "fixed"
@@ -239,7 +238,11 @@ class Config(Section):
         settings["partition.kind"] = self.partition_kind
         if self.schedule.kind == "constant":
             del settings["num_rounds"]  # more rounds of a constant rate only continue the run
-        return {path: value for path, value in settings.items() if path not in NOT_IDENTITY}
+        return {
+            path: value
+            for path, value in settings.items()
+            if path not in NOT_IDENTITY and not (path in NEWER and value is None)
+        }
 
 
 NOT_IDENTITY = frozenset(
@@ -251,6 +254,12 @@ NOT_IDENTITY = frozenset(
     # these only report or stop; iid_split is folded into partition.kind
     | {"per_class_metrics", "metrics", "min_clients", "iid_split"}
 )
+
+
+NEWER = frozenset(
+    {"data.text_pair", "data.label", "data.labels", "data.test_share", "partition.column"}
+)
+"""Settings that older jobs did not have: left alone (None), they do not change digests."""
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

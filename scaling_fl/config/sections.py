@@ -7,7 +7,7 @@ from pydantic import Field, create_model
 from scaling_fl.config.base import Section, options_of
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.merges import MergeName, merge_options
-from scaling_fl.config.own import AnyCodec, AnyPartition
+from scaling_fl.config.own import AnyCodec
 from scaling_fl.config.types import (
     AccountantName,
     AdapterKind,
@@ -25,21 +25,8 @@ from scaling_fl.config.types import (
     ScheduleKind,
     ServerOptimiserName,
     Share,
-    TextChoice,
     UploadValues,
 )
-
-
-class PartitionSettings(Section):
-    """How the training data is split over the clients."""
-
-    kind: AnyPartition | None = None
-    """Way of splitting; None takes iid or label_sorted, as iid_split says."""
-    alpha: Annotated[Positive, With(".kind", "dirichlet_by_class", "dirichlet_by_client")] = 1.0
-    """Dirichlet concentration: small values give skewed clients, large ones even clients."""
-    min_examples: Annotated[Count, With(".kind", "dirichlet_by_class")] = 1
-    """Fewest examples that the split may leave a client with."""
-
 
 _LOW_RANK = With(".kind", "lora", "dora")
 
@@ -256,19 +243,6 @@ class ServerSettings(Section):
     def options(self) -> dict[str, float]:
         """Collect the settings of the chosen optimiser besides its learning rate."""
         return options_of(self, "optimiser")
-
-
-class DataSettings(Section):
-    """What is read of a task's data, and where it is kept."""
-
-    text: Annotated[TextChoice | None, With("task_name", "agnews")] = None
-    """Columns of agnews that make the text; None takes the description."""
-    max_train_examples: Count | None = None
-    """Size of a random subset (by data_seed) of the training data; None takes everything."""
-    max_test_examples: Count | None = None
-    """Size of a random subset (by data_seed) of the test data; None takes everything."""
-    cache_dir: LocalFolder | None = None
-    """Folder of downloads and tokenised text; None: $SCALING_FL_CACHE or ~/.cache/scaling_fl."""
 
 
 class TrackingSettings(Section):

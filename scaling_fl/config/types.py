@@ -5,11 +5,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
-TaskName = Literal["agnews", "yelp", "imdb", "spooky_author", "20newsgroups", "20newsgroups_topics"]
+TaskName = Literal[
+    "agnews",
+    "yelp",
+    "imdb",
+    "spooky_author",
+    "20newsgroups",
+    "20newsgroups_topics",
+    "table",
+]
 OptimiserName = Literal["sgd", "adam", "adamw"]
 ServerOptimiserName = Literal["sgd", "adam", "adamw", "adagrad", "yogi"]
 ScheduleKind = Literal["constant", "linear", "cosine"]
-PartitionKind = Literal["iid", "label_sorted", "dirichlet_by_class", "dirichlet_by_client"]
+PartitionKind = Literal[
+    "iid", "label_sorted", "dirichlet_by_class", "dirichlet_by_client", "column"
+]
 WeightingName = Literal["examples", "uniform"]
 AdapterKind = Literal["none", "lora", "dora", "head"]
 CodecName = Literal["none", "fp16", "bf16", "int8", "nf4", "nf4_double"]
@@ -19,7 +29,6 @@ RankChoice = Literal["first", "largest"]
 PrivacyUnit = Literal["client", "group"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["fp32", "bf16"]
-TextChoice = Literal["description", "title", "both"]
 AccountantName = Literal["rdp", "pld"]
 
 
@@ -59,6 +68,35 @@ def split_at_commas(value: Any) -> Any:
 def _text_from_whole_number(value: Any) -> Any:
     """Undo Sacred's parser, which turns job_name=20261121 into a number."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _several(value: Any) -> tuple[str, ...] | None:
+    """Read names as they are typed: ``a``, ``a,b``, ``[a,b]``, numbers among them, or a list."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        inside = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        value = [part.strip() for part in inside.split(",")]
+    value = value if isinstance(value, list | tuple) else [value]
+    names = tuple(str(name) if isinstance(name, int | float) else name for name in value)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError("must be one name, or several with commas between them")
+    if len(set(names)) < len(names):
+        raise ValueError("must name each of them once")
+    return names
+
+
+def _one_or_several(value: Any) -> str | tuple[str, ...] | None:
+    """Read names; a single one stays the text that it is."""
+    names = _several(value)
+    return names[0] if names and len(names) == 1 else names
+
+
+def _name(value: Any) -> str | None:
+    name = _text_from_whole_number(value)
+    if name is None or (isinstance(name, str) and name.strip()):
+        return name
+    raise ValueError("must be the name of a column")
 
 
 def _count_or_fraction(value: Any) -> int | float:
@@ -107,6 +145,9 @@ ClientIds = Annotated[
 ]
 Cohorts = Annotated[tuple[ClientIds, ...], Field(min_length=1), BeforeValidator(_lists_to_tuples)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(split_at_commas)]
+OneOrSeveral = Annotated[str | tuple[str, ...] | None, BeforeValidator(_one_or_several)]
+Several = Annotated[tuple[str, ...] | None, BeforeValidator(_several)]
+ColumnName = Annotated[str | None, BeforeValidator(_name)]
 PlainName = Annotated[str | None, PlainValidator(_plain_name)]
 Author = Annotated[str, BeforeValidator(_text_from_whole_number)]
 Location = Annotated[str, Field(min_length=1), BeforeValidator(_location)]

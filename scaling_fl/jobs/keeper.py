@@ -158,7 +158,13 @@ class Keeper:
         if "histograms" not in partition:
             return  # the figure is of labels, which not every task has
         path = self._folder.path / "partition.png"
-        draw(path, partition["label_names"], partition["histograms"], partition["entropies"])
+        draw(
+            path,
+            partition["label_names"],
+            partition["histograms"],
+            partition["entropies"],
+            partition.get("client_names"),
+        )
         self._folder.artifact_event("partition.png", str(path))
 
 

@@ -7,7 +7,7 @@ The federation, the merges, the codecs and privacy know only what stands here. A
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -145,6 +145,31 @@ The matrix is of all test examples and exact, however many workers there are. A 
 """
 
 
+@runtime_checkable
+class NaturalClients(Protocol):
+    """What a task offers beside a Task's methods when its data says whose each example is."""
+
+    def client_names(self) -> list[str]:
+        """Name the clients of the training data; client i is named ``client_names()[i]``."""
+
+    def owners(self, examples: Examples) -> Indices:
+        """Return the client of each training example."""
+
+    def num_foreign(self, examples: Examples) -> int:
+        """Count the test examples of clients that no training example is of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What a run chooses of the columns of a table."""
+
+    text: tuple[str, ...] = ()
+    text_pair: tuple[str, ...] = ()
+    """Columns of a second text beside the first one; empty: there is none."""
+    label: str | None = None
+    client: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a run chooses about its task; a family refuses what has no effect on it."""
@@ -158,6 +183,11 @@ class TaskOptions:
     paths: Mapping[Split, str | None]
     max_examples: Mapping[Split, int | None]
     text: str | None
+    columns: Columns = Columns()
+    test_share: float | None = None
+    """Share of the training data that is held out as the test data."""
+    labels: tuple[str, ...] | None = None
+    """All labels in their order, where they need not be found in the data."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """The user's metrics of what classifiers answer, by name."""
     source: str = ""

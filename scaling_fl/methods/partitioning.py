@@ -71,13 +71,19 @@ def dirichlet_by_client(alpha: float) -> Partitioner:
     return split
 
 
+def by_owner(owners: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+    """Give each example to its owner: ``owners`` (the client of each example) are the labels."""
+    return [np.flatnonzero(owners == client) for client in range(num_clients)]
+
+
 PARTITIONERS: dict[str, Callable[[float, int], Partitioner]] = {
     "iid": lambda alpha, min_examples: iid,
     "label_sorted": lambda alpha, min_examples: label_sorted,
     "dirichlet_by_class": dirichlet_by_class,
     "dirichlet_by_client": lambda alpha, min_examples: dirichlet_by_client(alpha),
+    "column": lambda alpha, min_examples: by_owner,
 }
-"""(alpha, min_examples) -> partitioner."""
+"""(alpha, min_examples) -> partitioner; that of a column takes owners in place of labels."""
 
 
 def partition(

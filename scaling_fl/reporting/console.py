@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from scaling_fl.reporting.picture import Picture
-from scaling_fl.reporting.summary import size
+from scaling_fl.reporting.summary import client_title, size
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -42,6 +42,7 @@ class Console:
         self._num_rounds = num_rounds  # until the job says that it ends earlier
         self._lock = threading.RLock()
         self._picture = Picture()
+        self._client_names: list[str] = []
         self._rich: RichConsole | None = None
         self._live: Live | None = None
         self._closed = False
@@ -79,6 +80,8 @@ class Console:
                 self.line(event["text"])
             case "resume" | "ready":
                 self._resume(event)
+            case "partition":
+                self._picture.client_names = self._client_names = event.get("client_names") or []
             case "progress":
                 self._picture.progress(event, self._num_rounds)
                 if self._animated:
@@ -125,7 +128,9 @@ class Console:
         self._print(text, style="bold")
         for failure in event.get("failures", ()):
             reason = failure.get("reason") or "no reason given"
-            self.warn(f"round {number}: client {failure['client']} was left out: {reason}")
+            name = dict(enumerate(self._client_names)).get(failure["client"])
+            title = client_title(failure["client"], name)
+            self.warn(f"round {number}: {title} was left out: {reason}")
 
     def close(self) -> None:
         """Take the bars away; lines can still be printed."""

@@ -23,11 +23,12 @@ def draw(
     label_names: Sequence[str],
     histograms: Sequence[Sequence[int]],
     entropies: Sequence[float],
+    client_names: Sequence[str] | None = None,
 ) -> None:
     """Draw one bar per client, made of its examples per label, with its entropy at the right.
 
     The file appears whole; its format follows its suffix. ``histograms`` has a row for each client
-    and a column for each label; entropies are in bits.
+    and a column for each label; entropies are in bits. Clients without names have numbers.
     """
     from matplotlib.figure import Figure
 
@@ -46,7 +47,8 @@ def draw(
     axes.set_title(title, fontsize=11, loc="left", color=TEXT_COLOUR)
     _draw_bars(axes, colours, histograms)
     _write_entropies(axes, histograms, entropies, row_inches)
-    _label_clients(axes, num_clients, row_inches)
+    names = client_names or [str(client) for client in range(num_clients)]
+    _label_clients(axes, names[:num_clients], row_inches)
     _draw_legend(axes, label_names, colours)
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
@@ -93,9 +95,9 @@ def _write_entropies(
     axes.set_xlim(0, 1.07 * longest)
 
 
-def _label_clients(axes: "Axes", num_clients: int, row_inches: float) -> None:
-    axes.set_ylim(num_clients - 0.4, -0.6)  # client 0 at the top
-    axes.set_yticks(range(num_clients), [str(client) for client in range(num_clients)])
+def _label_clients(axes: "Axes", names: Sequence[str], row_inches: float) -> None:
+    axes.set_ylim(len(names) - 0.4, -0.6)  # client 0 at the top
+    axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=_font_size(row_inches), pad=2)
     axes.tick_params(axis="x", labelsize=9, color=QUIET_COLOUR)
     axes.set_ylabel("client", fontsize=10)
@@ -140,4 +142,5 @@ def _font_size(row_inches: float) -> float:
 def _shortened(name: str) -> str:
     # Matplotlib leaves names with a leading underscore out of a legend.
     name = name.lstrip("_") or name
-    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
+    name = name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
+    return name.replace("$", r"\$")  # which would begin a formula

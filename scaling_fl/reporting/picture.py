@@ -1,9 +1,11 @@
 """The bars of a run, or one line: its rounds, and how far the clients of this round are."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from scaling_fl.reporting.summary import client_title
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +22,7 @@ class Picture:
 
     def __init__(self) -> None:
         self.stage = ""
+        self.client_names: Sequence[str] = ()
         self._round = self._num_rounds = self._done = self._first = self._num_done = 0
         self._rows: list[list[Any]] = []
         self._began = time.time()
@@ -58,7 +61,7 @@ class Picture:
         if self._num_done:
             parts.append(_clients_done(self._num_done, is_last=not self._rows))
         parts += [
-            f"client {client} at step {step}/{num_steps}, loss {loss:.4f}"
+            f"{self._title(client)} at step {step}/{num_steps}, loss {loss:.4f}"
             for client, step, num_steps, loss in self._rows
         ]
         return " | ".join([*parts, self._pace()])
@@ -73,11 +76,14 @@ class Picture:
         table = Table.grid(padding=(0, 1))
         self._add_bar(table, "rounds", self._done, self._num_rounds, self._pace())
         for client, step, num_steps, loss in self._rows:
-            self._add_bar(table, f"  client {client}", step, num_steps, f"loss {loss:.4f}")
+            self._add_bar(table, f"  {self._title(client)}", step, num_steps, f"loss {loss:.4f}")
         if self._num_done:
             # Below the table, whose first column would otherwise become as wide.
             return Group(table, f"  {_clients_done(self._num_done, is_last=not self._rows)}")
         return table
+
+    def _title(self, client: int) -> str:
+        return client_title(client, dict(enumerate(self.client_names)).get(client))
 
     def _add_bar(self, table: Any, name: str, done: int, total: int, note: str) -> None:
         from rich.progress_bar import ProgressBar

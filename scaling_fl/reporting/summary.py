@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAX_FAILURE_LINES = 10
+MAX_CLIENT_NAME = 30
 SHOWN_METRICS = ("validation", "download", "train", "privacy")
 ENDINGS = {
     "COMPLETED": "completed",
@@ -22,7 +23,8 @@ def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
 
     Known facts, all of them optional: ``status``, ``message``, ``job_name``, ``last_round``,
     ``num_rounds``, ``metrics`` (a name to its last value, or to its series of ``values``, which
-    gives the exact bytes of the whole run), ``failures`` (``client``, ``reason``, ``round``),
+    gives the exact bytes of the whole run), ``failures`` (``client``, ``reason``, ``round``, and
+    ``name`` where clients have names),
     ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``resume_command``, ``further`` (how to
     change that command once all rounds are done).
     """
@@ -50,6 +52,14 @@ def how_to_train_further(config: Mapping[str, Any], num_rounds: int) -> str | No
     return "give a larger num_rounds to"
 
 
+def client_title(client: int, name: str | None) -> str:
+    """Write which client it is, by its number and its name, if it has one."""
+    if name is None:
+        return f"client {client}"
+    shown = name if len(name) <= MAX_CLIENT_NAME else f"{name[: MAX_CLIENT_NAME - 1]}…"
+    return f"client {client} ({shown})"
+
+
 def size(num_bytes: float) -> str:
     """Write a number of bytes in powers of ten: 1 MB is 10^6 bytes."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -70,10 +80,11 @@ def _headline(facts: Mapping[str, Any]) -> str:
 def _failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
     rounds: dict[tuple[Any, Any], list[Any]] = {}
     for failure in failures:
-        key = failure["client"], failure.get("reason") or "no reason given"
+        client = client_title(failure["client"], failure.get("name"))
+        key = client, failure.get("reason") or "no reason given"
         rounds.setdefault(key, []).append(failure.get("round"))
     lines = [
-        f"  client {client} was left out{_of_rounds(numbers)}: {reason}"
+        f"  {client} was left out{_of_rounds(numbers)}: {reason}"
         for (client, reason), numbers in rounds.items()
     ]
     if len(lines) > MAX_FAILURE_LINES:

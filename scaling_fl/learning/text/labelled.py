@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import numpy_generator
-from scaling_fl.learning.task import Split
+
+if TYPE_CHECKING:
+    from scaling_fl.learning.task import Split
 
 
 class DataError(UserError):
@@ -22,16 +24,27 @@ class Labelled:
 
     texts: list[str]
     labels: NDArray[np.int64]
+    pairs: list[str] | None = None
+    """A second text beside each text."""
+    owners: NDArray[np.int64] | None = None
+    """The client that each text belongs to, where the data says so; -1: none of those."""
 
     def __post_init__(self) -> None:
         assert self.labels.dtype == np.int64
         assert len(self.texts) == len(self.labels)
+        assert self.pairs is None or len(self.pairs) == len(self.texts)
+        assert self.owners is None or len(self.owners) == len(self.texts)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, indices: NDArray[np.int64]) -> "Labelled":
-        return Labelled([self.texts[index] for index in indices], self.labels[indices])
+        return Labelled(
+            [self.texts[index] for index in indices],
+            self.labels[indices],
+            self.pairs and [self.pairs[index] for index in indices],
+            None if self.owners is None else self.owners[indices],
+        )
 
 
 class Corpus(Protocol):
@@ -43,7 +56,7 @@ class Corpus(Protocol):
 
     def load(
         self,
-        split: Split,
+        split: "Split",
         path: str | None,
         *,
         text: str | None = None,
@@ -52,15 +65,18 @@ class Corpus(Protocol):
         """Read one split, raising DataError for what is wrong in it."""
 
     def source_digest(
-        self, split: Split, path: str | None, *, cache_dir: Path | None = None
+        self, split: "Split", path: str | None, *, cache_dir: Path | None = None
     ) -> str:
         """Identify the content that ``load`` would read, without parsing it."""
 
 
-def subset(labelled: Labelled, max_examples: int | None, seed: int) -> Labelled:
+def subset(
+    labelled: Labelled, max_examples: int | None, seed: int, *, of_each_client: bool = False
+) -> Labelled:
     """Keep at most ``max_examples`` random examples, in their order.
 
-    Each label keeps its share of the examples, up to rounding.
+    Each label keeps its share of the examples, up to rounding; ``of_each_client`` also keeps an
+    example of each client, if there is room for so many.
 
     Raises:
         ValueError: when ``max_examples`` is not at least 1.
@@ -70,12 +86,46 @@ def subset(labelled: Labelled, max_examples: int | None, seed: int) -> Labelled:
     if max_examples < 1:
         raise ValueError(f"max_examples must be at least 1, got {max_examples}; use 1 or more.")
     shuffled = numpy_generator(seed, "subset").permutation(len(labelled))
-    quantile = np.empty(len(labelled))  # the place of an example in the queue of its own label
-    for label in np.unique(labelled.labels):
-        queue = shuffled[labelled.labels[shuffled] == label]
-        quantile[queue] = (np.arange(len(queue)) + 0.5) / len(queue)
-    first = shuffled[np.argsort(quantile[shuffled], kind="stable")[:max_examples]]
+    late = ~_one_of_each_client(shuffled, labelled.owners if of_each_client else None)
+    first = _spread(shuffled, labelled.labels, late)[:max_examples]
     return labelled.take(np.sort(first))
+
+
+def held_out(labelled: Labelled, share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose a random share of the examples, at least one: their mask.
+
+    Each label keeps its share of both parts, up to rounding. The last example of a client is
+    chosen only when nothing else is left.
+    """
+    number = min(max(1, round(share * len(labelled))), len(labelled) - 1)
+    shuffled = numpy_generator(seed, "held out").permutation(len(labelled))
+    late = _one_of_each_client(shuffled, labelled.owners)
+    mask = np.zeros(len(labelled), dtype=np.bool_)
+    mask[_spread(shuffled, labelled.labels, late)[:number]] = True
+    return mask
+
+
+def _one_of_each_client(
+    shuffled: NDArray[np.int64], owners: NDArray[np.int64] | None
+) -> NDArray[np.bool_]:
+    """Mark the first example of each client; all of them when the data names no clients."""
+    mask = np.full(len(shuffled), owners is None)
+    if owners is not None:
+        _, first = np.unique(owners[shuffled], return_index=True)
+        mask[shuffled[first]] = True
+    return mask
+
+
+def _spread(
+    shuffled: NDArray[np.int64], labels: NDArray[np.int64], late: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Order examples so that each beginning has all labels by their shares; the late ones last."""
+    shuffled = shuffled[np.argsort(late[shuffled], kind="stable")]
+    quantile = np.empty(len(shuffled))  # the place of an example in the queue of its own label
+    for label in np.unique(labels):
+        queue = shuffled[labels[shuffled] == label]
+        quantile[queue] = (np.arange(len(queue)) + 0.5) / len(queue)
+    return shuffled[np.lexsort((quantile[shuffled], late[shuffled]))]
 
 
 def refuse_text_option(task: str, text: str | None) -> None:

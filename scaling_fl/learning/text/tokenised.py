@@ -39,6 +39,7 @@ class FastTokenizer(HasSpecialTokens, Protocol):
     truncation_side: str
     padding_side: str
     pad_token_id: int
+    model_input_names: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,9 @@ class TokenisedExamples:
     """Examples as flat arrays: ``token_ids[offsets[i]:offsets[i + 1]]`` is example i.
 
     ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
-    the cache. No example is longer than ``max_seq_len``; ``key`` identifies the content.
+    the cache. No example is longer than ``max_seq_len``; ``key`` identifies the content. Pairs of
+    texts have ``segments`` (uint8, one for each token: 0 or 1) where the tokenizer's model tells
+    both texts apart by them; ``owners`` (int64 of n) says whose each example is, if the data does.
     """
 
     token_ids: NDArray[np.int32]
@@ -56,6 +59,8 @@ class TokenisedExamples:
     pad_token_id: int
     padding_side: str = "right"
     key: str = ""
+    segments: NDArray[np.uint8] | None = None
+    owners: Indices | None = None
 
     @cached_property
     def lengths(self) -> Indices:
@@ -71,9 +76,9 @@ class TokenisedExamples:
     def batch(self, indices: Indices) -> Batch:
         """Pad examples on their side to the longest of them, rounded up to a multiple of 8.
 
-        The tensors are ``input_ids`` and ``attention_mask`` (examples, width) and ``labels``
-        (examples), all int64. The width never exceeds ``max_seq_len``, which may be all that the
-        model has positions for.
+        The tensors are ``input_ids``, ``attention_mask`` and for segments ``token_type_ids``
+        (examples, width), and ``labels`` (examples), all int64. The width never exceeds
+        ``max_seq_len``, which may be all that the model has positions for.
         """
         begins = self.offsets[indices]
         lengths = self.offsets[indices + 1] - begins
@@ -84,14 +89,21 @@ class TokenisedExamples:
         if self.padding_side == "left":
             positions -= (width - lengths)[:, None]
         mask = (positions >= 0) & (positions < lengths[:, None])
-        input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
-        input_ids[mask] = self.token_ids[(begins[:, None] + positions)[mask]]
+        places = (begins[:, None] + positions)[mask]
         tensors = {
-            "input_ids": torch.from_numpy(input_ids),
+            "input_ids": _padded(mask, self.token_ids[places], self.pad_token_id),
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
             "labels": torch.from_numpy(self.labels[indices]),
         }
+        if self.segments is not None:
+            tensors["token_type_ids"] = _padded(mask, self.segments[places], 0)
         return Batch(tensors, indices)
+
+
+def _padded(mask: NDArray[np.bool_], values: NDArray[Any], padding: int) -> torch.Tensor:
+    padded = np.full(mask.shape, padding, dtype=np.int64)
+    padded[mask] = values
+    return torch.from_numpy(padded)
 
 
 def tokenise(
@@ -128,9 +140,7 @@ def tokenise(
         # These data once had other tokens under this key.
         key = hashlib.sha256(f"{key}, special tokens split".encode()).hexdigest()
     return TokenisedExamples(
-        token_ids=_column(folder, "token_ids"),
-        offsets=_column(folder, "offsets"),
-        labels=_column(folder, "labels"),
+        **_columns(folder),
         max_seq_len=max_seq_len,
         pad_token_id=tokenizer.pad_token_id,
         padding_side=tokenizer.padding_side,
@@ -156,30 +166,44 @@ def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: i
 
 
 def _encode(
-    texts: list[str], tokenizer: FastTokenizer, max_seq_len: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    labelled: Labelled, tokenizer: FastTokenizer, max_seq_len: int
+) -> dict[str, NDArray[Any]]:
+    """Tokenise texts, or pairs of them, of which the longer one is cut first."""
     backend = plain_text_tokenizer(tokenizer)
     backend.no_padding()
     backend.enable_truncation(max_seq_len, direction=tokenizer.truncation_side)
+    has_segments = labelled.pairs is not None and "token_type_ids" in tokenizer.model_input_names
+    inputs = (
+        labelled.texts
+        if labelled.pairs is None
+        else list(zip(labelled.texts, labelled.pairs, strict=True))
+    )
     pieces = [np.empty(0, dtype=np.int32)]
+    segments = [np.empty(0, dtype=np.uint8)]
     lengths: list[int] = []
-    for first in range(0, len(texts), _TEXTS_PER_CALL):
-        found = backend.encode_batch_fast(texts[first : first + _TEXTS_PER_CALL])
+    for first in range(0, len(inputs), _TEXTS_PER_CALL):
+        found = backend.encode_batch_fast(inputs[first : first + _TEXTS_PER_CALL])
         encoded = [encoding.ids for encoding in found]
         pieces.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
         lengths.extend(map(len, encoded))
+        if has_segments:
+            numbers = chain.from_iterable(encoding.type_ids for encoding in found)
+            segments.append(np.fromiter(numbers, dtype=np.uint8))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    return np.concatenate(pieces), offsets
+    columns: dict[str, NDArray[Any]] = {"token_ids": np.concatenate(pieces), "offsets": offsets}
+    return columns | ({"segments": np.concatenate(segments)} if has_segments else {})
 
 
 def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_len: int) -> None:
-    token_ids, offsets = _encode(labelled.texts, tokenizer, max_seq_len)
-    if empty := int((np.diff(offsets) == 0).sum()):
+    columns = _encode(labelled, tokenizer, max_seq_len) | {"labels": labelled.labels}
+    if labelled.owners is not None:
+        columns["owners"] = labelled.owners
+    if empty := int((np.diff(columns["offsets"]) == 0).sum()):
         raise DataError(
             f"every text must have a token, and {empty} of {len(labelled)} have none for this "
             "tokenizer; remove them or choose another model."
         )
-    _save(staging, {"token_ids": token_ids, "offsets": offsets, "labels": labelled.labels})
+    _save(staging, columns)
     content = _data_file(staging).read_bytes()
     forgeries = count_special_tokens(labelled.texts, tokenizer)
     manifest = {
@@ -210,13 +234,17 @@ def _one_cell(array: NDArray[Any]) -> Any:
     return pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), pa.array(array))
 
 
-def _column(folder: Path, name: str) -> NDArray[Any]:
-    """View the one cell of a column without a copy.
+def _columns(folder: Path) -> dict[str, NDArray[Any]]:
+    """View the one cell of each column without a copy.
 
     Through pyarrow's buffers: datasets takes seconds to import, and ``to_numpy`` imports pandas.
     """
     source = pa.memory_map(str(_data_file(folder)))
-    cell = pa.ipc.open_stream(source).read_all().column(name).chunk(0).values
+    table = pa.ipc.open_stream(source).read_all()
+    return {name: _view(table.column(name).chunk(0).values) for name in table.column_names}
+
+
+def _view(cell: Any) -> NDArray[Any]:
     _, numbers = cell.buffers()
     return np.frombuffer(numbers, dtype=str(cell.type), count=len(cell))
 

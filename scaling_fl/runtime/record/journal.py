@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -221,11 +221,17 @@ class JobRecord:
             self.clients = [row for row in self.clients if row["round"] != number]
             self.failures = [row for row in self.failures if row["round"] != number]
         self.digests[number] = event.get("digest")
-        self.clients.extend({"round": number, **row} for row in event.get("clients", []))
-        self.failures.extend({"round": number, **row} for row in event.get("failures", []))
+        self.clients.extend(self._named(number, row) for row in event.get("clients", []))
+        self.failures.extend(self._named(number, row) for row in event.get("failures", []))
         for name, value in event.get("metrics", {}).items():
             series = self.metrics.setdefault(name, Series(steps=[], values=[], timestamps=[]))
             _set_point(series, number, value, event.get("time", ""))
+
+    def _named(self, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the round to a row about a client, and the client's name where clients have names."""
+        names = dict(enumerate((self.partition or {}).get("client_names", ())))
+        name = names.get(row["client"])
+        return {"round": number, **row} | ({} if name is None else {"name": name})
 
     def _checkpoint(self, event: Event) -> None:
         kept = [row for row in self.checkpoints if row["round"] != event["round"]]

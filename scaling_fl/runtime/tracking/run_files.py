@@ -28,35 +28,54 @@ CLIENT_COLUMNS = [
 ]
 FRACTIONS = {"loss", "accuracy", "update_norm", "seconds"}
 COMMUNICATION_COLUMNS = ["federated_round", "sender", "receiver", "amount_of_bytes"]
+NAME = "name"
+"""A further column of clients.csv, of runs whose clients have names."""
 SERVER = -1
 TABLE_NAMES = ("clients.csv", "comm_log.csv")
 
 
+Rows = Sequence[Mapping[str, Any]]
+
+
 class GrowingTable:
-    """A CSV text of which only the new rows are rendered, unless earlier rows have changed."""
+    """A CSV text of which only the new rows are rendered, unless earlier rows have changed.
+
+    ``columns`` names them for all rows; ``lines`` turns a row into the lines that it takes.
+    """
 
     def __init__(
-        self, columns: list[str], lines: Callable[[Mapping[str, Any]], list[list[Any]]]
+        self,
+        columns: Callable[[Rows], list[str]],
+        lines: Callable[[Mapping[str, Any], list[str]], list[list[Any]]],
     ) -> None:
-        self._lines = lines
-        self._header = _csv_text([columns])
-        self._text, self._count = self._header, 0
+        self._columns, self._lines = columns, lines
+        self._header: list[str] = []
+        self._text, self._count = b"", 0
         self._last: dict[str, Any] | None = None
 
-    def render(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
-        if self._count > len(rows) or (self._count and rows[self._count - 1] != self._last):
-            self._text, self._count = self._header, 0
-        new = [line for row in rows[self._count :] for line in self._lines(row)]
+    def render(self, rows: Rows) -> bytes:
+        header = self._columns(rows)
+        has_changed = self._count and (
+            self._count > len(rows) or rows[self._count - 1] != self._last
+        )
+        if has_changed or header != self._header:
+            self._header, self._text, self._count = header, _csv_text([header]), 0
+        new = [line for row in rows[self._count :] for line in self._lines(row, header)]
         self._text += _csv_text(new)
         self._count, self._last = len(rows), dict(rows[-1]) if rows else None
         return self._text
 
 
-def _client_lines(row: Mapping[str, Any]) -> list[list[Any]]:
-    return [[row.get(column) for column in CLIENT_COLUMNS]]
+def _client_columns(rows: Rows) -> list[str]:
+    has_names = bool(rows) and NAME in rows[-1]
+    return CLIENT_COLUMNS + [NAME] * has_names
 
 
-def _communication_lines(row: Mapping[str, Any]) -> list[list[Any]]:
+def _client_lines(row: Mapping[str, Any], columns: list[str]) -> list[list[Any]]:
+    return [[row.get(column) for column in columns]]
+
+
+def _communication_lines(row: Mapping[str, Any], columns: list[str]) -> list[list[Any]]:
     start, client = row["round"], row["client"]
     return [
         [start, SERVER, client, row.get("download_bytes", 0)],
@@ -66,8 +85,8 @@ def _communication_lines(row: Mapping[str, Any]) -> list[list[Any]]:
 
 def tables() -> dict[str, GrowingTable]:
     """Make the tables that are kept of every run, by file name."""
-    clients = GrowingTable(CLIENT_COLUMNS, _client_lines)
-    communication = GrowingTable(COMMUNICATION_COLUMNS, _communication_lines)
+    clients = GrowingTable(_client_columns, _client_lines)
+    communication = GrowingTable(lambda rows: COMMUNICATION_COLUMNS, _communication_lines)
     return dict(zip(TABLE_NAMES, (clients, communication), strict=True))
 
 
@@ -85,7 +104,9 @@ def read_clients(text: str) -> list[dict[str, Any]]:
     ]
 
 
-def _number(name: str, value: str) -> int | float:
+def _number(name: str, value: str) -> int | float | str:
+    if name == NAME:
+        return value
     return float(value) if name in FRACTIONS else int(value)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from scaling_fl.config import Config, defaults, describe, read_config, read_single_settings
@@ -11,6 +12,7 @@ from scaling_fl.config.merges import Option, merge_options
 from scaling_fl.config.problems import field_at
 from tests.unit.config.settings import PACKAGED, merged, nested, only_problem, problems, with_tiers
 
+ROOT = Path(__file__).parents[3]
 OTHER: dict[type, Callable[[Option], Any]] = {
     bool: lambda option: not option.default,
     int: lambda option: option.default + 1,
@@ -32,7 +34,18 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "iid_split": False,
         "partition": {"kind": "dirichlet_by_class"},
     },
+    ("partition.column", "partition.kind"): {"partition": {"column": "ward"}},
     ("data.text", "task_name"): {"data": {"text": "title"}},
+    ("data.text_pair", "task_name"): {"data": {"text_pair": "hypothesis"}},
+    ("data.label", "task_name"): {"data": {"label": "stars"}},
+    ("data.labels", "task_name"): {"data": {"labels": "no,yes"}},
+    ("data.test_share", "task_name"): {"data": {"test_share": 0.2}},
+    ("data.test_share", "test_path"): {
+        "task_name": "table",
+        "train_path": str(ROOT / "pyproject.toml"),
+        "test_path": str(ROOT / "README.md"),
+        "data": {"test_share": 0.2, "text": "a", "label": "b"},
+    },
     ("num_threads", "device"): {"num_threads": 2, "device": "cuda"},
     ("adapter.rank", "adapter.kind"): {"adapter": {"rank": 4}},
     ("adapter.alpha", "adapter.kind"): {"adapter": {"alpha": 4.0, "kind": "head"}},

@@ -13,7 +13,7 @@ from scaling_fl.methods.partitioning import (
     partition,
 )
 
-KINDS = sorted(PARTITIONERS)
+KINDS = sorted(PARTITIONERS.keys() - {"column"})
 DIRICHLET = ["dirichlet_by_class", "dirichlet_by_client"]
 NEAR_EQUAL = ["iid", "label_sorted", "dirichlet_by_client"]
 
@@ -126,3 +126,9 @@ def test_what_cannot_be_met_is_named(changed, words):
     arguments = {"kind": "dirichlet_by_class", "num_clients": 2, "seed": 0, **changed}
     with pytest.raises(ValueError, match=words):
         partition(np.zeros(10, dtype=np.int64), **arguments)
+
+
+def test_natural_clients_have_what_is_theirs():
+    owners = np.array([2, 0, 2, 1, 0])
+    partitions = partition(owners, kind="column", num_clients=3, seed=0)
+    assert [examples.tolist() for examples in partitions] == [[1, 4], [3], [0, 2]]

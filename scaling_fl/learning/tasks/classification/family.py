@@ -23,7 +23,7 @@ from scaling_fl.learning.task import (
 )
 from scaling_fl.learning.tasks.classification import scoring
 from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
-from scaling_fl.learning.text.labelled import Corpus, subset
+from scaling_fl.learning.text.labelled import Corpus, Labelled, subset
 from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
 
 
@@ -53,7 +53,15 @@ class Classification:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(self.options.model, self.options.cache_dir)
+        pairs = bool(self.options.columns.text_pair)
+        return load_tokenizer(self.options.model, self.options.cache_dir, pairs=pairs)
+
+    def load_texts(self, split: Split) -> Labelled:
+        """Read the texts of one split, before they are tokenised."""
+        options, wanted = self.options, self.options.max_examples[split]
+        path, cache_dir = options.paths[split], options.cache_dir
+        found = self.corpus.load(split, path, text=options.text, cache_dir=cache_dir)
+        return subset(found, wanted, options.data_seed, of_each_client=split == "train")
 
     def load_examples(self, split: Split) -> TokenisedExamples:
         path, wanted = self.options.paths[split], self.options.max_examples[split]
@@ -67,10 +75,10 @@ class Classification:
         }
         if self.options.source:
             depends_on["code"] = self.options.source
+        if self.options.columns.text_pair:
+            depends_on["inputs"] = ",".join(self.tokenizer.model_input_names)
         return tokenise(
-            lambda: subset(
-                self.corpus.load(split, path, text=text, cache_dir=cache_dir), wanted, seed
-            ),
+            lambda: self.load_texts(split),
             depends_on=depends_on,
             tokenizer=self.tokenizer,
             max_seq_len=self.options.max_seq_len,

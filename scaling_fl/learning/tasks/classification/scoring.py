@@ -1,6 +1,7 @@
 """The loss of a classifier, and its evaluation as integers that add up over workers exactly."""
 
 from collections.abc import Sequence
+from inspect import signature
 
 import numpy as np
 import torch
@@ -79,7 +80,15 @@ def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> d
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    tensors = batch.tensors
-    answer = model(input_ids=tensors["input_ids"], attention_mask=tensors["attention_mask"])
+    inputs = {name: batch.tensors[name] for name in ("input_ids", "attention_mask")}
+    if "token_type_ids" in batch.tensors and _tells_segments_apart(model):
+        inputs["token_type_ids"] = batch.tensors["token_type_ids"]
+    answer = model(**inputs)
     logits: Tensor = answer.logits
     return logits
+
+
+def _tells_segments_apart(model: nn.Module) -> bool:
+    """Say whether a model takes segments; the general tokenizer class gives them to every model."""
+    num_segments = getattr(getattr(model, "config", None), "type_vocab_size", 2)
+    return num_segments != 1 and "token_type_ids" in signature(model.forward).parameters

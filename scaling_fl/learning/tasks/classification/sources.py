@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from gzip import BadGzipFile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.kinds import (
     BZIP2,
     GZIP,
@@ -23,19 +22,31 @@ from scaling_fl.learning.tasks.classification.kinds import (
     TEXT,
     XZ,
     ZIP,
+    ZSTD,
     Kind,
     kind_of,
 )
 from scaling_fl.learning.text.labelled import DataError
+
+if TYPE_CHECKING:
+    from scaling_fl.learning.task import Split
+
+
+def _open_zst(file: Any) -> Any:
+    import pyarrow  # takes a fourth of a second
+
+    return pyarrow.CompressedInputStream(file, "zstd")
+
 
 UNPACKERS: dict[Kind, Callable[[Any], Any]] = {
     GZIP: gzip.open,
     BZIP2: bz2.open,
     XZ: lzma.open,
     LZMA: lzma.open,
+    ZSTD: _open_zst,
 }
 """What unpacks a stream, and raises an error where it is cut short."""
-PACKED = {".gz": GZIP, ".bz2": BZIP2, ".xz": XZ, ".lzma": LZMA, ".zip": ZIP}
+PACKED = {".gz": GZIP, ".bz2": BZIP2, ".xz": XZ, ".lzma": LZMA, ".zst": ZSTD, ".zip": ZIP}
 """What a file must be by its suffix, if it is packed."""
 _DAMAGES = (EOFError, BadZipFile, BadGzipFile, zlib.error, lzma.LZMAError, tarfile.ReadError)
 _DATA = {".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow"}
@@ -46,7 +57,7 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def require_path(task: str, split: Split, path: str | None) -> str:
+def require_path(task: str, split: "Split", path: str | None) -> str:
     """Return the path of a split that only the user can give."""
     if not path:
         raise DataError(f"{split}_path must name the {split} file of {task}, got none; give it.")
@@ -115,17 +126,17 @@ def open_bytes(path: str) -> Iterator[io.BufferedReader]:
 
 
 @contextmanager
-def open_text(path: str) -> Iterator[io.TextIOBase]:
+def open_text(path: str, *kinds: Kind) -> Iterator[io.TextIOBase]:
     """Open a table in UTF-8 as ``open_bytes`` does, marking bytes that are not UTF-8.
 
     Such bytes arrive as lone surrogates, so that a reader can name the row and column of each.
 
     Raises:
-        DataError: the file is of another kind, such as UTF-16 or Parquet.
+        DataError: the file is of none of the ``kinds`` (none given: ``TEXT``), but such as UTF-16.
     """
     with open_bytes(path) as file:
         kind = kind_of(file.peek(HEAD_BYTES)[:HEAD_BYTES])
-        if kind is not TEXT:
+        if kind not in (kinds or (TEXT,)):
             raise DataError(
                 f"{path}: this file must be a table in UTF-8, and is {kind.name}; {kind.remedy}."
             )

@@ -152,3 +152,46 @@ def test_one_process_tokenises_and_the_others_wait(tmp_path):
 def test_a_text_without_any_token_is_refused(tmp_path):
     with pytest.raises(DataError, match="1 of 2 have none"):
         run(Loader(["a", ""]), tmp_path, tokenizer=make_tokenizer(special=False))
+
+
+PAIRS = ["the raven", "ice ice ice ice ice ice ice", "", "misery"]
+
+
+@pytest.mark.parametrize("max_seq_len", [7, 32])
+@pytest.mark.parametrize("kind", ["segments", "no segments"])
+def test_pairs_equal_what_the_tokenizer_gives_for_each_pair(tmp_path, kind, max_seq_len):
+    tokenizer = make_pair_tokenizer()
+    if kind == "segments":
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    texts = ["raven heart", "abyss abyss abyss abyss abyss", "cult", "dream [SEP] dream"]
+    labelled = Labelled(texts, np.arange(4), pairs=PAIRS, owners=np.array([3, 1, -1, 0]))
+    examples = run(lambda: labelled, tmp_path, tokenizer=tokenizer, max_seq_len=max_seq_len)
+    expected = make_pair_tokenizer()(
+        texts, PAIRS, truncation="longest_first", max_length=max_seq_len, padding=True,
+        split_special_tokens=True, return_token_type_ids=True,
+    )  # fmt: skip
+    batch = examples.batch(np.arange(4)).tensors
+    width = len(expected["input_ids"][0])
+    assert batch["input_ids"][:, :width].tolist() == expected["input_ids"]
+    assert batch["attention_mask"][:, :width].tolist() == expected["attention_mask"]
+    assert ("token_type_ids" in batch) == (kind == "segments")
+    if kind == "segments":
+        assert batch["token_type_ids"][:, :width].tolist() == expected["token_type_ids"]
+        assert 1 in batch["token_type_ids"]
+    assert examples.owners.tolist() == [3, 1, -1, 0]
+
+
+def make_pair_tokenizer():
+    words = ["raven", "heart", "abyss", "cult", "dream", "ice", "misery", "the"]
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", sep_token="[SEP]", cls_token="[CLS]",
+        unk_token="[UNK]",
+    )  # fmt: skip

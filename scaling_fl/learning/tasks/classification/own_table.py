@@ -1,0 +1,269 @@
+"""A table of one's own: texts in columns, labels found in the training data, natural clients."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaling_fl.learning.cache import cache_folder, cached_folder
+from scaling_fl.learning.task import Examples, Indices, Split, TaskOptions
+from scaling_fl.learning.tasks.classification.family import Classification
+from scaling_fl.learning.tasks.classification.records import (
+    Records,
+    columns_of,
+    read_records,
+    table_digest,
+)
+from scaling_fl.learning.tasks.classification.sources import require_path
+from scaling_fl.learning.text.labelled import DataError, Labelled, held_out
+from scaling_fl.learning.text.tokenised import TokenisedExamples
+
+_FORMAT_VERSION = 1
+_FACTS = "facts.json"
+_MOST_UNIQUE, _FEW_ROWS = 0.5, 20
+"""A column is no column of labels when more than this share of its rows differ from each other."""
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """The corpus of a table; what must be found in the training data is kept in the cache."""
+
+    options: TaskOptions
+
+    @cached_property
+    def LABELS(self) -> tuple[str, ...]:
+        return self.options.labels or tuple(self._facts["labels"])
+
+    @cached_property
+    def client_names(self) -> tuple[str, ...]:
+        return tuple(self._facts["clients"]) if self.options.columns.client else ()
+
+    @cached_property
+    def _facts(self) -> dict[str, list[str]]:
+        """Find the labels and clients of the training table, whatever is held out of it."""
+        path = require_path("table", "train", self.options.paths["train"])
+        columns = self.options.columns
+        key = _digest([table_digest(path, "train"), columns.label, columns.client])
+
+        def build(staging: Path) -> None:
+            wanted = [name for name in (columns.label, columns.client) if name]
+            records = read_records(path, "train", wanted)
+            facts = {
+                "labels": _sorted_names(self._named(records, columns.label, "label")),
+                "clients": [],
+            }
+            if columns.client:
+                facts["clients"] = _sorted_names(self._named(records, columns.client, "client"))
+            self._check_labels(records, facts["labels"])
+            (staging / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+        folder = cache_folder(self.options.cache_dir) / "tables" / key[:32]
+        cached_folder(folder, is_whole=_is_whole, build=build)
+        return dict(json.loads((folder / _FACTS).read_text(encoding="utf-8")))
+
+    def _check_labels(self, records: Records, labels: Sequence[str]) -> None:
+        column = self.options.columns.label
+        found = f"{records.path}, column {column!r}"
+        if len(labels) < 2:
+            raise DataError(
+                f"{found}: there must be two labels or more, got {labels[0]!r} in every row; name "
+                "another column by data.label."
+            )
+        if len(records) >= _FEW_ROWS and len(labels) > _MOST_UNIQUE * len(records):
+            raise DataError(
+                f"{found}: labels must occur more than once, got {len(labels)} different ones in "
+                f"{len(records)} rows, such as {labels[0][:40]!r}; name the column of the labels "
+                "by data.label."
+            )
+
+    def load(
+        self,
+        split: Split,
+        path: str | None,
+        *,
+        text: str | None = None,
+        cache_dir: Path | None = None,
+    ) -> Labelled:
+        """Read a split, which may be a part of the training table."""
+        columns, share = self.options.columns, self.options.test_share
+        path, source = self._source(split, path)
+        wanted = [*columns.text, *columns.text_pair, _needed("label", columns.label)]
+        has_clients = columns.client is not None and (
+            source == "train" or columns.client in columns_of(path, source)
+        )
+        records = read_records(path, source, wanted + [str(columns.client)] * has_clients)
+        labels = self._named(records, columns.label, "label")
+        owners = None
+        if has_clients:
+            index = {name: number for number, name in enumerate(self.client_names)}
+            names = self._named(records, columns.client, "client")
+            owners = np.array([index.get(name, -1) for name in names], dtype=np.int64)
+        found = Labelled(
+            _texts(records, _needed("text", columns.text)),
+            _numbers(records, labels, self.LABELS, str(columns.label)),
+            _texts(records, columns.text_pair) if columns.text_pair else None,
+            owners,
+        )
+        if share is None:
+            return found
+        mask = held_out(found, share, self.options.data_seed)
+        return found.take(np.flatnonzero(mask if split == "test" else ~mask))
+
+    def source_digest(
+        self, split: Split, path: str | None, *, cache_dir: Path | None = None
+    ) -> str:
+        path, source = self._source(split, path)
+        share = self.options.test_share
+        return _digest(
+            [
+                table_digest(path, source),
+                asdict(self.options.columns),
+                self.LABELS,
+                self.client_names,
+                share and [share, self.options.data_seed],
+            ]
+        )
+
+    def _source(self, split: Split, path: str | None) -> tuple[str, Split]:
+        """Return the table that a split is read from, and the split that this table is of."""
+        source: Split = "train" if self.options.test_share is not None else split
+        return require_path("table", source, self.options.paths[source]), source
+
+    def _named(self, records: Records, column: str | None, what: str) -> list[str]:
+        """Read the names of labels or clients."""
+        column = _needed(what, column)
+        classes = records.classes.get(column)
+        names = [_name(records, row, column, classes) for row in range(len(records))]
+        _refuse_missing(records, [name is None for name in names], column, f"the {what}")
+        return [str(name) for name in names]
+
+
+@dataclass(frozen=True)
+class TableClassification(Classification):
+    """The classification of a table of one's own, whose rows may say whose they are."""
+
+    corpus: OwnTable
+
+    def client_names(self) -> list[str]:
+        return list(self.corpus.client_names)
+
+    def owners(self, examples: Examples) -> Indices:
+        assert isinstance(examples, TokenisedExamples)
+        assert examples.owners is not None
+        return examples.owners
+
+    def num_foreign(self, examples: Examples) -> int:
+        owners = getattr(examples, "owners", None)  # test tables need not name clients
+        return 0 if owners is None else int((owners < 0).sum())
+
+
+def own_table(options: TaskOptions) -> TableClassification:
+    """Make the task of a table."""
+    return TableClassification("table", OwnTable(options), options)
+
+
+def _needed(what: str, given: Any) -> Any:
+    if not given:
+        raise DataError(f"data.{what} must name the column of the {what}s, got none; give it.")
+    return given
+
+
+def _texts(records: Records, columns: Sequence[str]) -> list[str]:
+    """Join the cells of each row by a space; a cell that is missing is left out."""
+    cells = [[_text(records, row, column) for row in range(len(records))] for column in columns]
+    texts = [" ".join(filter(None, parts)) for parts in zip(*cells, strict=True)]
+    _refuse_missing(records, [not text for text in texts], columns[0], "the text")
+    return texts
+
+
+def _text(records: Records, row: int, column: str) -> str | None:
+    """Return a cell as text; None when it is missing."""
+    cell = records.cells[column][row]
+    if isinstance(cell, str):
+        if not cell.isascii():
+            _check_unicode(records, row, column, cell)
+        return cell if cell.strip() else None
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))  # a column of whole numbers with a gap is one of fractions
+    if isinstance(cell, list | tuple | dict | set | bytes):
+        raise DataError(
+            f"{records.place(row, column)}: a cell must be a text or a number, got "
+            f"{type(cell).__name__} {str(cell)[:40]}; name another column, or write texts."
+        )
+    return str(cell)
+
+
+def _name(records: Records, row: int, column: str, classes: Sequence[str] | None) -> str | None:
+    cell = records.cells[column][row]
+    if classes and isinstance(cell, int):
+        return classes[cell] if 0 <= cell < len(classes) else None
+    text = _text(records, row, column)
+    return None if text is None else text.strip()
+
+
+def _check_unicode(records: Records, row: int, column: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{records.place(row, column)}: the file must be UTF-8, and this cell is not; save it "
+            "with that encoding."
+        ) from None
+
+
+def _refuse_missing(records: Records, missing: Sequence[bool], column: str, what: str) -> None:
+    if not len(records):
+        raise DataError(f"{records.path}: the table must have rows, and has none; add some.")
+    if number := sum(missing):
+        more = "" if number == 1 else f" (the first of {number} such {records.word}s)"
+        raise DataError(
+            f"{records.place(missing.index(True), column)}: {what} must not be missing{more}; "
+            "fill it in or remove the row."
+        )
+
+
+def _numbers(records: Records, names: Sequence[str], labels: Sequence[str], column: str) -> Indices:
+    """Turn the names of labels into numbers."""
+    index = {name: number for number, name in enumerate(labels)}
+    if unknown := Counter(name for name in names if name not in index):
+        first = next(row for row, name in enumerate(names) if name not in index)
+        listed = ", ".join(f"{name[:40]!r} ({n}x)" for name, n in unknown.most_common(5))
+        known = ", ".join(labels[:6]) + (f", ... ({len(labels)})" if len(labels) > 6 else "")
+        raise DataError(
+            f"{records.place(first, column)}: a label must be one of those that the model learns "
+            f"({known}), got {listed}; correct or remove these rows, or list all labels by "
+            "data.labels."
+        )
+    return np.array([index[name] for name in names], dtype=np.int64)
+
+
+def _sorted_names(names: Iterable[str]) -> list[str]:
+    """Sort the different names; numbers by their value."""
+    different = sorted(set(names))
+    try:
+        values = {name: float(name) for name in different}
+    except ValueError:
+        return different
+    are_finite = all(map(math.isfinite, values.values()))
+    return sorted(different, key=values.__getitem__) if are_finite else different
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps([content, _FORMAT_VERSION], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return isinstance(json.loads((folder / _FACTS).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
