@@ -5,7 +5,7 @@ code  meaning
 ====  =======================================================================================
 0     done (a run that left clients out is done, too: its status says DEGRADED)
 1     failed: standard error has one sentence that starts with ``Error: ``
-2     misused: the settings or options are refused, with all that is wrong about them
+2     misused: the settings, options or data are refused; to try again would be in vain
 130   interrupted by Ctrl-C; by another signal 128 + its number, such as 143 for SIGTERM
 ====  =======================================================================================
 
@@ -19,8 +19,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scaling_fl.config import ConfigurationError
-from scaling_fl.core.errors import Interrupted, UserError
+from scaling_fl.core.errors import InputError, Interrupted, UserError
 from scaling_fl.runtime.environment import load_environment
 from scaling_fl.submission.clients import ClientFailed
 
@@ -29,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 """The folder of the project, which may hold ``.env``."""
 
 
-class Misused(UserError):
+class Misused(InputError):
     """Options that cannot be meant."""
 
 
@@ -83,4 +82,4 @@ def _tell(error: UserError) -> int:
     print(f"Error: {text}", file=sys.stderr)
     if isinstance(error, ClientFailed):
         return error.exit_code
-    return MISUSED if isinstance(error, ConfigurationError | Misused) else FAILED
+    return MISUSED if isinstance(error, InputError) else FAILED

@@ -14,7 +14,7 @@ from scaling_fl.config.rules import cross_problems
 from scaling_fl.config.schema import Config
 from scaling_fl.config.text import describe
 from scaling_fl.config.types import redact
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 
 __all__ = [
     "NAMED",
@@ -49,7 +49,7 @@ NAMED: dict[str, dict[str, Any]] = {
 """The configurations that can be named on the command line, as ``with demo``."""
 
 
-class ConfigurationError(UserError):
+class ConfigurationError(InputError):
     """A configuration that cannot be run, with one line for every problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:

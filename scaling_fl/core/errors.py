@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class InputError(UserError):
+    """What was given must be changed: settings, options or data. To try again would be in vain."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the command; Sacred stores ``STATUS`` as the status of the run."""
 

@@ -19,7 +19,7 @@ from scaling_fl.composition import own
 from scaling_fl.composition.federation import Federation, build, choose_device
 from scaling_fl.composition.fingerprint import of_machines
 from scaling_fl.config import read_config
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
@@ -71,7 +71,8 @@ class Worker:
             self._publish("", was_asked=True)
             return 143
         except UserError as error:
-            return self._fail("user", str(error))
+            kind = "input" if isinstance(error, InputError) else "user"
+            return self._fail(kind, str(error))
         except PeerLost as error:
             return self._fail("peer", str(error))
         except Exception as error:

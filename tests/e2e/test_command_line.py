@@ -81,5 +81,5 @@ def test_a_run_ends_with_a_summary_of_what_it_left(shell: Shell, corpus: Path) -
 def test_what_a_worker_refuses_is_one_sentence_of_the_command(shell: Shell, corpus: Path) -> None:
     (shell.folder / "train.csv").write_text("id,text,author\n1,raven,POE\n")
     settings = federation(corpus, site_ids=[0], train_path="train.csv")
-    command = shell.train(*arguments(settings)).end(expect=1)
+    command = shell.train(*arguments(settings)).end(expect=2)
     assert command.error.startswith("train.csv, row 2, column 'author': the label must")

@@ -175,7 +175,7 @@ def test_a_run_that_fails_early_shows_its_last_lines_in_the_database(
     server.start()
     broken = shell.folder / "broken.csv"
     broken.write_text("id,text,author\nid0,some words,NOBODY\n")
-    command = train(shell, corpus, uri(server), train_path=broken).end(expect=1)
+    command = train(shell, corpus, uri(server), train_path=broken).end(expect=2)
     document = stored(server, shell)
     assert document["status"] == "FAILED"
     assert command.error in document["captured_out"]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.seeding import numpy_generator
 
 if TYPE_CHECKING:
     from scaling_fl.learning.task import Split
 
 
-class DataError(UserError):
+class DataError(InputError):
     """The data given is not what the task needs; the text names file, row and column."""
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.waiting import silence_seconds
 from scaling_fl.runtime.machines.node import Node
 from scaling_fl.runtime.machines.start import (
@@ -46,6 +46,10 @@ class WorkerFailed(UserError):
     def __init__(self, message: str, report: str = "") -> None:
         super().__init__(message)
         self.report = report
+
+
+class WorkerRefused(WorkerFailed, InputError):
+    """A worker refused what it was given."""
 
 
 @dataclass
@@ -272,7 +276,8 @@ class WorkerGroup:
         failed.sort(key=lambda w: (w.failure or {})["kind"] == "peer")
         for worker in [*silent, *failed]:
             if worker.failure:
-                raise WorkerFailed(worker.failure["message"], worker.failure.get("traceback", ""))
+                end = WorkerRefused if worker.failure["kind"] == "input" else WorkerFailed
+                raise end(worker.failure["message"], worker.failure.get("traceback", ""))
             raise WorkerFailed(_how_it_ended(worker), "\n".join(worker.last_lines))
 
 

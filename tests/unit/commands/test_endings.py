@@ -10,6 +10,8 @@ import pytest
 from scaling_fl.commands.endings import Misused, end
 from scaling_fl.config import ConfigurationError, Problem
 from scaling_fl.core.errors import Interrupted, UserError
+from scaling_fl.learning.text.labelled import DataError
+from scaling_fl.runtime.machines.launch import WorkerFailed, WorkerRefused
 from scaling_fl.runtime.tracking.mongo_settings import SettingsError
 from scaling_fl.submission.clients import ClientFailed
 
@@ -29,6 +31,9 @@ def raises(error: BaseException) -> None:
     ("error", "code", "text"),
     [
         (UserError("x must be 1, got 2; give 1."), 1, "Error: x must be 1, got 2; give 1.\n"),
+        (DataError("a.csv must have rows"), 2, "Error: a.csv must have rows.\n"),
+        (WorkerRefused("a.csv must have rows"), 2, "Error: a.csv must have rows.\n"),
+        (WorkerFailed("it is away"), 1, "Error: it is away.\n"),
         (SettingsError("it is away"), 1, "Error: it is away.\n"),
         (Misused("--out must be new"), 2, "Error: --out must be new.\n"),
         (

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.learning.tasks.classification.kinds import (
     BZIP2,
     GZIP,
@@ -66,10 +67,15 @@ def require_path(task: str, split: "Split", path: str | None) -> str:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn any error during the reading of ``path`` into one sentence that names the path."""
+    """Turn any error during the reading of ``path`` into one sentence that names the path.
+
+    Raises:
+        DataError: the file is not there, or is damaged.
+        UserError: it cannot be read now, as when a network is away.
+    """
     try:
         yield
-    except DataError:
+    except UserError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: this file must exist, and does not; check the path.") from None
@@ -81,7 +87,7 @@ def reading(path: str) -> Iterator[None]:
         raise damaged(path) from error
     except Exception as error:  # the libraries behind s3:// and gs:// raise classes of their own
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        raise DataError(
+        raise UserError(
             f"{path}: this file must be readable, and is not ({type(error).__name__}: {reason}); "
             "check the path and your access to it."
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup
+from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup, WorkerRefused
 from scaling_fl.runtime.machines.node import Node, read_node
 from scaling_fl.runtime.machines.start import FreshProcesses
 
@@ -99,6 +99,11 @@ def test_the_first_error_is_told_once_and_ends_the_others() -> None:
     assert caught.value.report == "trace"
     assert time.monotonic() - began < 5
     play.assert_gone()
+
+
+def test_what_a_worker_refuses_is_told_apart_from_what_went_wrong() -> None:
+    with pytest.raises(WorkerRefused, match=r"^a\.csv must have rows\.$"):
+        Play("emit('failed', kind='input', message='a.csv must have rows.'); os._exit(1)").run()
 
 
 def test_a_worker_that_only_lost_another_does_not_hide_the_one_that_was_killed() -> None:
