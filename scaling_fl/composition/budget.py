@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaling_fl.composition.fingerprint import SEAL
+from scaling_fl.composition.sampled import (
+    bytes_tell_nobody,
+    is_amplified,
+    sampling_of,
+    what_is_protected,
+)
 from scaling_fl.config import Config, secret_problems
 from scaling_fl.config.sections import PrivacySettings
 from scaling_fl.core.errors import UserError
@@ -20,8 +26,13 @@ from scaling_fl.methods.privacy.accounting import (
     max_rounds,
     solve_noise_multiplier,
 )
-from scaling_fl.methods.privacy.mechanism import LARGEST_STD, update_noise_multiplier
-from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
+from scaling_fl.methods.privacy.mechanism import (
+    LARGEST_STD,
+    ROUNDINGS_IN_CLIP,
+    rounding_norm,
+    update_noise_multiplier,
+)
+from scaling_fl.methods.privacy.neighbours import Sampling
 
 NOISE = "privacy noise"
 """The key of the noise multiplier in the fingerprint that a job keeps."""
@@ -61,9 +72,20 @@ class Budget:
         """What decides how large the noise is: noise of two scales must not be the same noise."""
         return [self.settings.clip, self.noise_multiplier, self.clip_noise, self.num_units]
 
-    def privacy(self, noise: Randomness) -> Privacy:
-        """Make what clips and adds noise; a job without noise never asks ``noise`` for any."""
-        by_group = self.settings.unit == "group"
+    def privacy(self, noise: Randomness, size: int) -> Privacy:
+        """Make what clips vectors of ``size`` coordinates and adds ``noise``, if there is any.
+
+        Raises:
+            UserError: the clip is so small that the rounding of a sum counts.
+        """
+        rounding = rounding_norm(size, self.num_units) if self.is_noisy else 0.0
+        clip, least = self.settings.clip or math.inf, ROUNDINGS_IN_CLIP * rounding
+        if clip < least:
+            raise UserError(
+                f"privacy.clip must be at least {least:.2g} with {size:,} parameters and "
+                f"{self.num_units} clients or groups in a round, because a sum rounds what is far "
+                f"smaller, got {clip:g}; raise privacy.clip."
+            )
         quantile = None
         if self.settings.target_quantile is not None:
             quantile = Quantile(
@@ -72,11 +94,12 @@ class Budget:
                 std=self.clip_noise,
             )
         return Privacy(
-            clip=self.settings.clip or math.inf,
+            clip=clip,
             noise_multiplier=self.noise_multiplier,
             num_units=self.num_units,
             noise=noise,
-            by_group=by_group,
+            by_group=self.settings.unit == "group",
+            rounding=rounding,
             quantile=quantile,
             largest_clip=self.largest_clip,
         )
@@ -113,7 +136,7 @@ def make_budget(
         note(
             f"privacy: epsilon {accountant.epsilon(num_rounds):.4g} at delta "
             f"{config.privacy.delta:g} after {num_rounds} rounds, noise multiplier {noise:.4g}; "
-            f"it protects {_protected(config, sampling)} ({sampling.neighbours})"
+            f"it protects {what_is_protected(config, sampling)} ({sampling.neighbours})"
         )
     if num_rounds < config.num_rounds:
         note(
@@ -131,7 +154,7 @@ def make_budget(
         epsilon=accountant.epsilon if config.privacy.is_noisy else None,
         has_secret_draws=bool(noise) and is_amplified(sampling),
         disclosure=Disclosure(
-            of_clients=not noise, of_bytes=not noise or _bytes_tell_nobody(config, num_clients)
+            of_clients=not noise, of_bytes=not noise or bytes_tell_nobody(config, num_clients)
         ),
         guarantee={
             "privacy.clip": config.privacy.clip,
@@ -140,52 +163,6 @@ def make_budget(
             "privacy.unit": config.privacy.unit,
         },
     )
-
-
-def _bytes_tell_nobody(config: Config, num_clients: int) -> bool:
-    """Say whether the bytes of a round are the same whoever is drawn.
-
-    The epsilon of groups is computed as if all knew which clients took part.
-    """
-    if config.privacy.unit == "group" or isinstance(sampling_of(config, num_clients), Everyone):
-        return True
-    return config.sampling == "fixed" and len(config.tiers) <= 1
-
-
-def is_amplified(sampling: Sampling) -> bool:
-    """Say whether epsilon is smaller because nobody knows who was drawn."""
-    if isinstance(sampling, Nested):
-        return sampling.client_rate < 1 or is_amplified(sampling.groups)
-    return not isinstance(sampling, Everyone)
-
-
-def sampling_of(config: Config, num_clients: int) -> Sampling:
-    """Return the sampling that the run really uses; epsilon is computed for it."""
-    size = config.cohort_size(num_clients)
-    clients: Everyone | Poisson | FixedSize
-    if config.listed_cohorts or size == num_clients:
-        clients = Everyone()  # a known cohort lowers no epsilon
-    elif config.sampling == "poisson":
-        clients = Poisson(size / num_clients)
-    else:
-        clients = FixedSize(size, num_clients)
-    if config.privacy.unit == "client":
-        return clients
-    num_drawn, num_groups = config.privacy.groups_per_round, config.privacy.groups_per_client
-    groups: Everyone | Poisson | FixedSize = FixedSize(num_drawn, num_groups)
-    if num_drawn == num_groups:
-        groups = Everyone()
-    elif config.sampling == "poisson":
-        groups = Poisson(num_drawn / num_groups)
-    rate = 1.0 if isinstance(clients, Everyone) else size / num_clients
-    return Nested(rate, groups)
-
-
-def _protected(config: Config, sampling: Sampling) -> str:
-    who = "one client" if config.privacy.unit == "client" else "one group of a client"
-    if sampling.neighbours == "replace_one":
-        return f"all data of {who} that takes part"
-    return f"the participation of {who}"
 
 
 def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:

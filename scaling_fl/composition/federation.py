@@ -151,7 +151,7 @@ def build(
         facts = [computation, kept_unsealed, data.train.key, weights, budget.scale]
         secrecy = make_secrecy(config, seal, facts, exchange, device)
         noise, draws = secrecy.noise, secrecy.draws
-    privacy = budget.privacy(noise) if budget else None
+    privacy = budget.privacy(noise, trainer.layout.size) if budget else None
     clients = make_clients(config, trainer, data, privacy, draws)
     server = Server(
         exchange,

@@ -21,6 +21,7 @@ from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Link
 from scaling_fl.learning.models.activations import activation_bytes
@@ -93,6 +94,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     task = make_task(config)
     model = load_model(config, task)
     layout = Layout.of(model.named_parameters())
+    if budget:
+        budget.privacy(from_seed(config.seed), layout.size)  # refuses what the run would refuse
     links = [make_link(settings, config, layout) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
     cohorts, rate = [list(range(num_clients))] * num_rounds, 1.0

@@ -15,6 +15,7 @@ from scaling_fl.federation.merge_round import Total
 from scaling_fl.methods.merging.merge import Term
 from scaling_fl.methods.privacy.mechanism import (
     LARGEST_STD,
+    ROUNDINGS_IN_CLIP,
     AdaptiveClip,
     add_noise_,
     clip_,
@@ -57,6 +58,8 @@ class Privacy:
     """All workers have the same, and nobody else."""
     by_group: bool = False
     quantile: Quantile | None = None
+    rounding: float = 0.0
+    """With noise, ``rounding_norm``: by so much the bound of an update is below the clip."""
     largest_clip: float = math.inf
     """The upper limit of an adaptive clip, above which a sum could overflow."""
 
@@ -74,8 +77,11 @@ class Privacy:
         return float(state.memory.server.get(CLIP, self.clip))
 
     def bound(self, update: Tensor, clip: float) -> bool:
-        """Scale an update in place to a norm of at most ``clip``; say whether it is unclipped."""
-        return clip_(update, l2_norm(update), clip) == 1.0
+        """Scale an update in place to a norm of at most ``clip``; say whether it is unclipped.
+
+        With noise, the norm stays at most ``clip`` when a sum rounds the update.
+        """
+        return clip_(update, l2_norm(update), clip - self.rounding) == 1.0
 
     def add_noise(self, integers: Tensor, *, clip: float, rng: np.random.Generator) -> None:
         """Add noise to the integers of a sum in which every update has the share ``share``."""
@@ -94,7 +100,8 @@ class Privacy:
             rng=rng,
         )
         now = AdaptiveClip(clip, self.quantile.target, self.quantile.learning_rate)
-        clip = min(max(now.after(fraction).clip, _LEAST_CLIP), self.largest_clip)
+        least = max(_LEAST_CLIP, ROUNDINGS_IN_CLIP * self.rounding)
+        clip = min(max(now.after(fraction).clip, least), self.largest_clip)
         if self.is_noisy:  # with a larger clip, the noise could overflow a sum
             clip = min(clip, LARGEST_STD * (1.0 - 1e-9) / (self.noise_multiplier * self.share))
         return clip

@@ -25,6 +25,8 @@ _NORM_CHUNK = (
 _MARGIN = 1.0 - 2.0**-22  # to round the factor and each fp32 coordinate adds at most 2**-23
 _CLIP_ATTEMPTS = 4
 LARGEST_STD = LIMIT / 16  # noise on a coordinate stays below LIMIT, so no exact sum overflows
+ROUNDINGS_IN_CLIP = 128
+"""The smallest clip in multiples of ``rounding_norm``: rounding then takes 1 % of an update."""
 
 
 def l2_norm(update: Tensor) -> float:
@@ -67,6 +69,17 @@ def clip_(update: Tensor, norm: float, clip: float) -> float:
     return 0.0
 
 
+def rounding_norm(size: int, num_units: int) -> float:
+    """Bound what the rounding of an exact sum adds to the influence of one update, as a norm.
+
+    Each of ``size`` coordinates of a term, which is an update divided by ``num_units``, is rounded
+    to a multiple of 2**-52. So where one update is left out or replaced, the integers of the sum
+    change by its own change and at most one step a coordinate. Updates that are bounded by the clip
+    less this norm change the integers by at most the clip; see ``add_noise_`` for the noise.
+    """
+    return math.sqrt(size) * num_units * 2.0**-FRACTION_BITS
+
+
 def add_noise_(integers: Tensor, std: float, rng: np.random.Generator) -> None:
     """Add normal noise, in place, to an exact sum over all workers (int64 multiples of 2**-52).
 
@@ -74,9 +87,10 @@ def add_noise_(integers: Tensor, std: float, rng: np.random.Generator) -> None:
     the sum, for a fixed m. A standard deviation of 0 changes nothing.
 
     The sum is a multiple of 2**-52, so to round the noise is to round the noisy sum: this is
-    post-processing of the Gaussian mechanism on the reals, and costs no privacy. Two errors of
-    floating point remain: normal numbers of 53 bits are not exactly normal, and each term of the
-    sum is rounded (by at most 2**-53 per coordinate and client).
+    post-processing of the Gaussian mechanism on the reals (Dwork and Roth 2014, proposition 2.1),
+    and costs no privacy, however small the noise is. So no discrete Gaussian (arXiv 2004.00010) is
+    needed; what rounding does to the terms of the sum, ``rounding_norm`` accounts for. One error of
+    floating point remains: normal numbers of 53 bits are not exactly normal.
 
     Raises:
         ValueError: the standard deviation is below 0, or so large that sums could overflow.

@@ -9,9 +9,9 @@ from scaling_fl.composition.budget import (
     NOISE,
     Budget,
     make_budget,
-    sampling_of,
 )
 from scaling_fl.composition.fingerprint import SEAL
+from scaling_fl.composition.sampled import sampling_of
 from scaling_fl.config import NOISE_SECRET, Config, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import from_seed
@@ -224,9 +224,9 @@ def test_the_divisor_is_the_expected_number_of_units() -> None:
     assert build_budget(clients=[1, 2, 3]).num_units == 3
     grouped = build_budget(clients_per_round=5, privacy=GROUPS)
     assert grouped.num_units == 10
-    privacy = grouped.privacy(from_seed(0))
+    privacy = grouped.privacy(from_seed(0), 100)
     assert (privacy.by_group, privacy.share) == (True, 0.1)
-    alone = build_budget().privacy(from_seed(0))
+    alone = build_budget().privacy(from_seed(0), 100)
     assert (alone.by_group, alone.quantile) == (False, None)
 
 
@@ -248,7 +248,7 @@ def test_an_adaptive_clip_takes_its_part_of_the_noise(
     plain = build_budget(num_clients, privacy={"noise_multiplier": noise})
     assert plain.epsilon
     assert budget.epsilon(5) == plain.epsilon(5)
-    quantile = budget.privacy(from_seed(0)).quantile
+    quantile = budget.privacy(from_seed(0), 100).quantile
     assert quantile
     assert (quantile.target, quantile.std) == (0.5, expected)
 
@@ -352,7 +352,7 @@ def test_the_groups_of_a_client_fit_its_sum(sampling: str, largest: float) -> No
     with pytest.raises(UserError, match=f"at most {largest:g}, "):
         build_budget(sampling=sampling, privacy={"clip": largest + 1, **GROUPS})
     fits = build_budget(sampling=sampling, privacy={"clip": largest, **GROUPS})
-    assert fits.privacy(from_seed(0)).largest_clip == largest
+    assert fits.privacy(from_seed(0), 100).largest_clip == largest
 
 
 def test_too_little_noise_on_the_count_within_the_clip_is_refused() -> None:
@@ -370,6 +370,22 @@ def test_a_clip_that_a_poisson_draw_could_overflow_with_is_refused(
     with pytest.raises(UserError, match=r"at most .* stays below 1024, got .*; lower"):
         build_budget(**settings, privacy={"clip": 1030 / drawn_of_expected, **groups})
     fits = build_budget(**settings, privacy={"clip": 1020 / drawn_of_expected, **groups})
-    assert fits.privacy(from_seed(0)).largest_clip == 1024 / drawn_of_expected
+    assert fits.privacy(from_seed(0), 100).largest_clip == 1024 / drawn_of_expected
     fixed = build_budget(clients_per_round=2, privacy={"clip": 1e6})
-    assert fixed.privacy(from_seed(0)).largest_clip == math.inf
+    assert fixed.privacy(from_seed(0), 100).largest_clip == math.inf
+
+
+def test_a_clip_that_the_rounding_of_a_sum_drowns_is_refused() -> None:
+    """A step of the sum is 2**-52; 10,000 coordinates of 20 clients round by 100 * 20 of them."""
+    least = 128 * 100 * 20 * 2.0**-52
+    noisy = {"noise_multiplier": 1.0}
+    with pytest.raises(UserError) as caught:
+        build_budget(privacy=noisy | {"clip": least / 2}).privacy(from_seed(0), 10_000)
+    assert str(caught.value) == (
+        "privacy.clip must be at least 5.7e-11 with 10,000 parameters and 20 clients or groups in "
+        "a round, because a sum rounds what is far smaller, got 2.84217e-11; raise privacy.clip."
+    )
+    fits = build_budget(privacy=noisy | {"clip": least}).privacy(from_seed(0), 10_000)
+    assert fits.rounding == least / 128
+    quiet = build_budget(privacy={"clip": least / 2}).privacy(from_seed(0), 10_000)
+    assert quiet.rounding == 0.0

@@ -46,7 +46,9 @@ def clients_of(config: Config, trainer: Any, num_clients: int = 6) -> Clients:
         partitions=even_partitions(num_clients),
     )
     budget = make_budget(config, num_clients, lambda note: None)
-    return make_clients(config, trainer, data, budget.privacy(from_seed(0)) if budget else None)
+    return make_clients(
+        config, trainer, data, budget.privacy(from_seed(0), 100) if budget else None
+    )
 
 
 def test_without_tiers_there_is_one_for_all(trainer: Any) -> None:

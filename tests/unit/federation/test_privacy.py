@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.privacy import CLIP, Privacy, Quantile
 from scaling_fl.federation.server import Step
-from scaling_fl.methods.privacy.mechanism import LARGEST_STD
+from scaling_fl.methods.privacy.mechanism import LARGEST_STD, rounding_norm
 from tests.unit.federation.test_server import (
     SIZE,
     START,
@@ -259,6 +260,36 @@ def test_the_clip_stops_where_a_sum_could_no_longer_hold_its_noise() -> None:
 def test_the_clip_stops_where_a_sum_could_overflow() -> None:
     privacy = replace(adaptive(99.0), largest_clip=100.0)
     assert clips_of(privacy, [[500.0] * 4] * 2)[1:] == [100.0, 100.0]
+
+
+def test_with_noise_no_clip_falls_to_what_rounding_drowns() -> None:
+    privacy = replace(adaptive(1.0, 0.0, noise_multiplier=1.0), rounding=0.003)
+    assert clips_of(privacy, [[0.0] * 4] * 12)[-1] == 128 * 0.003
+
+
+@pytest.mark.parametrize("clip_in_roundings", [128.0, 1e4])
+def test_what_a_sum_makes_of_an_update_is_never_longer_than_the_clip(
+    clip_in_roundings: float,
+) -> None:
+    """In steps of the sum: two long coordinates, and many that are rounded up from a half."""
+    size, num_units = 4096, 7
+    rounding = rounding_norm(size, num_units)
+    clip = clip_in_roundings * rounding
+    largest = clip / num_units * 2.0**52
+    steps = torch.full((size,), 0.5001)
+    left = largest**2 - 0.2502 * size
+    steps[0] = math.isqrt(int(left))
+    steps[1] = math.isqrt(int(left - float(steps[0]) ** 2))
+    lengths = []
+    for bound in (rounding, 0.0):
+        privacy = replace(private(clip, 1.0), rounding=bound, num_units=num_units)
+        update = steps * (num_units * 2.0**-52)
+        privacy.bound(update, clip)
+        sums = ExactSum(size, torch.device("cpu"))
+        sums.add(update, privacy.share)
+        lengths.append(float(sums.integers.double().norm()))
+    accounted, ignored = lengths
+    assert accounted <= largest < ignored
 
 
 # Groups, and rounds that nobody was drawn for
