@@ -295,7 +295,7 @@ run_in_docker() {
 run_and_forward() {
   local child='' code signalled=''
   trap 'signalled=1; forward INT' INT
-  trap 'signalled=1; forward TERM' TERM HUP
+  trap 'signalled=1; forward TERM' TERM HUP QUIT
   if [[ -t 0 && -t 1 ]]; then
     "${COMPOSE[@]}" run --rm "$@" <&0 & # the terminal's Ctrl-C goes to the container as a key
   else

@@ -21,7 +21,7 @@ Every run is tracked under runs/ and saved under checkpoints/. A run that ended
 goes on when the same command is given its job_name.
 
 Exit code: 0 when done, 1 when that failed, 2 on misuse, 130 after Ctrl-C,
-143 after SIGTERM.
+143 after SIGTERM or when the terminal was closed.
 """
 
 import signal

@@ -6,7 +6,8 @@ code  meaning
 0     done (a run that left clients out is done, too: its status says DEGRADED)
 1     failed: standard error has one sentence that starts with ``Error: ``
 2     misused: the settings, options or data are refused; to try again would be in vain
-130   interrupted by Ctrl-C; by another signal 128 + its number, such as 143 for SIGTERM
+130   interrupted by Ctrl-C
+143   stopped by SIGTERM, by a closed terminal (SIGHUP) or by Ctrl-\\ (SIGQUIT)
 ====  =======================================================================================
 
 A command that calls another program (``kubectl``, ``gcloud``) and sees it fail ends with the code
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scaling_fl.core.errors import InputError, Interrupted, UserError
+from scaling_fl.core.errors import InputError, Interrupted, UserError, ignore, stop_signals
 from scaling_fl.runtime.environment import load_environment
 from scaling_fl.submission.clients import ClientFailed
 
@@ -51,14 +52,15 @@ def end(action: Callable[[], object], *, with_environment: bool = True) -> int:
 
 
 def raise_on_signals() -> None:
-    """Have Ctrl-C and SIGTERM end what the command does in good order, by ``Interrupted``."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Have Ctrl-C, SIGTERM and the like end the command in good order, by ``Interrupted``."""
+    for number in stop_signals():
         signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: object) -> None:
-    # Only once: a second signal must not cut the closing short.
-    signal.signal(number, signal.SIG_IGN)
+    # Only once: a second signal must not cut the closing short. A hang-up comes beside others.
+    for known in (number, signal.SIGHUP):
+        signal.signal(known, ignore)
     raise Interrupted(number)
 
 

@@ -15,6 +15,21 @@ class InputError(UserError):
     """What was given must be changed: settings, options or data. To try again would be in vain."""
 
 
+def stop_signals() -> list[signal.Signals]:
+    """List the signals that end a command in good order.
+
+    A closed terminal (SIGHUP) and Ctrl-\\ (SIGQUIT) do as SIGTERM does, unless the caller has had
+    them ignored, as ``nohup`` has.
+    """
+    of_terminals = (signal.SIGHUP, signal.SIGQUIT)
+    heard = [n for n in of_terminals if signal.getsignal(n) is not signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *heard]
+
+
+def ignore(number: int, frame: object) -> None:
+    """Handle a signal by doing nothing; unlike SIG_IGN, no process that is started inherits it."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the command; Sacred stores ``STATUS`` as the status of the run."""
 
@@ -22,4 +37,5 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.exit_code = 128 + signal_number
+        by_key = signal_number == signal.SIGINT
+        self.exit_code = 128 + (signal.SIGINT if by_key else signal.SIGTERM)

@@ -38,13 +38,18 @@ class Shell:
 
     def type(self, *argv: str, **environ: str) -> "Command":
         """Start a command; the environment is this one's, less trackers and clusters."""
+        command = Command(self, list(argv), self.environ | environ, len(self._commands))
+        self._commands.append(command)
+        return command
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of what is typed here."""
         hidden = ("SACRED_", "SCALING_FL_", "E2E_MARK", "PYTEST_", *CLUSTER)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
         name, value = self._mark.split("=")
         fixed = {name: value, "HF_HUB_OFFLINE": "1", "USER_NAME": "tester", "TERM": "dumb"}
-        command = Command(self, list(argv), kept | fixed | environ, len(self._commands))
-        self._commands.append(command)
-        return command
+        return kept | fixed
 
     def train(self, *arguments: str, **environ: str) -> "Command":
         return self.type(*TRAIN, *arguments, **environ)

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import Command, Job, Shell, arguments, federation, resume_command
+from tests.e2e.commands import (
+    TRAIN,
+    Command,
+    Job,
+    Shell,
+    arguments,
+    federation,
+    resume_command,
+    wait_for,
+)
+from tests.e2e.terminals import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -31,7 +41,15 @@ def assert_same(job: Job, whole: Job) -> None:
     assert [path.name for path in sorted(job.run.parent.glob("[0-9]*"))] == ["1"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 143),
+        pytest.param(signal.SIGQUIT, 143, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_stopped_run_is_marked_and_resumes_to_what_it_would_have_been(
     shell: Shell, corpus: Path, whole: Job, number: int, code: int
 ) -> None:
@@ -48,6 +66,20 @@ def test_a_stopped_run_is_marked_and_resumes_to_what_it_would_have_been(
     start(shell, corpus)[0].end(expect=0)
     assert job.status == "COMPLETED"
     assert_same(job, whole)
+
+
+def test_a_closed_terminal_ends_the_run_in_order(shell: Shell, corpus: Path) -> None:
+    settings = federation(corpus, job_name="job", checkpoints_dir="checkpoints", num_rounds=5000)
+    typed = [*TRAIN, *arguments(settings)]
+    terminal = Terminal(typed, shell.folder, shell.environ | {"TERM": "xterm"})
+    job = Job(shell.folder / "checkpoints", shell.folder / "runs" / "1")
+    wait_for(lambda: job.last_round >= 2, "round 2", 60)
+    terminal.hang_up()
+    terminal.end(expect=143)
+    assert shell.processes() == []
+    assert job.status == "INTERRUPTED"
+    assert job.events[-1] == job.events[-1] | {"event": "end", "message": "stopped by SIGHUP"}
+    job.assert_whole()
 
 
 def test_a_second_ctrl_c_ends_at_once(shell: Shell, corpus: Path) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scaling_fl.core.errors import InputError, UserError
+from scaling_fl.core.errors import InputError, UserError, ignore, stop_signals
 from scaling_fl.core.waiting import silence_seconds
 from scaling_fl.runtime.machines.node import Node
 from scaling_fl.runtime.machines.start import (
@@ -121,7 +121,7 @@ class WorkerGroup:
         Raises:
             WorkerFailed: a worker failed; only the first failure is raised.
         """
-        old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        old = {s: signal.signal(s, self._on_signal) for s in stop_signals()}
         try:
             while not (self._starter.is_ready(0.1) or self._signals):
                 callbacks.tick()
@@ -139,6 +139,8 @@ class WorkerGroup:
         finally:
             self._kill()
             self._collect()
+            if self._signals:
+                old.pop(signal.SIGHUP, None)
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._folder.cleanup()
@@ -213,6 +215,8 @@ class WorkerGroup:
             worker.process.stdin.flush()
 
     def _on_signal(self, number: int, frame: object) -> None:
+        # A closed terminal is told by several sides, and none of them means "at once".
+        signal.signal(signal.SIGHUP, ignore)
         self.request_stop(number)
 
     def _end_if_due(self) -> None:

@@ -44,6 +44,8 @@ def raises(error: BaseException) -> None:
         ),
         (ClientFailed("kubectl ended with exit code 7.", 7), 7, "Error: kubectl ended with"),
         (Interrupted(signal.SIGTERM), 143, ""),
+        (Interrupted(signal.SIGHUP), 143, ""),
+        (Interrupted(signal.SIGQUIT), 143, ""),
         (Interrupted(signal.SIGINT), 130, ""),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scaling_fl.commands.watch import main
+from scaling_fl.core.errors import stop_signals
 from scaling_fl.runtime.record.journal import Journal
 from scaling_fl.runtime.record.live import NAME, LiveProgress
 from scaling_fl.runtime.storage import open_storage
@@ -20,7 +21,7 @@ from tests.past_jobs import copy_past_jobs
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -121,13 +121,35 @@ def test_a_worker_that_dies_without_a_word_shows_its_last_lines() -> None:
     assert caught.value.report == "one"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_asks_the_workers_to_end(number: int) -> None:
     before = signal.getsignal(number)
     play = Play(f"emit('ready'); {SLEEP}", SLEEP)
     assert play.run(number) == number
     assert signal.getsignal(number) == before
     play.assert_gone()
+
+
+def test_hang_ups_of_several_sides_are_one_and_leave_the_workers_their_time() -> None:
+    slow = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), emit('saved'), stopped()))"
+    play = Play(f"{slow}; emit('ready'); {SLEEP}")
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        assert play.run(signal.SIGHUP, signal.SIGHUP) == signal.SIGHUP
+        assert play.events[-1]["event"] == "saved"
+        os.kill(os.getpid(), signal.SIGHUP)  # nor does one cut short what follows
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_the_caller_has_had_ignored_stays_ignored() -> None:
+    """As of ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        play = Play("emit('ready'); time.sleep(1)")
+        assert play.run(signal.SIGHUP) is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_ends_workers_that_do_not_listen() -> None:
