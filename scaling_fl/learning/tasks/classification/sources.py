@@ -70,7 +70,7 @@ def reading(path: str) -> Iterator[None]:
     """Turn any error during the reading of ``path`` into one sentence that names the path.
 
     Raises:
-        DataError: the file is not there, or is damaged.
+        DataError: the file is not there, or its content is wrong.
         UserError: it cannot be read now, as when a network is away.
     """
     try:
@@ -87,7 +87,9 @@ def reading(path: str) -> Iterator[None]:
         raise damaged(path) from error
     except Exception as error:  # the libraries behind s3:// and gs:// raise classes of their own
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        raise UserError(
+        # An error of the system has a number; another one is about what stands in the file.
+        is_of_content = not is_remote(path) and getattr(error, "errno", None) is None
+        raise (DataError if is_of_content else UserError)(
             f"{path}: this file must be readable, and is not ({type(error).__name__}: {reason}); "
             "check the path and your access to it."
         ) from error
