@@ -72,7 +72,6 @@ class Regression:
     """The task; beside the loss it measures how far off the predictions are."""
 
     options: TaskOptions | None = None
-    peft_type = "FEATURE_EXTRACTION"
     num_counts = 2
 
     @property
@@ -113,3 +112,6 @@ class Regression:
     def save_model(self, model: nn.Module, folder: Path) -> None:
         weights: Any = model.get_parameter("w").tolist()
         (folder / "w.txt").write_text(str(weights))
+
+    def save_adapter(self, model: nn.Module, folder: Path, *, base_model: str) -> None:
+        raise NotImplementedError

@@ -46,6 +46,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 """By family: the class of its configuration and what makes it tiny."""
 
 MORE_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert_mlm": ("BertConfig", _WIDE),  # those of masked-language training have no pooler
     "electra": ("ElectraConfig", {**_WIDE, "embedding_size": 8}),
     "deberta": ("DebertaConfig", _RELATIVE),
     "deberta-v2": (
@@ -121,7 +122,8 @@ def save_model(family: str, folder: Path, *, seed: int = 0, **changes: Any) -> P
     options = {"vocab_size": len(tokenizer), **options, **special, **changes}
     torch.manual_seed(seed)
     config = getattr(transformers, class_name)(**options)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    parts = {"add_pooling_layer": False} if family == "bert_mlm" else {}
+    transformers.AutoModel.from_config(config, **parts).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

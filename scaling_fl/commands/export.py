@@ -21,10 +21,9 @@ from scaling_fl.composition.restored import check_alike, restore, settings_of
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.jobs.job import check_outlives_container
-from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.models.export import merge_adapter, save_adapter
-from scaling_fl.learning.models.loading import NICKNAMES
-from scaling_fl.learning.models.packaged import minilm_folder
+from scaling_fl.learning.models.adapter_card import BESIDE
+from scaling_fl.learning.models.export import merge_adapter
+from scaling_fl.learning.models.loading import NICKNAMES, PACKAGED
 from scaling_fl.methods.merging.means import average
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
@@ -98,12 +97,14 @@ def merge(request: ExportRequest) -> str:
     with _appearing(request.out, zipped=request.zip) as folder:
         if request.adapter:
             base_model = _base_model(config)
-            save_adapter(trainer.model, folder, base_model=base_model, peft_type=task.peft_type)
+            task.save_adapter(trainer.model, folder, base_model=base_model)
+            if base_model == BESIDE:
+                task.save_model(task.load_model(), folder / BESIDE)
         else:
             task.save_model(merge_adapter(trainer.model), folder)
         origin = _origin(states, weights, request.quantize, mean)
         (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
-        for file in folder.iterdir():  # safetensors keeps what it writes to its owner
+        for file in _files(folder):  # safetensors keeps what it writes to its owner
             file.chmod((folder / ORIGIN).stat().st_mode)
     return _closing_text(request, states, config, mean)
 
@@ -144,11 +145,14 @@ def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | No
 
 
 def _base_model(config: Config) -> str:
-    """Name the model that an adapter belongs to as others can find it."""
-    if config.model == "minilm":
-        return str(minilm_folder(cache_folder(config.data.cache_dir)))
-    folder = Path(config.model).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else NICKNAMES.get(config.model, config.model)
+    """Name the model that an adapter belongs to as others can find it, or where it is saved."""
+    if config.model == "tiny":
+        return BESIDE
+    return (NICKNAMES | PACKAGED).get(config.model, config.model)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _origin(
@@ -216,5 +220,5 @@ def _appearing(out: Path, *, zipped: bool) -> Iterator[Path]:
 def _zip(folder: Path, path: Path) -> None:
     # Weights hardly become smaller, which is not worth the minutes.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, f"{folder.name}/{file.name}")
+        for file in _files(folder):
+            archive.write(file, file.relative_to(folder.parent))

@@ -7,17 +7,27 @@ from torch import nn
 
 from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
-from scaling_fl.learning.models.adapters import Adapter, adapt
+from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
 from scaling_fl.learning.task import Task
 from scaling_fl.learning.training.local import LocalTrainer
 
 
 def load_trainer(
-    config: Config, data: Data, device: torch.device, stage: Callable[[str], None]
+    config: Config,
+    data: Data,
+    device: torch.device,
+    *,
+    note: Callable[[str], None],
+    stage: Callable[[str], None],
 ) -> LocalTrainer:
     """Load the model with its adapter onto the device, and make its trainer."""
     stage(f"loading model {config.model}")
     model = load_model(config, data.task)
+    if layers := ",".join(frozen_and_new(model)):
+        note(
+            f"model={config.model} comes without {layers}, drawn from the seed and not trained; "
+            f"adapter.modules_to_save={layers} trains that as well"
+        )
     return LocalTrainer(
         model.to(device),
         data.task.loss,

@@ -91,10 +91,6 @@ class Task(Protocol):
         """Return what a saved vector means by this task, as JSON; checkpoints must match it."""
 
     @property
-    def peft_type(self) -> str:
-        """Name PEFT's type of such tasks, which exported adapters carry."""
-
-    @property
     def num_counts(self) -> int:
         """Return the size of what ``count`` returns."""
 
@@ -132,6 +128,9 @@ class Task(Protocol):
 
     def save_model(self, model: nn.Module, folder: Path) -> None:
         """Write a trained model without an adapter as other programs expect it."""
+
+    def save_adapter(self, model: nn.Module, folder: Path, *, base_model: str) -> None:
+        """Write a trained adapter for PEFT, to be loaded onto the model named ``base_model``."""
 
 
 Metric = Callable[[NDArray[np.int64], Sequence[str]], float]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
+from scaling_fl.learning.models.loading import made_anew
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),
@@ -90,6 +91,16 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
             if ".lora_A." in name:
                 parameter.requires_grad_(False)
     return adapted
+
+
+def frozen_and_new(model: nn.Module) -> list[str]:
+    """Name the layers whose weights are neither trained nor held by what the model came from."""
+    frozen = {
+        name.replace(".base_layer.", ".")
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+    }
+    return sorted({name.rpartition(".")[0] for name in frozen.intersection(made_anew(model))})
 
 
 def frozen_digest(model: nn.Module) -> str:

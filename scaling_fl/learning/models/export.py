@@ -9,6 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
+from scaling_fl.learning.models.adapter_card import adapter_card
+from scaling_fl.learning.models.adapters import frozen_and_new
+
 ADAPTER = "default"
 """PEFT's name of the only adapter that ``adapters.adapt`` puts into a model."""
 _PREFIX = "base_model.model."
@@ -23,21 +26,26 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     W + scale * BA (arXiv 2106.09685, section 4.1), DoRA rescales the columns of that as well
     (arXiv 2402.09353, equation 5).
     """
-    if not hasattr(model, "peft_config"):
-        return model
+    if hasattr(model, "peft_config"):
+        _merge_layers(model, "")
+        del model.peft_config
+    return model
+
+
+def _merge_layers(model: nn.Module, place: str) -> None:
+    """Put plain modules where PEFT's are, at a place in the model and inside of it."""
     # The import takes seconds, so models without an adapter do without it.
     from peft.tuners.lora import LoraLayer
     from peft.utils.other import ModulesToSaveWrapper
 
-    for name, module in list(model.named_modules()):
+    inside = model.get_submodule(place).named_modules(prefix=place)
+    for name, module in list(inside):
         if isinstance(module, LoraLayer):
             layer: Any = module
             layer.merge()
             model.set_submodule(name, layer.get_base_layer())
         elif isinstance(module, ModulesToSaveWrapper):
             model.set_submodule(name, module.modules_to_save[ADAPTER])
-    del model.peft_config
-    return model
 
 
 def save_classifier(
@@ -49,6 +57,8 @@ def save_classifier(
     """
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
+    # The base may have been trained for another kind of problem, which decides how others score.
+    model.config.problem_type = "single_label_classification"
     for parameter in model.parameters():
         # transformers would take views of one vector for weights that are tied to each other.
         parameter.data = parameter.detach().cpu().clone()
@@ -57,16 +67,31 @@ def save_classifier(
     tokenizer.save_pretrained(folder)
 
 
-def save_adapter(model: Any, folder: Path, *, base_model: str, peft_type: str) -> None:
-    """Write a LoRA or DoRA adapter and what is saved whole with it, for ``PeftModel``.
+def save_adapter(
+    model: Any,
+    folder: Path,
+    *,
+    base_model: str,
+    peft_type: str,
+    label_names: Sequence[str],
+    tokenizer: Any,
+) -> None:
+    """Write a LoRA or DoRA adapter and all that its base model lacks, for ``PeftModel``.
 
     ``base_model`` is where others find the model that was adapted, ``peft_type`` is PEFT's type of
-    its task. The folder then holds adapter_config.json and adapter_model.safetensors.
+    its task. The folder then holds adapter_config.json and adapter_model.safetensors, the
+    tokenizer's files, and a README.md that says how to load them. What the base model does not hold
+    is no longer adapted in ``model`` afterwards, but merged.
     """
     from peft import get_peft_model_state_dict
 
     config = copy.copy(model.peft_config[ADAPTER])
-    config.target_modules = sorted(config.target_modules)  # a set, whose order differs by process
+    lacking = frozen_and_new(model)
+    for name in lacking:
+        _merge_layers(model, name)
+    # Sorted, because a set's order differs by process.
+    config.target_modules = sorted(set(config.target_modules) - set(lacking))
+    config.modules_to_save = [*(config.modules_to_save or ()), *lacking]
     config.base_model_name_or_path = base_model
     config.task_type = peft_type
     config.inference_mode = True
@@ -74,6 +99,12 @@ def save_adapter(model: Any, folder: Path, *, base_model: str, peft_type: str) -
     weights: dict[str, Tensor] = get_peft_model_state_dict(
         model, adapter_name=ADAPTER, save_embedding_layers=False
     )
-    plain = {f"{_PREFIX}{name}": value.cpu().clone() for name, value in weights.items()}
+    for name in lacking:
+        layer = model.get_submodule(name)
+        weights |= {f"{name}.{rest}": value for rest, value in layer.named_parameters()}
+    plain = {f"{_PREFIX}{name}": value.detach().cpu().clone() for name, value in weights.items()}
     # transformers and PEFT expect this format to stand in the metadata of every file.
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(folder)
+    card = adapter_card(base_model, label_names, model.config.pad_token_id)
+    (folder / "README.md").write_text(card, encoding="utf-8")

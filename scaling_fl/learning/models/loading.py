@@ -33,6 +33,8 @@ NICKNAMES = {
     "distilbert": "distilbert-base-cased",
 }
 """The models of the paper (arXiv 2102.00875)."""
+PACKAGED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+"""Models that come from a package index, and the ids under which the hub has the same weights."""
 
 
 def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
@@ -121,12 +123,18 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
             f"model={name} must hold all weights of its encoder in the shapes of its config.json, "
             f"and lacks {len(lacking)}, such as {lacking[0]}; save the model again."
         )
+    model.made_anew = tuple(sorted(fresh))
     for path, module in model.named_modules():
         # Models like RoBERTa count positions from the index after that of their padding.
         padding = getattr(module, "padding_idx", None)
         if path.endswith("position_embeddings") and padding is not None:
             _check_length(name, len(module.weight) - padding - 1, max_seq_len)
     return model  # type: ignore[no-any-return]
+
+
+def made_anew(model: nn.Module) -> tuple[str, ...]:
+    """Name the parameters that a loaded model has, and what it was loaded from does not."""
+    return getattr(model, "made_anew", ())
 
 
 def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scaling_fl.learning.models.export import save_classifier
+from scaling_fl.learning.models.export import save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.task import (
     Batch,
@@ -42,10 +42,6 @@ class Classification:
     @property
     def meaning(self) -> dict[str, Any]:
         return {"labels": self.label_names}
-
-    @property
-    def peft_type(self) -> str:
-        return "SEQ_CLS"
 
     @property
     def num_counts(self) -> int:
@@ -143,6 +139,16 @@ class Classification:
 
     def save_model(self, model: nn.Module, folder: Path) -> None:
         save_classifier(model, folder, label_names=self.label_names, tokenizer=self.tokenizer)
+
+    def save_adapter(self, model: nn.Module, folder: Path, *, base_model: str) -> None:
+        save_adapter(
+            model,
+            folder,
+            base_model=base_model,
+            peft_type="SEQ_CLS",
+            label_names=self.label_names,
+            tokenizer=self.tokenizer,
+        )
 
 
 def classification(name: str, corpus: Corpus) -> MakeTask:

@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from scaling_fl.core.vector import Layout, flatten_parameters
-from scaling_fl.learning.models.adapters import Adapter, adapt
+from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
 from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.tasks.classification.family import beside_the_encoder
-from tests.tiny_models import FAMILIES, make_adapter
+from tests.tiny_models import FAMILIES, make_adapter, save_model
 
 # peft 0.21.2 asks transformers 5.23 by a name that goes away in its version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -43,6 +44,17 @@ def trained(name: str, adapter: Adapter) -> tuple[nn.Module, Any]:
     _, vector = flatten_parameters(model)
     vector.add_(torch.randn(vector.shape, generator=torch.Generator().manual_seed(3)), alpha=0.2)
     return model, tokenizer
+
+
+def save(model: nn.Module, folder: Path, tokenizer: Any, *, base_model: str) -> None:
+    save_adapter(
+        model,
+        folder,
+        base_model=base_model,
+        peft_type="SEQ_CLS",
+        label_names=LABELS,
+        tokenizer=tokenizer,
+    )
 
 
 def logits(model: nn.Module) -> torch.Tensor:
@@ -104,9 +116,10 @@ def test_peft_loads_an_adapter_folder_onto_the_base_model(
 ) -> None:
     model, tokenizer = trained(str(folders[family]), make_adapter(kind=kind, dropout=0.1))
     expected = logits(model)
-    save_adapter(model, tmp_path, base_model=str(folders[family]), peft_type="SEQ_CLS")
+    save(model, tmp_path, tokenizer, base_model=str(folders[family]))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= names
+    assert not names & {"config.json", "model.safetensors"}  # or it would be taken for a model
     base = AutoModelForSequenceClassification.from_pretrained(folders[family], num_labels=3)
     base.config.pad_token_id = tokenizer.pad_token_id
     loaded = peft.PeftModel.from_pretrained(base, str(tmp_path))
@@ -123,15 +136,53 @@ def test_peft_loads_an_adapter_folder_onto_the_base_model(
 def test_an_adapter_folder_holds_what_the_base_model_lacks(
     folders: dict[str, Path], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    model, _ = trained(str(folders["bert"]), make_adapter(dropout=0.1, **changes))
+    model, tokenizer = trained(str(folders["bert"]), make_adapter(dropout=0.1, **changes))
     expected = logits(model)
-    save_adapter(model, tmp_path, base_model=str(folders["bert"]), peft_type="SEQ_CLS")
+    save(model, tmp_path, tokenizer, base_model=str(folders["bert"]))
     told = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (told["task_type"], told["inference_mode"]) == ("SEQ_CLS", True)
     assert told["target_modules"] == sorted(told["target_modules"])
     base = AutoModelForSequenceClassification.from_pretrained(folders["bert"], num_labels=3)
     loaded = peft.PeftModel.from_pretrained(base, str(tmp_path))
     assert torch.equal(logits(loaded), expected)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"targets": ("all-linear",)}, {"modules_to_save": ("pooler",)}]
+)
+def test_an_adapter_folder_holds_what_the_base_model_lacks_on_disk(
+    tmp_path: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    """A BERT of masked-language training has no pooler; each load would draw another one."""
+    base = save_model("bert_mlm", tmp_path / "base")
+    model, tokenizer = trained(str(base), make_adapter(kind=kind, dropout=0.1, **changes))
+    expected = logits(model)
+    assert frozen_and_new(model) == ([] if "modules_to_save" in changes else ["bert.pooler.dense"])
+    save(model, tmp_path / "adapter", tokenizer, base_model=str(base))
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+        loaded = peft.PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))
+        assert_same_answers(logits(loaded), expected)
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_folder_is_of_one_label_for_a_text_whatever_the_base_was(
+    tmp_path: Path, kind: str
+) -> None:
+    base = save_model("bert", tmp_path / "base", problem_type=kind, num_labels=1)
+    model, tokenizer = trained(str(base), make_adapter(kind="none"))
+    folder = tmp_path / "out"
+    save_classifier(model, folder, label_names=LABELS, tokenizer=tokenizer)
+    scores = pipeline("text-classification", model=str(folder), top_k=None)(["raven heart"])[0]
+    assert sum(row["score"] for row in scores) == pytest.approx(1.0)
+    assert {row["label"] for row in scores} == set(LABELS)
+    told = json.loads((folder / "config.json").read_text())
+    assert told["problem_type"] == "single_label_classification"
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+    loss = loaded(input_ids=IDS, attention_mask=MASK, labels=torch.tensor([0, 2])).loss
+    torch.testing.assert_close(loss, cross_entropy(logits(loaded), torch.tensor([0, 2])))
 
 
 def test_the_tokenizer_comes_along(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""The README.md of an adapter's folder: what the adapter belongs to, and how both are loaded."""
+
+from collections.abc import Sequence
+
+_CARD = """\
+---
+library_name: peft
+---
+
+# An adapter for {base_model}
+
+It classifies a text as one of {num_labels} labels: {labels}.
+
+```python
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # where this file is
+labels = {names!r}
+base = AutoModelForSequenceClassification.from_pretrained(
+    {place},
+    num_labels=len(labels),
+    id2label=dict(enumerate(labels)),
+    label2id={{name: number for number, name in enumerate(labels)}},
+    problem_type="single_label_classification",
+    pad_token_id={pad_token_id},
+    dtype=torch.float32,
+    ignore_mismatched_sizes=True,  # the head comes with the adapter
+)
+model = PeftModel.from_pretrained(base, folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+```
+
+{origin}
+"""
+BESIDE = "base_model"
+"""The folder, inside that of the adapter, of a base model that cannot be had anywhere else."""
+
+
+def adapter_card(base_model: str, label_names: Sequence[str], pad_token_id: int) -> str:
+    """Write the text; its code runs where the base model can be loaded."""
+    is_beside = base_model == BESIDE
+    return _CARD.format(
+        base_model="the model beside it" if is_beside else base_model,
+        num_labels=len(label_names),
+        labels=", ".join(label_names),
+        names=list(label_names),
+        place=f'f"{{folder}}/{BESIDE}"' if is_beside else repr(base_model),
+        pad_token_id=pad_token_id,
+        origin=_origin(base_model),
+    )
+
+
+def _origin(base_model: str) -> str:
+    if base_model == BESIDE:
+        return (
+            f"The base model was drawn from the seed of its run, so that it is saved here, in "
+            f"`{BESIDE}`."
+        )
+    return (
+        f"`{base_model}` is what its run was given as `model`: an id of the Hugging Face hub, or a "
+        "folder of the machine that it ran on. The base must be that model, weight for weight."
+    )
