@@ -1,21 +1,33 @@
 """A job: what several starts of one federation have in common, found by its checkpoint folder."""
 
 import os
+import re
 import shutil
 import socket
 import tempfile
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.journal import JOURNAL, JobRecord, Journal, JournalTail, fold
+from scaling_fl.runtime.record.journal import (
+    JOURNAL,
+    JobRecord,
+    Journal,
+    JournalTail,
+    fold,
+    upload_journal,
+)
 from scaling_fl.runtime.storage import Storage, StorageError, open_storage
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.claim import Claim
 from scaling_fl.runtime.tracking.journals import journal_path
+from scaling_fl.runtime.tracking.regained import run_of
+
+_MANIFEST = re.compile(r"round-\d{6,}/manifest\.json")
 
 
 @dataclass(frozen=True)
@@ -23,20 +35,23 @@ class Job:
     """A job that this process owns until it releases it."""
 
     name: str
-    checkpoints_url: str
+    storage: Storage
     journal: Journal
     record: JobRecord
     uid: str
     claim: Claim
+    is_new: bool
+    """Whether this is its first start."""
 
     @property
-    def is_new(self) -> bool:
-        return not self.record.attempts
+    def checkpoints_url(self) -> str:
+        return self.storage.url
 
-    def begin(self, run_id: str, resume_command: str = "") -> None:
+    def begin(self, run_id: str, resume_command: str = "", start_time: str = "") -> None:
         """Journal this start, and the command that would resume it."""
         self.journal.append(
             "start",
+            start_time=start_time,
             uid=self.uid,
             job_name=self.name,
             run_id=run_id,
@@ -46,8 +61,14 @@ class Job:
         )
 
     def end(self, status: str, message: str = "") -> None:
-        """Journal the end; the claim stays until the run's record is complete, too."""
+        """Journal the end; the claim stays until the run's record is complete, too.
+
+        Whoever goes on elsewhere finds the journal in the store, unless that is away.
+        """
         self.journal.append("end", status=status, message=message)
+        if not self.storage.is_local:
+            with suppress(StorageError), self.storage.staging() as staging:
+                upload_journal(self.journal.path, self.storage, staging)
 
 
 def default_name(task_name: str) -> str:
@@ -61,7 +82,7 @@ def open_job(config: Config) -> Job:
 
     Raises:
         UserError: another run is at work on the folder.
-        UserError: the folder is another job's.
+        UserError: the folder is another job's, or its checkpoints are gone.
         StorageError: the folder cannot be reached.
         JournalError: its journal cannot be continued.
     """
@@ -71,9 +92,20 @@ def open_job(config: Config) -> Job:
         check_outlives_container(Path(storage.url), "checkpoints_dir")
     claim = Claim.acquire(storage)
     try:
-        path = _fetched_journal(storage, Path(config.tracking.runs_dir))
+        names = storage.names()
+        path = _fetched_journal(storage, names, Path(config.tracking.runs_dir))
         with explained(f"read the journal {path}"):
             record = fold(JournalTail(path).read_new())
+        is_begun = any(_MANIFEST.fullmatch(name) for name in names)
+        if record.checkpoints and not is_begun:
+            raise UserError(
+                f"{storage.url} must hold the checkpoints that its journal names, the last one of "
+                f"round {record.checkpoints[-1]['round']}, and holds none; put them back, or start "
+                "anew with another job_name or checkpoints_dir."
+            )
+        if record.uid is None and is_begun:
+            # Its journal is gone, or has lost its beginning: one job stays one run.
+            record = _adopted(record, run_of(Path(config.tracking.runs_dir), storage.url))
         if config.job_name is None and record.job_name:
             name = record.job_name  # a folder of checkpoints is enough to name the job
         if record.job_name not in (None, "", name):
@@ -81,17 +113,33 @@ def open_job(config: Config) -> Job:
                 f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
                 f"job_name={name}; use that name to continue it, or another folder."
             )
-        return Job(name, storage.url, Journal(path), record, record.uid or uuid.uuid4().hex, claim)
+        return Job(
+            name,
+            storage,
+            Journal(path),
+            record,
+            record.uid or uuid.uuid4().hex,
+            claim,
+            is_new=not record.attempts and not is_begun,
+        )
     except BaseException:
         claim.release()
         raise
 
 
-def _fetched_journal(storage: Storage, runs_dir: Path) -> Path:
+def _adopted(record: JobRecord, run: JobRecord | None) -> JobRecord:
+    """Make a job without a name that of a run, if there is one."""
+    if run:
+        record.uid, record.job_name, record.run_id = run.uid, run.job_name, run.run_id
+        record.history = run.history
+    return record
+
+
+def _fetched_journal(storage: Storage, names: list[str], runs_dir: Path) -> Path:
     """Make the journal's folder, and take what the job journaled elsewhere over from the store."""
     path = journal_path(storage, runs_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not storage.is_local and JOURNAL in storage.names():
+    if not storage.is_local and JOURNAL in names:
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary) / JOURNAL
             storage.fetch(JOURNAL, copy)

@@ -4,6 +4,7 @@ Worker 0 journals what it computes; here is journaled what its process is told b
 it is then shown from the journal, so that whoever reads the journal elsewhere sees the same.
 """
 
+import io
 import threading
 import time
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from typing import Any
 from scaling_fl.jobs.job import Job
 from scaling_fl.reporting.console import Console
 from scaling_fl.reporting.partition_figure import draw
+from scaling_fl.runtime.record.events import Event
 from scaling_fl.runtime.record.journal import JournalError, JournalTail
 from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.regained import ranges, regain
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.runs import Run
 
@@ -33,7 +36,8 @@ class Keeper:
         self.is_open = False
         """Whether this start is on record: that of a new job at once, else when it is accepted."""
         self._resume_command = ""
-        self._held: list[Mapping[str, Any]] = []
+        self._earlier: list[Event] = []
+        self._held: list[Event] = []
         self._was_read = self._was_refreshed = 0.0
         self._is_refreshed = True
         self._drawing: threading.Thread | None = None
@@ -45,21 +49,39 @@ class Keeper:
             StorageError, JournalError: it cannot be recorded.
         """
         self._resume_command = resume_command
-        self._tail.read_new()  # what earlier starts wrote is in the record already
+        self._earlier = self._tail.read_new()  # it is in the record already
         if self._job.is_new:
-            self._open()
+            self._open(0)
 
-    def _open(self) -> None:
-        self._folder.open()
-        self._job.begin(self._folder.run_id, self._resume_command)
+    def _open(self, last_round: int) -> None:
+        """Put the start on record; the job goes on after ``last_round``."""
+        self._folder.open(self.record.history, _lines_of(self._earlier))
+        lost = set(range(1, last_round + 1)) - self.record.digests.keys()
+        if lost:
+            self._regain(lost)
+        self._job.begin(self._folder.run_id, self._resume_command, self._folder.start_time)
         for event in self._held:
-            self._job.journal.append(**_as_journaled(event))
+            self._job.journal.append(**event)
         for told in self._tail.read_new():  # and shown when it came
             self.record.apply(told)
         self._folder.refresh(self.record)
         if self._mirror:
             self._mirror.start()
         self.is_open = True
+
+    def _regain(self, lost: set[int]) -> None:
+        """Journal again what the run folder has of lost rounds, and say what is lost for good."""
+        events = regain(self._folder.path, self.record, lost)
+        for event in events:
+            self._job.journal.append(**event)
+        here = {event["round"] for event in events if event["event"] == "round"}
+        for numbers, text in (
+            (here, f"was taken back from {self._folder.path}"),
+            (lost - here, "is not in the run folder either, and missing from the metrics"),
+        ):
+            if numbers:
+                said = f"the journal had lost the record of round {ranges(numbers)}, which {text}"
+                self._hold({"event": "note", "level": "warning", "text": said})
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take in an event of a worker, which journals a round before it reports the round.
@@ -77,9 +99,9 @@ class Keeper:
     def _hold(self, event: Mapping[str, Any]) -> None:
         """Show what is told before the start is accepted, and journal it only then."""
         if event["event"] == "ready":
-            self._open()
+            self._open(event["round"])
         elif event["event"] in ("stage", "note"):
-            self._held.append(event)
+            self._held.append(_as_journaled(event))
             self._console.show(event)
 
     def _journal(self, event: Mapping[str, Any]) -> None:
@@ -168,5 +190,15 @@ class Keeper:
         self._folder.artifact_event("partition.png", str(path))
 
 
-def _as_journaled(event: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(event) | ({"level": "info"} if event["event"] == "note" else {})
+def _as_journaled(event: Mapping[str, Any]) -> Event:
+    return ({"level": "info"} if event["event"] == "note" else {}) | dict(event)
+
+
+def _lines_of(events: list[Event]) -> str:
+    """Write what the console showed of earlier starts, by their journal."""
+    shown = io.StringIO()
+    console = Console(shown)
+    for event in events:
+        console.show(event)
+    console.close()
+    return shown.getvalue()

@@ -159,7 +159,8 @@ class JobRecord:
     uid: str | None = None
     job_name: str | None = None
     run_id: str | None = None
-    attempts: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Of each attempt: start_time, status, hostname and pid, and stop_time once it has ended."""
     host: str | None = None
     pid: int | None = None
     started: str | None = None
@@ -179,6 +180,10 @@ class JobRecord:
     digests: dict[int, str | None] = field(default_factory=dict)
 
     @property
+    def attempts(self) -> int:
+        return len(self.history)
+
+    @property
     def last_round(self) -> int:
         return max(self.digests, default=0)
 
@@ -188,10 +193,11 @@ class JobRecord:
 
     def apply(self, event: Event) -> None:
         """Take in one event; a name from a later version of the program changes nothing."""
+        before = self.last_event
         self.last_event = event.get("time") or self.last_event
         match event["event"]:
             case "start":
-                self._start(event)
+                self._start(event, before)
             case "resume":
                 self.num_rounds = event.get("num_rounds")
                 self._drop_after(int(event["round"]))
@@ -205,13 +211,20 @@ class JobRecord:
                 self.notes.append(_payload(event) | {"time": event.get("time", "")})
             case "end":
                 self.status, self.message = event["status"], event.get("message")
+                if self.history:
+                    stopped = {"status": self.status, "stop_time": _naive(event.get("time"))}
+                    self.history[-1] |= stopped
 
-    def _start(self, event: Event) -> None:
+    def _start(self, event: Event, last_event: str | None) -> None:
         self.uid, self.job_name = event.get("uid"), event.get("job_name")
         self.run_id = event.get("run_id") or self.run_id
         self.host, self.pid, self.started = event.get("host"), event.get("pid"), event.get("time")
         self.resume_command = event.get("resume_command")
-        self.attempts += 1
+        if self.history and self.history[-1].get("status") == "RUNNING":
+            self.history[-1] |= {"status": "DIED", "stop_time": _naive(last_event)}
+        start_time = event.get("start_time") or _naive(event.get("time"))
+        attempt = {"start_time": start_time, "status": "RUNNING"}
+        self.history.append(attempt | {"hostname": self.host, "pid": self.pid})
         self.status, self.message = "running", None
 
     def _round(self, event: Event) -> None:
@@ -220,9 +233,13 @@ class JobRecord:
             # The same round again replaces its rows: nothing is ever counted twice.
             self.clients = [row for row in self.clients if row["round"] != number]
             self.failures = [row for row in self.failures if row["round"] != number]
+        is_regained = number < self.last_round
         self.digests[number] = event.get("digest")
         self.clients.extend(self._named(number, row) for row in event.get("clients", []))
         self.failures.extend(self._named(number, row) for row in event.get("failures", []))
+        if is_regained:
+            for rows in (self.clients, self.failures):
+                rows.sort(key=lambda row: int(row["round"]))
         for name, value in event.get("metrics", {}).items():
             series = self.metrics.setdefault(name, Series(steps=[], values=[], timestamps=[]))
             _set_point(series, number, value, event.get("time", ""))
@@ -230,7 +247,7 @@ class JobRecord:
     def _named(self, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
         """Add the round to a row about a client, and the client's name where clients have names."""
         names = dict(enumerate((self.partition or {}).get("client_names", ())))
-        name = names.get(row["client"])
+        name = names.get(row.get("client"))
         return {"round": number, **row} | ({} if name is None else {"name": name})
 
     def _checkpoint(self, event: Event) -> None:
@@ -244,6 +261,17 @@ class JobRecord:
         for series in self.metrics.values():
             _cut_after(series, number)
         self.metrics = {name: series for name, series in self.metrics.items() if series["steps"]}
+
+
+def _naive(time: str | None) -> str | None:
+    """Write a time as Sacred does: in UTC, without saying so."""
+    if not time:
+        return None
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return time
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() if moment.tzinfo else time
 
 
 def _payload(event: Event) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _record_of_copy(run_id: str, entry: Mapping[str, Any], info: Mapping[str, An
         uid=info.get("uid"),
         job_name=info.get("job_name"),
         run_id=run_id,
-        attempts=len(attempts),
+        history=[dict(attempt) for attempt in attempts],
         host=attempts[-1].get("hostname"),
         pid=attempts[-1].get("pid"),
         started=_iso(attempts[-1].get("start_time")),

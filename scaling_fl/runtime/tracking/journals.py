@@ -168,7 +168,7 @@ def _status(record: JobRecord, storage: Storage) -> str:
 
 
 def _status_by_copy(record: JobRecord, storage: Storage) -> str:
-    """Judge by the claim, since the copy is from before the end, however that was."""
+    """Judge by the claim, since the copy may be from before the end."""
     if read_owner(storage) is None:
-        return ENDED
+        return ENDED if record.status in (None, "running") else record.status
     return RUNNING if is_in_use(storage) else DEAD

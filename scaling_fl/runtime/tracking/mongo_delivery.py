@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from scaling_fl.runtime.tracking.earlier import add_earlier, keep_earlier
 from scaling_fl.runtime.tracking.run_files import TABLE_NAMES
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ FORMAT = "MongoObserver-0.7.0"
 MAX_CAPTURED_BYTES = 1_000_000
 NOT_ALLOWED = 13  # the server's code
 OPTIONAL_FIELDS = ("stop_time", "result", "fail_trace")
+KNOWN_FIELDS = ["artifacts", "experiment.sources", "start_time", "heartbeat", "captured_out"]
 TIMES = ("start_time", "heartbeat", "stop_time")
 Curve = dict[str, list[Any]]
 
@@ -49,11 +51,12 @@ class MongoDelivery:
 
     def send(self, *, tables: bool = True) -> int:
         """Bring the database up to the folder; the growing tables may wait. Return the run's id."""
-        document = read_document(self._dir)
-        metrics = _read(self._dir / "metrics.json") if (self._dir / "metrics.json").exists() else {}
         if self._id is None:
             self._make_indexes()
-            self._id = self._find() or self._insert(document)
+            self._id = self._find()
+        document = read_document(self._dir)
+        self._id = self._id or self._insert(document)
+        metrics = _read(self._dir / "metrics.json") if (self._dir / "metrics.json").exists() else {}
         references = [self._send_curve(name, curve) for name, curve in metrics.items()]
         self._drop_other_curves(metrics)
         document["info"]["metrics"] = references
@@ -76,9 +79,10 @@ class MongoDelivery:
                 raise
 
     def _find(self) -> int | None:
-        wanted = {"artifacts": 1, "experiment.sources": 1}
+        wanted = dict.fromkeys([*KNOWN_FIELDS, "info.attempts"], 1)
         runs = self._database.runs
         found = list(runs.find({"info.uid": self.uid}, wanted).sort("_id", 1))
+        keep_earlier(self._dir, _read(self._dir / "info.json"), found[0] if found else None)
         if not found:
             return None
         first, *later = found
@@ -215,6 +219,9 @@ def read_document(run_dir: Path) -> dict[str, Any]:
         OSError, ValueError: the folder holds no readable run.
     """
     entry, info = _read(run_dir / "run.json"), _read(run_dir / "info.json")
+    cout = run_dir / "cout.txt"
+    output = cout.read_bytes() if cout.exists() else b""
+    entry, info, output = add_earlier(run_dir, entry, info, output)
     document: dict[str, Any] = _storable(entry | {"config": _read(run_dir / "config.json")})
     document |= {field: _moment(entry[field]) for field in TIMES if field in entry}
     document["experiment"].pop("sources", None)
@@ -225,7 +232,7 @@ def read_document(run_dir: Path) -> dict[str, Any]:
         [name, Path(stored).stem.rpartition("_")[2]] for name, stored in entry.get("resources", [])
     ]
     document["info"] = _storable(info | {"run_folder": run_dir.name})
-    document["captured_out"] = _tail(run_dir / "cout.txt")
+    document["captured_out"] = _tail(output)
     return document | {"format": FORMAT}
 
 
@@ -233,13 +240,9 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def _tail(path: Path) -> str:
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        skipped = max(0, path.stat().st_size - MAX_CAPTURED_BYTES)
-        file.seek(skipped)
-        text = file.read(MAX_CAPTURED_BYTES).decode("utf-8", "replace")
+def _tail(output: bytes) -> str:
+    skipped = max(0, len(output) - MAX_CAPTURED_BYTES)
+    text = output[skipped:].decode("utf-8", "replace")
     return f"[the first {skipped:,} bytes are in cout.txt]\n{text}" if skipped else text
 
 

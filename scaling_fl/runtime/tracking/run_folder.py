@@ -31,6 +31,10 @@ from scaling_fl.runtime.tracking.sacred_files import SacredFiles
 
 MAX_LISTED = 1000
 FILE_PRIORITY = 40
+MADE_ANEW = "made_anew"
+"""Says in info.json how much of a folder was taken from the journal, when a job came here."""
+EARLIER = "earlier.json"
+"""What the database had of the run before that."""
 
 
 class RunFolder(SacredFiles):
@@ -64,6 +68,11 @@ class RunFolder(SacredFiles):
         self._tables = tables()
 
     @property
+    def start_time(self) -> str:
+        """When this attempt began."""
+        return str(self._attempts[-1]["start_time"])
+
+    @property
     def run_id(self) -> str:
         return self.path.name
 
@@ -92,16 +101,22 @@ class RunFolder(SacredFiles):
         self.config = self._plain(config)
         return self._wanted_id or None
 
-    def open(self) -> None:
+    def open(self, history: Sequence[Mapping[str, Any]] = (), output: str = "") -> None:
         """Record the start, in the folder of the earlier starts or in a new one.
 
         Until then nothing is written, so a start that is refused leaves a record as it was.
+        ``history`` and ``output`` are the attempts and the lines of the job so far; a new folder
+        begins with them.
 
         Raises:
             StorageError: the folder cannot be written; an earlier record is as it was.
         """
         with self._lock, explained(f"write the record of the run to {self.basedir}"):
             folder, earlier = self._earlier()
+            if not folder and history:
+                self._attempts = [dict(attempt) for attempt in history]
+                earlier["start_time"] = history[0]["start_time"]
+                self._facts[MADE_ANEW] = {"attempts": len(history), "output": len(output.encode())}
             start_time = self.run_entry["start_time"]
             attempt = {"start_time": start_time.isoformat(), "status": "RUNNING"}
             self._attempts.append(attempt | {"hostname": socket.gethostname(), "pid": os.getpid()})
@@ -118,7 +133,7 @@ class RunFolder(SacredFiles):
             if folder:
                 self._save_start(folder)
             else:
-                folder = self._create()
+                folder = self._create(output)
             self.dir = str(folder)
             self._output.open(folder / "cout.txt")
 
@@ -223,12 +238,13 @@ class RunFolder(SacredFiles):
             self._attempts[-1] |= {"status": "DIED", "stop_time": entry.get("heartbeat")}
         return folder, entry
 
-    def _create(self) -> Path:
+    def _create(self, output: str) -> Path:
         """Fill a folder beside the runs, then rename it: a run's folder is whole from the start."""
         staged = Path(self.basedir) / f".new-{self.uid}"
         shutil.rmtree(staged, ignore_errors=True)
         try:
             staged.mkdir(parents=True)
+            (staged / "cout.txt").write_text(output)
             self._save_start(staged)
             return place_folder(staged, wanted_name=self._wanted_id or None)
         except BaseException:

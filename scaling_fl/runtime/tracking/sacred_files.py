@@ -15,7 +15,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources")
     from sacred.observers import FileStorageObserver
 
-OWN_FILES = {"run.json", "config.json", "info.json", "metrics.json", "cout.txt", "mirror.json"}
+OWN_FILES = {"run.json", "config.json", "info.json", "metrics.json", "cout.txt"}
+OWN_FILES |= {"mirror.json", "earlier.json"}
 
 
 class SacredFiles(FileStorageObserver):

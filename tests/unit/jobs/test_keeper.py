@@ -1,19 +1,24 @@
 """What a run's console shows is what its journal holds: watching it elsewhere shows the same."""
 
 import io
+import json
 import os
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scaling_fl.config import read_config
+from scaling_fl.core.errors import UserError
 from scaling_fl.jobs.job import Job, open_job
 from scaling_fl.jobs.keeper import Keeper
 from scaling_fl.reporting.console import Console
 from scaling_fl.runtime.record import live
 from scaling_fl.runtime.record.journal import Journal, JournalTail
 from scaling_fl.runtime.record.live import NAME, LiveProgress, read_progress
+from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.sources import open_source
 from tests.tracked_runs import announce, now, round_event
@@ -137,6 +142,112 @@ def test_a_further_start_leaves_the_record_alone_until_its_workers_are_ready(
     assert keeper.record.notes[-1]["text"] == "2 sites"
     assert (keeper.record.attempts, keeper.record.status) == (2, "FAILED")
     assert (resumed.path / "cout.txt").read_text() == "2 sites\n"
+
+
+def go_on(settings: dict[str, Any], runs: Path, *, last_round: int) -> tuple[Keeper, str]:
+    """Start a job again, have it accepted and do one more round; returns what was shown."""
+    job = open_job(read_config(settings))
+    folder = RunFolder(runs, run_id=job.record.run_id, uid=job.uid, job_name=job.name)
+    shown = io.StringIO()
+    keeper = Keeper(job, announce(folder), None, Console(shown, folder.log))
+    keeper.begin("the same command")
+    keeper.hear({"event": "ready", "round": last_round, "num_rounds": 9})
+    record(job, {"event": "resume", "round": last_round, "num_rounds": 9})
+    record(job, round_event(last_round + 1))
+    assert keeper.end("COMPLETED", "") is None
+    job.claim.release()
+    return keeper, shown.getvalue()
+
+
+def steps(keeper: Keeper) -> list[int]:
+    return keeper.record.metrics["train.loss"]["steps"]
+
+
+LOCAL = {"task_name": "20newsgroups", "job_name": "job"}
+
+
+def save(place: str, number: int) -> None:
+    """Let a folder seem to have a checkpoint, which nothing here reads."""
+    open_storage(place).write_bytes(f"round-{number:06d}/manifest.json", b"{}")
+
+
+@pytest.mark.parametrize("loss", ["all", "the start", "a round", "bytes"])
+def test_a_journal_that_lost_lines_gets_them_back_from_the_run_folder(
+    job: Job, folder: RunFolder, tmp_path: Path, loss: str
+) -> None:
+    first = Keeper(job, folder, None, Console(io.StringIO()))
+    play(first, job)
+    first.end("COMPLETED", "")
+    folder.config = {"checkpoints_dir": job.checkpoints_url}
+    folder.save_json(folder.config, "config.json")
+    job.claim.release()
+    save(job.checkpoints_url, 2)
+    lines = job.journal.path.read_bytes().splitlines(keepends=True)
+    keep = {
+        "all": lambda line: False,
+        "the start": lambda line: b'"start"' not in line,
+        "a round": lambda line: b'"round": 1,' not in line,
+        "bytes": lambda line: True,
+    }[loss]
+    data = b"".join(line for line in lines if keep(line))
+    if loss == "bytes":
+        data = data.replace(b'"round": 1, "m', b'"round": 1, "\xff')
+    job.journal.path.write_bytes(data)
+    before = (folder.path / "clients.csv").read_text()
+    keeper, shown = go_on(LOCAL, tmp_path / "runs", last_round=2)
+    assert [path.name for path in (tmp_path / "runs").glob("[0-9]*")] == ["1"]
+    assert keeper.record.uid == job.uid
+    assert steps(keeper) == [1, 2, 3]
+    assert (folder.path / "clients.csv").read_text().startswith(before)
+    taken_back = {"all": "1 to 2", "the start": None, "a round": "1", "bytes": "1"}[loss]
+    assert ("the journal had lost the record of round" in shown) == (taken_back is not None)
+    if taken_back:
+        assert f"of round {taken_back}, which was taken back from {folder.path}" in shown
+    # And they are in the journal again.
+    assert "had lost" not in go_on(LOCAL, tmp_path / "runs", last_round=3)[1]
+
+
+def test_rounds_that_are_lost_everywhere_are_named(
+    job: Job, folder: RunFolder, tmp_path: Path
+) -> None:
+    play(Keeper(job, folder, None, Console(io.StringIO())), job)
+    job.claim.release()
+    save(job.checkpoints_url, 5)
+    shutil.rmtree(tmp_path / "runs")
+    job.journal.path.unlink()
+    keeper, shown = go_on(LOCAL, tmp_path / "runs", last_round=5)
+    assert "warning: the journal had lost the record of round 1 to 5, which is not in" in shown
+    assert steps(keeper) == [6]
+
+
+def test_a_job_comes_to_a_new_machine_with_its_attempts_and_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = f"memory://{uuid.uuid4().hex}/job"
+    settings = LOCAL | {"checkpoints_dir": place}
+    first, _ = go_on(settings, tmp_path / "runs", last_round=0)
+    save(place, 1)
+    entry = json.loads((tmp_path / "runs" / "1" / "run.json").read_text())
+    shutil.rmtree(tmp_path / "runs")  # the machine is gone, with all but the store
+    second, _ = go_on(settings, tmp_path / "runs", last_round=1)
+    run = tmp_path / "runs" / "1"
+    assert second.record.uid == first.record.uid
+    assert steps(second) == [1, 2]
+    assert json.loads((run / "run.json").read_text())["start_time"] == entry["start_time"]
+    attempts = json.loads((run / "info.json").read_text())["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["COMPLETED", "RUNNING"]
+    lines = [line.partition(" |")[0] for line in (run / "cout.txt").read_text().splitlines()]
+    assert lines == ["round 1/9", "resuming after round 1 of 9", "round 2/9"]
+
+
+def test_checkpoints_that_are_gone_stop_the_job(job: Job) -> None:
+    event = {"event": "checkpoint", "round": 4, "path": "round-000004", "digest": "d"}
+    record(job, {"event": "start", "uid": "u", "job_name": "job"})
+    record(job, event)
+    job.claim.release()
+    with pytest.raises(UserError, match=r"must hold the checkpoints .* round 4, and holds none"):
+        open_job(read_config(LOCAL))
 
 
 def test_what_cannot_be_journaled_is_shown_all_the_same(

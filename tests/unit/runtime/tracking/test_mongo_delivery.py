@@ -23,7 +23,7 @@ from scaling_fl.runtime.tracking.mirror import sync
 from scaling_fl.runtime.tracking.mongo_delivery import MAX_CAPTURED_BYTES, MongoDelivery
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.databases import Mongo, SecantusServer, check_delivered, secantus_server, the_run
-from tests.tracked_runs import now, record_of, round_event, start
+from tests.tracked_runs import announce, now, record_of, round_event, start
 
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[4]
@@ -97,6 +97,50 @@ def test_a_curve_that_is_gone_is_deleted(database: Mongo, folder: RunFolder) -> 
     folder.refresh(record)
     sync(folder.path, database)
     assert database.metrics.count_documents({}) == 0
+
+
+def test_what_a_run_had_before_it_came_to_a_new_machine_is_only_added_to(
+    database: Mongo, folder: RunFolder, tmp_path: Path
+) -> None:
+    folder.log("of the first machine")
+    folder.refresh(record_of(2))
+    folder.log("printed after the journal went to the store")
+    sync(folder.path, database)
+    before = the_run(database)
+    runs = tmp_path / "elsewhere" / "runs"
+    runs.parent.mkdir()
+    history = [{"start_time": "2026-11-21T08:00:00", "status": "DIED", "hostname": "a", "pid": 1}]
+    anew = announce(RunFolder(runs, run_id="1", uid=folder.uid, job_name="job"))
+    anew.open(history, "of the first machine\n")
+    anew.log("of the second machine")
+    anew.refresh(record_of(3))
+    for _ in range(2):  # another process, such as that of sync_runs, comes to the same
+        sync(anew.path, database)
+        anew.completed_event(now(), None)
+        sync(anew.path, database)
+    after = the_run(database)
+    assert after["_id"] == before["_id"]
+    assert after["start_time"] == before["start_time"]
+    assert after["captured_out"] == before["captured_out"] + "of the second machine\n"
+    [first, second] = after["info"]["attempts"]
+    assert first["start_time"] == before["info"]["attempts"][0]["start_time"]
+    assert (first["status"], second["status"]) == ("DIED", "COMPLETED")
+    assert curve(database)["steps"] == [1, 2, 3]
+
+
+def test_a_database_that_knew_nothing_of_a_run_gets_all_that_its_job_knows(
+    database: Mongo, tmp_path: Path
+) -> None:
+    history = [{"start_time": "2026-11-21T08:00:00", "status": "DIED", "hostname": "a", "pid": 1}]
+    anew = announce(RunFolder(tmp_path / "runs", uid="u", job_name="job"))
+    anew.open(history, "of the first machine\n")
+    anew.log("of the second machine")
+    for _ in range(2):
+        sync(anew.path, database)
+    run = the_run(database)
+    assert run["captured_out"] == "of the first machine\nof the second machine\n"
+    assert run["start_time"].isoformat() == "2026-11-21T08:00:00"
+    assert [attempt["status"] for attempt in run["info"]["attempts"]] == ["DIED", "RUNNING"]
 
 
 def test_two_deliveries_of_one_run_do_not_double_its_points(
