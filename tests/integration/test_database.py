@@ -1,6 +1,7 @@
 """The real command with a database that is there, away, killed, late, or refuses the user."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from harness import settings
 
+from scaling_fl.runtime.storage import RemoteStorage
 from tests.databases import (
     PASSWORD,
     USER,
@@ -20,6 +22,7 @@ from tests.databases import (
     the_run,
 )
 from tests.e2e.commands import ROOT, Command, Job, Shell, arguments, federation
+from tests.servers import moto_server
 
 SYNC = [sys.executable, str(ROOT / "scripts" / "sync_runs.py")]
 pytestmark = [pytest.mark.servers, pytest.mark.e2e]
@@ -97,6 +100,33 @@ def test_a_database_that_is_there_holds_what_the_run_folder_holds(
     again = stored(server, shell)
     assert (again["_id"], again["start_time"]) == (document["_id"], document["start_time"])
     assert all(steps == [1, 2, 3, 4, 5] for steps, _ in run_of(shell).curves.values())
+
+
+@pytest.mark.slow
+def test_a_job_that_goes_on_on_a_new_machine_only_adds_to_its_run(
+    server: SecantusServer, shell: Shell, corpus: Path
+) -> None:
+    server.start()
+    with moto_server() as store, pytest.MonkeyPatch.context() as monkeypatch:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        bucket = RemoteStorage("s3://bucket")
+        bucket.fs.mkdir(bucket.root)
+        place = {"checkpoints_dir": "s3://bucket/job"}
+        train(shell, corpus, uri(server), **place).end(expect=0)
+        before = stored(server, shell)
+        shutil.rmtree(shell.folder / "runs")  # a pod that was preempted leaves nothing
+        train(shell, corpus, uri(server), num_rounds=5, **place).end(expect=0)
+    with server.client() as client:
+        after = the_run(client["sacred"])
+        steps = [curve["steps"] for curve in client["sacred"].metrics.find()]
+    assert after["start_time"] == before["start_time"]
+    assert after["captured_out"].startswith(before["captured_out"])
+    assert "round 5/5" in after["captured_out"].removeprefix(before["captured_out"])
+    attempts = after["info"]["attempts"]
+    assert attempts[0] == before["info"]["attempts"][0]
+    assert [attempt["status"] for attempt in attempts] == ["COMPLETED", "COMPLETED"]
+    assert all(numbers == [1, 2, 3, 4, 5] for numbers in steps)
 
 
 @pytest.mark.slow
