@@ -42,9 +42,13 @@ def _is_event(event: Any) -> bool:
         return False
     if not all(_is(event[name], kind) for name, kind in _OPTIONAL.items() if name in event):
         return False
-    rows = [*event.get("clients", []), *event.get("failures", [])]
+    rows, failures = event.get("clients", []), event.get("failures", [])
     values = event.get("metrics", {}).values()
-    return all(_is(row, dict) for row in rows) and all(_is(value, float) for value in values)
+    return (
+        all(_is(row, dict) for row in [*rows, *failures])
+        and all(_is(row.get("client"), int) for row in failures)
+        and all(_is(value, float) for value in values)
+    )
 
 
 def _is(value: Any, kind: type) -> bool:

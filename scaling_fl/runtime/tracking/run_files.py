@@ -76,7 +76,7 @@ def _client_lines(row: Mapping[str, Any], columns: list[str]) -> list[list[Any]]
 
 
 def _communication_lines(row: Mapping[str, Any], columns: list[str]) -> list[list[Any]]:
-    start, client = row["round"], row["client"]
+    start, client = row["round"], row.get("client")
     return [
         [start, SERVER, client, row.get("download_bytes", 0)],
         [start, client, SERVER, row.get("upload_bytes", 0)],

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.record.journal import Journal, JournalError, JournalTail, fold
 
 WRITER = """
@@ -231,3 +232,52 @@ def test_a_file_system_that_goes_away_is_told_with_what_to_do(
         monkeypatch.undo()
         journal.append("note", text="kept")
     assert [event["text"] for event in read(tmp_path / "journal.jsonl")] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "round"},
+        {"event": "round", "round": "2"},
+        {"event": "round", "round": -1},
+        {"event": "round", "round": True},
+        {"event": "round", "round": 2**60},
+        {"event": "round", "round": 2, "metrics": [1]},
+        {"event": "round", "round": 2, "metrics": {"train.loss": "low"}},
+        {"event": "round", "round": 2, "clients": [7]},
+        {"event": "round", "round": 2, "failures": [{"reason": "no"}]},
+        {"event": "round", "round": 2, "time": 5},
+        {"event": "resume", "round": None},
+        {"event": "checkpoint", "round": 2},
+        {"event": "end"},
+        {"event": "note", "text": 3},
+        {"event": 3},
+    ],
+)
+def test_an_event_without_what_its_readers_need_is_left_out(
+    tmp_path: Path, event: dict[str, Any]
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    whole = {"event": "round", "round": 1, "metrics": {"train.loss": 0.5}, "time": "now"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (whole, event)))
+    record = fold(read(path))
+    assert record.metrics["train.loss"]["steps"] == [1]
+    assert [note["text"] for note in record.notes] == [
+        "a line of the journal is not an event and was left out."
+    ]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop"])
+def test_a_journal_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path)
+    with pytest.raises(UserError, match=r"journal\.jsonl (must be a file|cannot be opened)"):
+        Journal(path)
+    with pytest.raises(UserError, match="must be a file"):
+        JournalTail(path).read_new()
