@@ -247,7 +247,7 @@ class JobRecord:
     def _named(self, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
         """Add the round to a row about a client, and the client's name where clients have names."""
         names = dict(enumerate((self.partition or {}).get("client_names", ())))
-        name = names.get(row.get("client"))
+        name = names.get(row.get("client", -1))
         return {"round": number, **row} | ({} if name is None else {"name": name})
 
     def _checkpoint(self, event: Event) -> None:
