@@ -5,64 +5,69 @@ usage: split_data.py --full-path train.csv --train-path mine/train.csv --test-pa
 """
 
 import argparse
+import csv
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.commands.endings import end  # noqa: E402
+from scaling_fl.commands.endings import Misused, end  # noqa: E402
 from scaling_fl.core.errors import UserError  # noqa: E402
+from scaling_fl.learning.tasks.classification.sources import is_remote  # noqa: E402
+from scaling_fl.learning.tasks.classification.tables import (  # noqa: E402
+    check_row,
+    find_columns,
+    read_rows,
+)
+from scaling_fl.learning.text.labelled import DataError  # noqa: E402
 
-COLUMNS = ["text", "author"]
+COLUMNS = ("id", "text", "author")
+Cells = list[str]
 
 
-def read_full(path: str) -> "pd.DataFrame":
-    """Read the downloaded file by its ``id`` column, every cell as the text that it is."""
-    import pandas as pd
+def read_full(path: str) -> tuple[Cells, list[Cells]]:
+    """Read the header and the rows of the downloaded file, with the column ``id`` first.
 
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: this file must exist, and does not; check --full-path.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        reason = str(error).strip().rstrip(".")
-        raise UserError(
-            f"{path}: this must be a UTF-8 CSV file ({reason}); download it again."
-        ) from error
-    missing = [column for column in ["id", *COLUMNS] if column not in frame.columns]
-    if missing:
-        raise UserError(
-            f"{path}, row 1, column {missing[0]!r}: the header must be id,text,author, got "
-            f"{','.join(frame.columns)[:80]}; use train.csv of the competition."
-        )
-    if len(frame) < 4:
-        raise UserError(
-            f"{path}: there must be at least 4 rows to split, got {len(frame)}; use train.csv of "
+    Raises:
+        DataError: naming the row that has more or fewer columns than the header.
+    """
+    rows = read_rows(path)
+    header = next(rows, None)
+    if header is None:
+        raise DataError(f"{path}: the file must have rows, and is empty; download it again.")
+    places = find_columns(path, header, COLUMNS, COLUMNS, header="required")
+    found = []
+    for row in rows:
+        check_row(path, row, places, len(header.cells))
+        found.append(_with_first(places["id"], row.cells))
+    if len(found) < 4:
+        raise DataError(
+            f"{path}: there must be at least 4 rows to split, got {len(found)}; use train.csv of "
             "the competition."
         )
-    return frame.set_index("id")
+    return _with_first(places["id"], header.cells), found
 
 
 def split(full_path: str, train_path: str, test_path: str) -> tuple[int, int]:
-    """Write both files and return how many rows each got."""
+    """Write both files, or neither, and return how many rows each got."""
     from sklearn.model_selection import train_test_split
 
-    if len({full_path, train_path, test_path}) < 3:
-        raise UserError(
-            "--full-path, --train-path and --test-path must be three files, got one of them "
-            "twice; nothing was written."
-        )
-    frame = read_full(full_path)
+    for one, other in combinations((full_path, train_path, test_path), 2):
+        if _is_same(one, other):
+            raise Misused(
+                "--full-path, --train-path and --test-path must be three files, and "
+                f"{one} and {other} are one; nothing was written"
+            )
+    header, rows = read_full(full_path)
     # The seed and the share are the published experiments' own.
-    train, test = train_test_split(frame, test_size=0.25, shuffle=True, random_state=1)
-    for part, path in ((train, train_path), (test, test_path)):
-        _write(part, path)
+    train, test = train_test_split(rows, test_size=0.25, shuffle=True, random_state=1)
+    _write({train_path: [header, *train], test_path: [header, *test]})
     return len(train), len(test)
 
 
@@ -80,16 +85,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return end(action, with_environment=False)
 
 
-def _write(part: "pd.DataFrame", path: str) -> None:
+def _with_first(place: int, cells: Cells) -> Cells:
+    return [cells[place], *cells[:place], *cells[place + 1 :]]
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Say whether two paths are one file: through links, or on a disk that ignores capitals."""
+    if is_remote(one) or is_remote(other):
+        return one == other
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one).casefold() == os.path.realpath(other).casefold()
+
+
+def _write(files: Mapping[str, list[Cells]]) -> None:
+    """Write all files beside their places, and only then put each into its place."""
+    staged: dict[Path, Path] = {}
     try:
-        if "://" not in path:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        part.to_csv(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: this file must be writable, and is not ({error.strerror or error}); "
-            "choose another place."
-        ) from error
+        for path, rows in files.items():
+            try:
+                if is_remote(path):  # such a store shows a file once it is whole
+                    _write_rows(path, path, rows)
+                    continue
+                place = Path(os.path.realpath(path))
+                if place.exists() and not place.is_file():
+                    raise Misused(f"{path} must be a file, and is none; choose another place")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                staged[place] = place.with_name(f".{place.name}.{os.getpid()}")
+                _write_rows(str(staged[place]), path, rows)
+            except OSError as error:
+                raise UserError(
+                    f"{path}: this file must be writable, and is not ({error.strerror or error}); "
+                    "choose another place."
+                ) from error
+        for place, whole in staged.items():
+            if place.exists():
+                shutil.copymode(place, whole)
+            os.replace(whole, place)
+    finally:
+        for whole in staged.values():
+            whole.unlink(missing_ok=True)
+
+
+def _write_rows(place: str, name: str, rows: list[Cells]) -> None:
+    """Write rows, packed as the suffix of ``name`` says."""
+    import fsspec
+    from fsspec.utils import infer_compression
+
+    options: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
+    with fsspec.open(place, "wt", compression=infer_compression(name), **options) as file:
+        csv.writer(file, lineterminator=os.linesep).writerows(rows)
 
 
 if __name__ == "__main__":

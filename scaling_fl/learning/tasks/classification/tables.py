@@ -77,7 +77,7 @@ def read_table(
     found: list[str] = []
     labels: list[int] = []
     for row in body:
-        _check_row(path, row, places, width)
+        check_row(path, row, places, width)
         labels.append(_label(path, row, places, form))
         joined = " ".join(_text(path, row, places, column) for column in texts)
         found.append(clean(joined) if clean else joined)
@@ -146,7 +146,12 @@ def _split(header: str, delimiter: str) -> list[str]:
     return [name.strip().strip('"').casefold() for name in header.split(delimiter)]
 
 
-def _check_row(path: str, row: Row, places: Mapping[str, int], width: int) -> None:
+def check_row(path: str, row: Row, places: Mapping[str, int], width: int) -> None:
+    """Check that a row has as many columns as the table, and is UTF-8.
+
+    Raises:
+        DataError: naming file, row and column.
+    """
     if len(row.cells) != width:
         column = _name_of(places, min(len(row.cells), width - 1))
         raise DataError(
