@@ -38,6 +38,11 @@ def read_plan(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int
     return _read(lambda: read_command_line(argv, flags={"--json": "", "--time": ""}), doc)
 
 
+def read_look(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
+    """Read the command that looks at the data of a training command."""
+    return _read(lambda: read_command_line(argv, flags={"--json": ""}, options={"--out": ""}), doc)
+
+
 def _read(
     read: Callable[[], CommandLine], doc: str | None, environ: Mapping[str, str] | None = None
 ) -> tuple[Checked | None, int]:

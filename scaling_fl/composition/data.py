@@ -1,7 +1,7 @@
 """Configuration -> data: the examples of the task, and the partition of each client."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scaling_fl.composition.own import find_callable
 from scaling_fl.composition.tasks import make_task
@@ -25,6 +25,8 @@ class Data:
     """For every client, the indices of its training examples."""
     client_names: list[str] | None = None
     """The clients' names, where they are those of a column."""
+    notes: list[str] = field(default_factory=list)
+    """What is worth knowing of the data, in sentences; with noise, nobody else must know it."""
 
 
 def count_clients(config: Config, num_sites: int) -> int:
@@ -58,17 +60,12 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     task = make_task(config)
     stage(f"reading {config.task_name}")
     train, test = task.load_examples("train"), task.load_examples("test")
-    owners, client_names = train.strata, None
+    owners, client_names, notes = train.strata, None, list[str]()
     if config.partition_kind == "column":
         natural = _natural(config, task)
         client_names, owners = _client_names(config, natural), natural.owners(train)
         _check_all_have_examples(config, owners, client_names)
-        foreign = natural.num_foreign(test)
-        if foreign and not config.privacy.is_noisy:
-            stage(
-                f"{foreign} of {len(test)} test examples are of a {config.partition.column} that "
-                "no training example is of"
-            )
+        notes += _notes(config, natural.num_foreign(test), len(test))
     try:
         partitions = partition(
             owners,
@@ -80,7 +77,14 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Data(task=task, train=train, test=test, partitions=partitions, client_names=client_names)
+    return Data(
+        task=task,
+        train=train,
+        test=test,
+        partitions=partitions,
+        client_names=client_names,
+        notes=notes,
+    )
 
 
 def _kind(config: Config) -> str | Partitioner:
@@ -101,6 +105,15 @@ def natural_clients_sentence(config: Config, data: Data) -> str:
 def _shortened(words: Sequence[str]) -> str:
     more = f" and {len(words) - _SHOWN_CLIENTS} more" * (len(words) > _SHOWN_CLIENTS)
     return ", ".join(words[:_SHOWN_CLIENTS]) + more
+
+
+def _notes(config: Config, num_foreign: int, num_test: int) -> list[str]:
+    if not num_foreign:
+        return []
+    column = config.partition.column
+    return [
+        f"{num_foreign} of {num_test} test examples are of a {column} that has no training examples"
+    ]
 
 
 def _natural(config: Config, task: Task) -> NaturalClients:

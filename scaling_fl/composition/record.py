@@ -38,6 +38,8 @@ def make_recorder(
         if data.client_names:
             partition["client_names"] = data.client_names
             note(natural_clients_sentence(config, data))
+        for text in data.notes:
+            note(text)
     else:
         partition, sentence = None, _what_is_recorded(budget)
     note(sentence)

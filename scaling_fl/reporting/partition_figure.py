@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_CLIENTS = 256
+WIDTH_INCHES = 9.0
 MAX_LEGEND_ENTRIES = 20
 LEGEND_ENTRY_INCHES = 0.2
 BAR_THICKNESS = 0.82
@@ -32,28 +34,53 @@ def draw(
     """
     from matplotlib.figure import Figure
 
+    height = max(2.2, height_inches(len(label_names), len(histograms)))
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    axes = figure.add_subplot()
+    draw_clients(axes, label_names, histograms, entropies, client_names)
+    save(figure, path)
+
+
+def height_inches(num_labels: int, num_clients: int) -> float:
+    """Return the height that the bars of the clients take, with the names of the labels."""
+    shown = min(num_clients, MAX_CLIENTS)
+    rows = 1.1 + shown * _row_inches(shown)
+    return max(rows, 0.9 + min(num_labels, MAX_LEGEND_ENTRIES) * LEGEND_ENTRY_INCHES)
+
+
+def draw_clients(
+    axes: "Axes",
+    label_names: Sequence[str],
+    histograms: Sequence[Sequence[int]],
+    entropies: Sequence[float],
+    client_names: Sequence[str] | None = None,
+) -> None:
+    """Draw the bars of the clients into axes of ``height_inches``."""
     title = "Labels of each client; at the right its label entropy in bits"
     if len(histograms) > MAX_CLIENTS:
         title += f" (the first {MAX_CLIENTS} of {len(histograms)} clients)"
         histograms, entropies = histograms[:MAX_CLIENTS], entropies[:MAX_CLIENTS]
     num_clients, colours = len(histograms), _colours(len(label_names))
-    # A row shrinks with the number of clients, down to what a bar still needs to be seen.
-    row_inches = min(0.42, max(0.11, 9.0 / num_clients))
-    rows_height = 1.1 + num_clients * row_inches
-    legend_height = 0.9 + min(len(label_names), MAX_LEGEND_ENTRIES) * LEGEND_ENTRY_INCHES
-    height = max(2.2, rows_height, legend_height)
-    figure = Figure(figsize=(9.0, height), layout="constrained")
-    axes = figure.add_subplot()
+    row_inches = _row_inches(num_clients)
     axes.set_title(title, fontsize=11, loc="left", color=TEXT_COLOUR)
     _draw_bars(axes, colours, histograms)
     _write_entropies(axes, histograms, entropies, row_inches)
     names = client_names or [str(client) for client in range(num_clients)]
     _label_clients(axes, names[:num_clients], row_inches)
     _draw_legend(axes, label_names, colours)
+
+
+def save(figure: "Figure", path: str | Path) -> None:
+    """Save a figure so that the file appears whole."""
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     figure.savefig(temporary, dpi=DOTS_PER_INCH)
     os.replace(temporary, path)
+
+
+def _row_inches(num_clients: int) -> float:
+    # A row shrinks with the number of clients, down to what a bar still needs to be seen.
+    return min(0.42, max(0.11, 9.0 / num_clients))
 
 
 def _draw_bars(

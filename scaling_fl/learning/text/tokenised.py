@@ -148,6 +148,26 @@ def tokenise(
     )
 
 
+def whole_lengths(labelled: Labelled, tokenizer: FastTokenizer) -> Indices:
+    """Count the tokens of each text or pair, special tokens included, before anything is cut."""
+    backend = plain_text_tokenizer(tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    inputs = _inputs(labelled)
+    found = (
+        encoding
+        for first in range(0, len(inputs), _TEXTS_PER_CALL)
+        for encoding in backend.encode_batch_fast(inputs[first : first + _TEXTS_PER_CALL])
+    )
+    return np.fromiter((len(encoding.ids) for encoding in found), dtype=np.int64)
+
+
+def _inputs(labelled: Labelled) -> list[Any]:
+    if labelled.pairs is None:
+        return labelled.texts
+    return list(zip(labelled.texts, labelled.pairs, strict=True))
+
+
 def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
     import tokenizers
 
@@ -173,11 +193,7 @@ def _encode(
     backend.no_padding()
     backend.enable_truncation(max_seq_len, direction=tokenizer.truncation_side)
     has_segments = labelled.pairs is not None and "token_type_ids" in tokenizer.model_input_names
-    inputs = (
-        labelled.texts
-        if labelled.pairs is None
-        else list(zip(labelled.texts, labelled.pairs, strict=True))
-    )
+    inputs = _inputs(labelled)
     pieces = [np.empty(0, dtype=np.int32)]
     segments = [np.empty(0, dtype=np.uint8)]
     lengths: list[int] = []
