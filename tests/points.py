@@ -106,6 +106,9 @@ class Regression:
         total, number = counts.tolist()
         return {"loss": total / UNIT / number} | ({"points": float(number)} if detailed else {})
 
+    def baseline(self, examples: Examples) -> dict[str, float]:
+        return {}
+
     def largest_batch(self, size: int) -> Batch:
         return Points([([1, 1, 1], 1)] * size).batch(np.arange(size))
 

@@ -20,6 +20,7 @@ from scaling_fl.composition.clients import make_clients, make_rounds
 from scaling_fl.composition.data import Data, count_clients, load_data
 from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.model import load_trainer
+from scaling_fl.composition.notices import Notices, coordinates_of_adapter
 from scaling_fl.composition.record import Note, make_recorder
 from scaling_fl.composition.secrecy import make_seal, make_secrecy, read_begun
 from scaling_fl.composition.start import load_start
@@ -50,6 +51,7 @@ class Federation:
     evaluator: Evaluator
     exchange: Exchange
     recorder: Recorder | None
+    notices: Notices
 
     def run(self, hooks: Hooks) -> GlobalState:
         """Run the rounds and return the last state; all workers call this together, once.
@@ -161,10 +163,13 @@ def build(
         links=[tier.link for tier in clients.tiers],
         min_clients=config.min_clients,
         privacy=privacy,
+        adapter=coordinates_of_adapter(trainer.layout),
     )
+    rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(
         state=forget_unused(state, config),
-        rounds=make_rounds(config, clients, trainer.layout, num_clients, budget, draws),
+        rounds=rounds,
+        notices=Notices(config.model_dump(mode="json"), rounds.learning_rate),
         clients=clients,
         server=server,
         evaluator=make_evaluator(config, trainer, data),

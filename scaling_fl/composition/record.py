@@ -55,6 +55,10 @@ def make_recorder(
         Checkpoints(open_storage(job["checkpoints"]), config.keep_last, note),
         fingerprints,
         partition=partition,
+        baseline={
+            "metrics": data.task.baseline(data.test),
+            "num_examples": len(data.test),
+        },
         save_every=config.save_every,
         num_rounds=budget.num_rounds if budget else config.num_rounds,
         note=note,

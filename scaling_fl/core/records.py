@@ -49,6 +49,8 @@ class RoundReport:
     round: int
     metrics: dict[str, float]
     clients: list[ClientReport] = field(default_factory=list)
+    unmoved: str = ""
+    """What kept every value although clients were asked: "the global state" or "the adapter"."""
     digest: str = ""
 
     @property

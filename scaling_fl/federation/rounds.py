@@ -98,7 +98,8 @@ def run_rounds(
             metrics |= _evaluate(state, rounds, server, evaluate, exchange)
         metrics["time.round_seconds"] = time.perf_counter() - began
         told = step.clients if rounds.disclosure.of_clients else []
-        state = hooks.record(state, RoundReport(round=number, metrics=metrics, clients=told))
+        report = RoundReport(round=number, metrics=metrics, clients=told, unmoved=step.unmoved)
+        state = hooks.record(state, report)
     return state
 
 

@@ -29,6 +29,8 @@ class Step:
 
     clients: list[ClientReport]
     update_norm: float
+    unmoved: str
+    """What kept every value, see ``RoundReport``."""
     metrics: dict[str, float]
     """The metrics that the merge reports."""
     exchange_seconds: float
@@ -39,7 +41,8 @@ class Server:
     """Merges the updates of a round and makes the next global state.
 
     ``scratch`` is a buffer of the vector's size that is free after all clients have trained: the
-    trainer's vector, so that the merged update needs no further memory.
+    trainer's vector, so that the merged update needs no further memory. ``adapter`` marks the
+    coordinates of an adapter (bool of that size); None: there is none.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class Server:
         links: Sequence[Link],
         min_clients: int,
         privacy: Privacy | None = None,
+        adapter: Tensor | None = None,
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
+        self._adapter = None if adapter is None else adapter.to(scratch.device)
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
 
     def downloads(self, state: GlobalState) -> Downloads:
@@ -110,9 +115,18 @@ class Server:
         return after, Step(
             clients=reports,
             update_norm=norm,
+            unmoved=self._unmoved(state.vector, vector) if shares else "",
             metrics={} if guard else round.metrics,  # they depend on single clients
             exchange_seconds=time.perf_counter() - began - elsewhere,
         )
+
+    def _unmoved(self, before: Tensor, after: Tensor) -> str:
+        if torch.equal(before, after):
+            return "the global state"
+        part = self._adapter
+        if part is not None and torch.equal(before[part], after[part]):
+            return "the adapter"
+        return ""
 
     def _decoder(self, state: GlobalState, downloads: Downloads) -> Decode:
         def decode(reply: Reply, out: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -143,6 +143,11 @@ class Keeper:
         self._folder.mark("DEGRADED")
         return "DEGRADED"
 
+    def warn(self, text: str) -> None:
+        """Journal a note that calls for attention, which the console then shows."""
+        self._journal({"event": "note", "level": "warning", "text": text})
+        self._read()
+
     def run(self, config: Mapping[str, Any], status: str, message: str) -> Run:
         """Describe the run as a reader would find it, even where its end could not be journaled."""
         self.record.message = message

@@ -10,6 +10,7 @@ from scaling_fl.core.errors import Interrupted
 from scaling_fl.jobs.job import Job
 from scaling_fl.jobs.keeper import Keeper
 from scaling_fl.reporting.console import Console
+from scaling_fl.reporting.learned import why_nothing_was_learned
 from scaling_fl.reporting.summary import how_to_train_further, summary
 from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup
 from scaling_fl.runtime.machines.node import Node, threads_per_worker
@@ -59,6 +60,7 @@ class Session:
             if stopped_by:
                 raise Interrupted(stopped_by)
             status = self._keeper.final_status() if self._keeper else "COMPLETED"
+            self._say_if_nothing_was_learned()
             return self._last_metrics()
         except Interrupted as interrupted:
             status, message = interrupted.STATUS, str(interrupted)
@@ -106,6 +108,13 @@ class Session:
         if self._keeper:
             self._keeper.tick()
         self._console.tick()
+
+    def _say_if_nothing_was_learned(self) -> None:
+        if self._keeper:
+            record = self._keeper.record
+            settings = self._config.model_dump(mode="json")
+            if text := why_nothing_was_learned(record.metrics, record.baseline, settings):
+                self._keeper.warn(text)
 
     def _last_metrics(self) -> dict[str, Any]:
         metrics = self._keeper.record.metrics if self._keeper else {}

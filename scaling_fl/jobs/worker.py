@@ -136,6 +136,8 @@ class Worker:
         def record(state: GlobalState, report: RoundReport) -> GlobalState:
             if federation.recorder:
                 state = federation.recorder.record(state, report)
+                for text in federation.notices.of(report):
+                    self._channel.emit("note", level="warning", text=text)
             if speaks_for_machine:
                 self._channel.emit(
                     "round",

@@ -123,6 +123,12 @@ class Task(Protocol):
     def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
         """Turn the total counts into metrics by name; ``detailed`` adds those of each class."""
 
+    def baseline(self, examples: Examples) -> dict[str, float]:
+        """Return metrics (loss, accuracy) of a model that does not look at its input.
+
+        A run that comes to no better ones has learned nothing. Empty: no such model is known.
+        """
+
     def largest_batch(self, size: int) -> Batch:
         """Make up a batch of the largest possible examples, to measure the memory it takes."""
 

@@ -113,7 +113,7 @@ class Console:
     def _resume(self, event: Mapping[str, Any]) -> None:
         done = event["round"]
         self._num_rounds = event.get("num_rounds") or self._num_rounds
-        self._picture.resume(event)
+        self._picture.resume(event, self._num_rounds)
         if done and done >= self._num_rounds:
             self._print(f"nothing is left to do: round {done} of {self._num_rounds} is done")
         elif done:

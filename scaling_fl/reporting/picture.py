@@ -27,10 +27,11 @@ class Picture:
         self._rows: list[list[Any]] = []
         self._began = time.time()
 
-    def resume(self, event: Mapping[str, Any]) -> None:
+    def resume(self, event: Mapping[str, Any], num_rounds: int) -> None:
         """Start counting: the pace of a resumed run is that of its own rounds."""
         self._began = _seconds(event.get("time"))
         self._first = self._done = self._round = event["round"]
+        self._num_rounds, self.stage = num_rounds, ""
 
     def progress(self, event: Mapping[str, Any], num_rounds: int) -> None:
         number = event["round"]
@@ -52,12 +53,12 @@ class Picture:
         self._num_done, self._rows = 0, []
 
     def line(self) -> str:
-        """Say in one line what is under way; empty when nothing is known of it."""
-        if self.stage or not self._round:
-            return f"still {self.stage}" if self.stage else ""
-        if self._done == self._round:
+        """Say in one line what is under way; empty when nothing is."""
+        if self.stage:
+            return f"still {self.stage}"
+        if self._done >= self._num_rounds:
             return ""
-        parts = [f"round {self._round}/{self._num_rounds}"]
+        parts = [f"round {self._done + 1}/{self._num_rounds}"]
         if self._num_done:
             parts.append(_clients_done(self._num_done, is_last=not self._rows))
         parts += [

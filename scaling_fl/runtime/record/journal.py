@@ -175,6 +175,8 @@ class JobRecord:
     clients: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     partition: dict[str, Any] | None = None
+    baseline: dict[str, Any] | None = None
+    """The metrics of a model that does not look at its input, and the number of test examples."""
     notes: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[int, str | None] = field(default_factory=dict)
@@ -200,6 +202,7 @@ class JobRecord:
                 self._start(event, before)
             case "resume":
                 self.num_rounds = event.get("num_rounds")
+                self.baseline = event.get("baseline", self.baseline)
                 self._drop_after(int(event["round"]))
             case "partition":
                 self.partition = _payload(event)

@@ -52,12 +52,13 @@ class Recorder:
         fingerprints: Fingerprints,
         *,
         partition: dict[str, Any] | None,
+        baseline: dict[str, Any] | None = None,
         save_every: int,
         num_rounds: int,
         note: Callable[[str], None],
     ) -> None:
         self._journal, self._checkpoints, self._fingerprints = journal, checkpoints, fingerprints
-        self._partition = partition
+        self._partition, self._baseline = partition, baseline
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
         self._recorded: GlobalState | None = None
         self._saved_round = 0
@@ -91,11 +92,16 @@ class Recorder:
         return state, num_threads
 
     def begin(self) -> None:
-        """Journal who owns which examples, and after which round the job goes on."""
+        """Journal who owns which examples, after which round the job goes on, and what to beat."""
         assert self._recorded
         if self._partition is not None:
             self._journal.append("partition", **self._partition)
-        self._journal.append("resume", round=self._saved_round, num_rounds=self._num_rounds)
+        self._journal.append(
+            "resume",
+            round=self._saved_round,
+            num_rounds=self._num_rounds,
+            baseline=self._baseline,
+        )
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
         device = state.vector.device

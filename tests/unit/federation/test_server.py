@@ -82,6 +82,7 @@ def make_server(
     merge: Merge | None = None,
     links: Sequence[Link] = (PLAIN_LINK,),
     privacy: Privacy | None = None,
+    adapter: Tensor | None = None,
 ) -> Server:
     return Server(
         exchange or SingleExchange(1),
@@ -91,6 +92,7 @@ def make_server(
         links=links,
         min_clients=min_clients,
         privacy=privacy,
+        adapter=adapter,
     )
 
 
@@ -361,3 +363,20 @@ def test_all_workers_come_to_the_same_memories_to_the_bit(size: int) -> None:
         assert sorted(memory) == [f"upload.residual.{client}" for client in (0, 1, 3)]
         for client in (0, 1, 3):
             assert torch.equal(memory[f"upload.residual.{client}"], memories[client])
+
+
+def test_a_state_or_an_adapter_that_keeps_every_value_is_seen() -> None:
+    adapter = torch.arange(SIZE) < 10
+    of_head = torch.zeros(SIZE)
+    of_head[10:] = 1.0
+    of_one_value = torch.zeros(SIZE)
+    of_one_value[3] = 1e-6
+    for vector, expected in (
+        (torch.zeros(SIZE), "the global state"),
+        (torch.full((SIZE,), 1e-30), "the global state"),  # below the unit of the sum
+        (of_head, "the adapter"),
+        (of_one_value, ""),
+    ):
+        assert step([reply_of(0, vector)], {0: 1.0}, adapter=adapter)[1].unmoved == expected
+    assert step([reply_of(0, of_head)], {0: 1.0})[1].unmoved == ""
+    assert step([], {})[1].unmoved == "", "no client was drawn"

@@ -229,5 +229,6 @@ def test_without_a_terminal_a_line_says_what_is_under_way(monkeypatch: pytest.Mo
         "round 1/2 | 1 client done | client 3 at step 5/10, loss 0.2500",
         "round 1/2 | 2 clients done, merging and evaluating",
         ROUND_LINE,
+        "round 2/2",
     ]
     assert logged == ["loading the model", ROUND_LINE]

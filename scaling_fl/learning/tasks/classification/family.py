@@ -1,11 +1,13 @@
 """The family of tasks that give a text one of several labels."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -121,6 +123,14 @@ class Classification:
         for name, metric in self.options.metrics.items():
             found[name] = float(metric(confusion.copy(), self.label_names))
         return found
+
+    def baseline(self, examples: Examples) -> dict[str, float]:
+        """Return the share of the commonest label, and the entropy of the labels in nats."""
+        (histogram,) = label_histograms(
+            examples.strata, [np.arange(len(examples))], len(self.label_names)
+        )
+        loss = entropy_bits(histogram) * math.log(2)
+        return {"accuracy": float(histogram.max() / histogram.sum()), "loss": loss}
 
     def largest_batch(self, size: int) -> Batch:
         longest = self.options.max_seq_len

@@ -1,0 +1,73 @@
+"""What does not move is told at once, and once."""
+
+from typing import Any
+
+import torch
+
+from scaling_fl.composition.notices import Notices, coordinates_of_adapter
+from scaling_fl.config import defaults
+from scaling_fl.core.records import ClientReport, RoundReport
+from scaling_fl.core.vector import Layout
+
+SETTINGS = defaults()
+
+
+def client(number: int, norm: float, **changes: Any) -> ClientReport:
+    facts: dict[str, Any] = {
+        "round": 1, "client": number, "num_examples": 8, "metrics": {"loss": 1.0},
+        "update_norm": norm, "download_bytes": 1, "upload_bytes": 1, "seconds": 0.1,
+    }  # fmt: skip
+    return ClientReport(**facts | changes)
+
+
+def report(number: int, *clients: ClientReport, unmoved: str = "") -> RoundReport:
+    return RoundReport(round=number, metrics={}, clients=list(clients), unmoved=unmoved)
+
+
+def test_an_update_of_zero_is_told_once_for_each_client() -> None:
+    notices = Notices(SETTINGS, lambda _: 0.1)
+    assert notices.of(report(1, client(0, 0.5), client(1, 1e-30))) == []
+    assert notices.of(report(2, client(0, 0.0), client(1, 0.5), client(2, 0.0))) == [
+        "round 2: the update of clients 0, 2 is exactly zero, so nothing was learned there; check "
+        "learning_rate (2e-05 with optimiser=sgd), server.learning_rate."
+    ]
+    assert notices.of(report(3, client(0, 0.0), client(2, 0.0))) == []
+    (later,) = notices.of(report(4, client(0, 0.0), client(1, 0.0)))
+    assert "the update of client 1 is exactly zero" in later
+    many = [client(number, 0.0) for number in range(9)]
+    (text,) = Notices(SETTINGS, lambda _: 0.1).of(report(1, *many))
+    assert "clients 0, 1, 2, 3, 4, ... is" in text
+
+
+def test_a_client_that_was_left_out_or_had_nothing_to_do_is_no_warning() -> None:
+    notices = Notices(SETTINGS, lambda _: 0.1)
+    failed = client(0, 0.0, failure="its loss is nan")
+    assert notices.of(report(1, failed, client(1, 0.0, num_examples=0))) == []
+
+
+def test_a_learning_rate_of_zero_moves_nothing_as_it_should() -> None:
+    """As in the last round of a schedule that ends at zero."""
+    notices = Notices(SETTINGS, lambda number: 0.0 if number == 3 else 0.1)
+    assert notices.of(report(3, client(0, 0.0), unmoved="the global state")) == []
+
+
+def test_a_state_or_an_adapter_that_does_not_move_is_told_once() -> None:
+    lora = {**SETTINGS, "adapter": {"kind": "lora"}}
+    notices = Notices(lora, lambda _: 0.1)
+    assert notices.of(report(1, unmoved="the adapter")) == [
+        "round 1 has not moved the adapter: not one value changed, and what does not move does not "
+        "learn; check learning_rate (2e-05 with optimiser=sgd), server.learning_rate and "
+        "adapter.targets."
+    ]
+    assert notices.of(report(2, unmoved="the adapter")) == []
+    assert len(notices.of(report(3, unmoved="the global state"))) == 1
+
+
+def test_the_adapter_is_what_is_trained_beside_the_heads() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    layout = Layout.of([("q.lora_A.x", parameter), ("q.lora_B.x", parameter), ("head", parameter)])
+    found = coordinates_of_adapter(layout)
+    assert found is not None
+    assert found.tolist() == [True, True, True, True, False, False]
+    assert coordinates_of_adapter(Layout.of([("head", parameter)])) is None
+    assert coordinates_of_adapter(Layout.of([("q.lora_B.x", parameter)])) is None
