@@ -16,6 +16,7 @@ _NEEDED: dict[str, dict[str, type]] = {
 _OPTIONAL: dict[str, type] = {
     "time": str,
     "metrics": dict,
+    "baseline": dict,
     "clients": list,
     "failures": list,
 }
@@ -57,3 +58,8 @@ def _is(value: Any, kind: type) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
     return isinstance(value, kind)
+
+
+def payload_of(event: Event) -> dict[str, Any]:
+    """Return what an event says, without its name and its time."""
+    return {key: value for key, value in event.items() if key not in ("time", "event")}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.record.events import Event, parse_line
+from scaling_fl.runtime.record.events import Event, parse_line, payload_of
 from scaling_fl.runtime.storage.base import Storage
 from scaling_fl.runtime.storage.errors import NotAFile, diagnose
 from scaling_fl.runtime.storage.plain_files import check_plain
@@ -175,8 +175,7 @@ class JobRecord:
     clients: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     partition: dict[str, Any] | None = None
-    baseline: dict[str, Any] | None = None
-    """The metrics of a model that does not look at its input, and the number of test examples."""
+    baseline: dict[str, Any] | None = None  # see ``reporting.learned``
     notes: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[int, str | None] = field(default_factory=dict)
@@ -205,13 +204,13 @@ class JobRecord:
                 self.baseline = event.get("baseline", self.baseline)
                 self._drop_after(int(event["round"]))
             case "partition":
-                self.partition = _payload(event)
+                self.partition = payload_of(event)
             case "round":
                 self._round(event)
             case "checkpoint":
                 self._checkpoint(event)
             case "note":
-                self.notes.append(_payload(event) | {"time": event.get("time", "")})
+                self.notes.append(payload_of(event) | {"time": event.get("time", "")})
             case "end":
                 self.status, self.message = event["status"], event.get("message")
                 if self.history:
@@ -255,7 +254,7 @@ class JobRecord:
 
     def _checkpoint(self, event: Event) -> None:
         kept = [row for row in self.checkpoints if row["round"] != event["round"]]
-        self.checkpoints = [*kept, _payload(event)]
+        self.checkpoints = [*kept, payload_of(event)]
 
     def _drop_after(self, number: int) -> None:
         for rows in (self.clients, self.failures, self.checkpoints):
@@ -275,10 +274,6 @@ def _naive(time: str | None) -> str | None:
     except ValueError:
         return time
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat() if moment.tzinfo else time
-
-
-def _payload(event: Event) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if key not in ("time", "event")}
 
 
 def _set_point(series: Series, step: int, value: float, time: str) -> None:

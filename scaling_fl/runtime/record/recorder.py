@@ -96,12 +96,8 @@ class Recorder:
         assert self._recorded
         if self._partition is not None:
             self._journal.append("partition", **self._partition)
-        self._journal.append(
-            "resume",
-            round=self._saved_round,
-            num_rounds=self._num_rounds,
-            baseline=self._baseline,
-        )
+        told = {"baseline": self._baseline} if self._baseline else {}
+        self._journal.append("resume", round=self._saved_round, num_rounds=self._num_rounds, **told)
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
         device = state.vector.device
