@@ -66,10 +66,8 @@ def make_recorder(
 
 
 def _what_is_recorded(budget: Budget) -> str:
-    sentence = (
-        "the record holds what epsilon covers, and times: nothing of single clients, of their "
-        "examples, or of training losses"
-    )
-    return sentence + (
-        "" if budget.disclosure.of_bytes else ", and no bytes, which tell who it was"
+    bytes_too = "" if budget.disclosure.of_bytes else ", and bytes, which tell who was drawn"
+    return (
+        "the record holds only what epsilon covers, and times; it leaves out clients, their "
+        f"examples and training losses{bytes_too}"
     )

@@ -232,3 +232,20 @@ def test_without_a_terminal_a_line_says_what_is_under_way(monkeypatch: pytest.Mo
         "round 2/2",
     ]
     assert logged == ["loading the model", ROUND_LINE]
+
+
+def test_the_round_under_way_is_told_where_its_clients_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run with noise says nothing of its clients, whose number may be a secret."""
+    stream = io.StringIO()
+    console = Console(stream)
+    monkeypatch.setattr("scaling_fl.reporting.console.LONGEST_SILENCE_SECONDS", 0.0)
+    console.show({"event": "stage", "text": "loading the model"})
+    console.show({"event": "resume", "round": 0, "num_rounds": 2})
+    console.tick()
+    for number in (1, 2):
+        console.show({"event": "round", "round": number, "metrics": {}, "clients": []})
+        console.tick()
+    lines = [line.split(" | ")[0] for line in stream.getvalue().splitlines()]
+    assert lines == ["loading the model", "round 1/2", "round 1/2", "round 2/2", "round 2/2"]
