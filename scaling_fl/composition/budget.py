@@ -2,14 +2,17 @@
 
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from scaling_fl.composition.fingerprint import SEAL
 from scaling_fl.composition.sampled import (
     bytes_tell_nobody,
     is_amplified,
+    rounds_of_busiest,
     sampling_of,
     what_is_protected,
 )
@@ -131,10 +134,14 @@ def make_budget(
     on_updates = _noise_on_updates(config, noise, num_units)
     _check_noise(config, noise, on_updates, num_units, num_clients)
     accountant = Accountant(noise, config.privacy.delta, sampling, config.privacy.accountant)
+
+    def epsilon(num_rounds: int) -> float:
+        return accountant.epsilon(rounds_of_busiest(config, num_rounds))
+
     num_rounds = _num_rounds(config, accountant)
     if config.privacy.is_noisy:
         note(
-            f"privacy: epsilon {accountant.epsilon(num_rounds):.4g} at delta "
+            f"privacy: epsilon {epsilon(num_rounds):.4g} at delta "
             f"{config.privacy.delta:g} after {num_rounds} rounds, noise multiplier {noise:.4g}; "
             f"it protects {what_is_protected(config, sampling)} ({sampling.neighbours})"
         )
@@ -151,7 +158,7 @@ def make_budget(
         num_units=num_units,
         largest_clip=_largest_clip(config, num_clients, num_units),
         num_rounds=num_rounds,
-        epsilon=accountant.epsilon if config.privacy.is_noisy else None,
+        epsilon=epsilon if config.privacy.is_noisy else None,
         has_secret_draws=bool(noise) and is_amplified(sampling),
         disclosure=Disclosure(
             of_clients=not noise, of_bytes=not noise or bytes_tell_nobody(config, num_clients)
@@ -190,7 +197,7 @@ def _noise_multiplier(config: Config, sampling: Sampling, begun: Mapping[str, An
     try:
         solved = solve_noise_multiplier(
             config.privacy.target_epsilon,
-            num_rounds=config.num_rounds,
+            num_rounds=rounds_of_busiest(config, config.num_rounds),
             delta=config.privacy.delta,
             sampling=sampling,
             accountant=config.privacy.accountant,
@@ -249,7 +256,8 @@ def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
 
 def _num_rounds(config: Config, accountant: Accountant) -> int:
     limit = config.privacy.max_epsilon
-    if limit is None or accountant.epsilon(config.num_rounds) <= limit:
+    needed = rounds_of_busiest(config, config.num_rounds)
+    if limit is None or accountant.epsilon(needed) <= limit:
         return config.num_rounds
     allowed = max_rounds(
         limit,
@@ -266,4 +274,5 @@ def _num_rounds(config: Config, accountant: Accountant) -> int:
             if math.isfinite(one)
             else f"privacy.max_epsilon={limit:g} needs more noise; raise privacy.noise_multiplier."
         )
-    return allowed
+    counts = range(config.num_rounds + 1)
+    return bisect_right(counts, allowed, key=partial(rounds_of_busiest, config)) - 1

@@ -1,5 +1,7 @@
 """Configuration -> who takes part in a round, as far as privacy is concerned."""
 
+from collections import Counter
+
 from scaling_fl.config import Config
 from scaling_fl.methods.privacy.neighbours import Everyone, FixedSize, Nested, Poisson, Sampling
 
@@ -12,6 +14,21 @@ def bytes_tell_nobody(config: Config, num_clients: int) -> bool:
     if config.privacy.unit == "group" or isinstance(sampling_of(config, num_clients), Everyone):
         return True
     return config.sampling == "fixed" and len(config.tiers) <= 1
+
+
+def rounds_of_busiest(config: Config, num_rounds: int) -> int:
+    """Count the rounds that a client costs epsilon in, of ``num_rounds``: the most of any client.
+
+    A client that is not drawn in secret costs nothing in a round that it takes no part in.
+    """
+    lists = config.listed_cohorts
+    if not lists:
+        return num_rounds
+    turns, rest = divmod(num_rounds, len(lists))
+    counts = Counter[int]()
+    for index, cohort in enumerate(lists):
+        counts.update(dict.fromkeys(cohort, turns + (index < rest)))
+    return max(counts.values())
 
 
 def is_amplified(sampling: Sampling) -> bool:

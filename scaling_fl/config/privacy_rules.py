@@ -70,6 +70,14 @@ PRIVACY: tuple[Rule, ...] = (
     ),
     _rule(
         _has_noise,
+        "data.test_share",
+        lambda c: c.data.test_share is None,
+        "must be left alone with noise, because metrics of test data that is the clients' own are"
+        " not covered by epsilon",
+        "give test_path, of data that needs no protection, or drop the noise",
+    ),
+    _rule(
+        _has_noise,
         "upload.error_feedback",
         lambda c: not c.upload.error_feedback,
         "must be False with noise, because epsilon holds only for clients that keep nothing from"

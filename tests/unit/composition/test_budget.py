@@ -193,7 +193,8 @@ def test_the_sampling_is_named_as_it_is(settings: dict[str, Any], sampling: Samp
     privacy = {"noise_multiplier": 1.5, **settings.get("privacy", {})}
     budget = build_budget(**settings | {"privacy": privacy})
     assert budget.epsilon
-    expected = Accountant(1.5, 1e-5, sampling).epsilon(5)
+    rounds_of_a_client = 3 if "cohorts" in settings else 5
+    expected = Accountant(1.5, 1e-5, sampling).epsilon(rounds_of_a_client)
     assert budget.epsilon(5) == expected
     assert budget.guarantee["privacy sampling"] == repr(sampling)
 
@@ -389,3 +390,29 @@ def test_a_clip_that_the_rounding_of_a_sum_drowns_is_refused() -> None:
     assert fits.rounding == least / 128
     quiet = build_budget(privacy={"clip": least / 2}).privacy(from_seed(0), 10_000)
     assert quiet.rounding == 0.0
+
+
+TURNS = [[client] for client in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "num_rounds", "busiest"),
+    [(TURNS, 30, 3), (TURNS, 31, 4), ([[0, 1], [0, 2]], 5, 5), ([[1, 2], [3, 4], [1, 5]], 5, 3)],
+    ids=str,
+)
+def test_with_listed_cohorts_epsilon_is_that_of_the_client_of_most_rounds(
+    cohorts: list[list[int]], num_rounds: int, busiest: int
+) -> None:
+    noise = {"noise_multiplier": 1.5, "accountant": "pld"}
+    listed = build_budget(cohorts=cohorts, num_rounds=num_rounds, privacy=noise)
+    assert listed.epsilon
+    assert listed.epsilon(num_rounds) == Accountant(1.5, 1e-5, Everyone(), "pld").epsilon(busiest)
+
+
+def test_with_listed_cohorts_the_budget_counts_the_rounds_of_a_client() -> None:
+    once = Accountant(1.5, 1e-5, Everyone(), "pld").epsilon(1)
+    noise = {"noise_multiplier": 1.5, "accountant": "pld", "max_epsilon": once * 1.01}
+    assert build_budget(cohorts=TURNS, num_rounds=30, privacy=noise).num_rounds == 10
+    target = {"target_epsilon": once, "accountant": "pld"}
+    chosen = build_budget(cohorts=TURNS, num_rounds=10, privacy=target)
+    assert chosen.total_noise == pytest.approx(1.5, rel=2e-3)

@@ -79,6 +79,17 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
         "labels that the data was found to have, got None with privacy.clip=1.0; list all labels, "
         "such as data.labels=no,yes, or drop the noise.",
     ),
+    (
+        {
+            "test_path": None,
+            **PRIVATE,
+            "data": {"labels": "1,2,3,4,5", "test_share": 0.2},
+            "privacy": {"clip": 1.0, "noise_multiplier": 1.0},
+        },
+        "data.test_share must be left alone with noise, because metrics of test data that is the "
+        "clients' own are not covered by epsilon, got 0.2 with privacy.clip=1.0; give test_path, "
+        "of data that needs no protection, or drop the noise.",
+    ),
 ]
 
 
