@@ -81,7 +81,7 @@ class Result:
     accuracy: float  # in points
     download_bytes: int
     upload_bytes: int
-    payload_bytes: int  # of one upload
+    payload_bytes: int  # of one upload; a run with noise does not tell
     epsilon: float | None
 
 
@@ -110,7 +110,7 @@ def read_result(journal: Path) -> Result:
         accuracy=100 * values["validation.accuracy"][-1],
         download_bytes=int(sum(values["bytes.download"])),
         upload_bytes=int(sum(values["bytes.upload"])),
-        payload_bytes=record.clients[-1]["upload_bytes"],
+        payload_bytes=record.clients[-1]["upload_bytes"] if record.clients else 0,
         epsilon=values["privacy.epsilon"][-1] if "privacy.epsilon" in values else None,
     )
 
