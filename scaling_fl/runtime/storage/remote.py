@@ -5,7 +5,6 @@ Files are prepared locally and sent by ``put_file``; the object appears when the
 """
 
 import errno
-import logging
 import os
 import re
 import tempfile
@@ -16,6 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scaling_fl.core.object_stores import limit_object_store
+from scaling_fl.core.waiting import (
+    SAY_AFTER_SECONDS,
+    WRITE_BYTES,
+    WRITE_SECONDS,
+    bounded,
+    told_when_slow,
+)
 from scaling_fl.runtime.storage.base import Storage, partial_name, remove_if_abandoned
 from scaling_fl.runtime.storage.errors import (
     BUCKET,
@@ -31,6 +38,7 @@ T = TypeVar("T")
 
 _RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 RETRY_SECONDS = 10.0
+_USUAL_BYTES = 5_000_000  # a second; a file that takes longer is told
 
 
 class RemoteStorage(Storage):
@@ -60,7 +68,7 @@ class RemoteStorage(Storage):
         return data
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        self._try(f"write {name} to {self.url}", lambda: self.fs.pipe_file(self._path(name), data))
+        self._write(name, len(data), lambda: self.fs.pipe_file(self._path(name), data))
 
     def create_bytes(self, name: str, data: bytes) -> bool:
         """Write a small file unless the name exists; return whether it was written.
@@ -79,7 +87,7 @@ class RemoteStorage(Storage):
                 self.fs.pipe_file(self._path(name), data)
             return True
 
-        return self._try(f"write {name} to {self.url}", create)
+        return self._write(name, len(data), create)
 
     def fetch(self, name: str, local_path: Path) -> None:
         unfinished = local_path.parent / partial_name()
@@ -97,10 +105,10 @@ class RemoteStorage(Storage):
             yield path
 
     def put(self, local_path: Path, name: str) -> None:
-        self._try(
-            f"write {name} to {self.url}",
-            lambda: self.fs.put_file(str(local_path), self._path(name)),
-        )
+        def send() -> None:
+            self.fs.put_file(str(local_path), self._path(name))
+
+        self._write(name, local_path.stat().st_size, send)
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -146,13 +154,22 @@ class RemoteStorage(Storage):
 
         return self._try(f"read {name} in {self.url}", read)
 
-    def _try(self, doing: str, action: Callable[[], T]) -> T:
+    def _write(self, name: str, num_bytes: int, action: Callable[[], T]) -> T:
+        """Run an action that sends bytes, for which the clients of the stores have no limit."""
+        seconds = WRITE_SECONDS + num_bytes / WRITE_BYTES
+        return self._try(
+            f"write {name} to {self.url}", lambda: bounded(action, seconds=seconds), num_bytes
+        )
+
+    def _try(self, doing: str, action: Callable[[], T], num_bytes: int = 0) -> T:
         """Run an action; after a transient error, run it again after a pause."""
         started = time.monotonic()
         delays = iter(_RETRY_DELAYS)
+        expected = SAY_AFTER_SECONDS + num_bytes / _USUAL_BYTES
         while True:
             try:
-                return action()
+                with told_when_slow(f"the storage, to {doing}", after_seconds=expected):
+                    return action()
             except Exception as error:
                 delay = next(delays, RETRY_SECONDS)
                 spent = time.monotonic() - started
@@ -168,19 +185,12 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
 
     scheme = url.partition("://")[0]
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    if scheme in ("s3", "s3a"):
-        # With the defaults (60 s to connect, 5 x 5 attempts), an unreachable store takes minutes.
-        options["config_kwargs"] = {"connect_timeout": 5, "retries": {"max_attempts": 2}}
-    if scheme in ("gs", "gcs"):
-        # gcsfs logs every failure with its traceback; a StorageError already says it in a sentence.
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            # Otherwise gcsfs looks for credentials, and tries gRPC for up to a minute.
-            options["token"] = "anon"
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    limit_object_store(url)
+    if scheme in ("gs", "gcs") and os.environ.get("STORAGE_EMULATOR_HOST"):
+        # Otherwise gcsfs looks for credentials, and tries gRPC for up to a minute.
+        options["token"] = "anon"
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     fs, root = fsspec.core.url_to_fs(url, **options)
-    if hasattr(fs, "call_s3"):
-        fs.retries = 2
     return fs, root
 
 

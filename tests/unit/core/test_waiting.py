@@ -6,7 +6,16 @@ import pytest
 
 from scaling_fl.core import waiting
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.waiting import Waiting, join_seconds, silence_seconds, told_when_slow
+from scaling_fl.core.waiting import (
+    Waiting,
+    answers,
+    bounded,
+    join_seconds,
+    silence_seconds,
+    told_when_slow,
+)
+from tests.servers import free_port
+from tests.silent_server import silent_server
 
 
 def test_what_is_fast_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +55,19 @@ def test_limits_have_defaults_and_an_empty_variable_is_none() -> None:
 def test_a_limit_that_is_no_number_of_seconds_is_named(text: str) -> None:
     with pytest.raises(UserError, match=f"JOIN_SECONDS must be a number of seconds, got '{text}'"):
         join_seconds({"SCALING_FL_JOIN_SECONDS": text})
+
+
+def test_what_never_ends_is_given_up_and_all_else_passes_through() -> None:
+    assert bounded(lambda: 7, seconds=5) == 7
+    with pytest.raises(ZeroDivisionError):
+        bounded(lambda: 1 / 0, seconds=5)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="no answer within 0 s"):
+        bounded(lambda: time.sleep(3), seconds=0.1)
+    assert time.monotonic() - began < 2
+
+
+def test_a_server_answers_or_does_not() -> None:
+    with silent_server() as url:
+        assert not answers(url, seconds=0.1)
+    assert not answers(f"http://127.0.0.1:{free_port()}", seconds=5)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling_fl.core.waiting import DOWNLOAD_SECONDS, bounded, told_when_slow
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
 from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.folders import (
@@ -151,8 +152,13 @@ def _download(staging: Path) -> None:
 
     silent = io.StringIO()
     try:
-        with _safe_extraction(), redirect_stdout(silent), redirect_stderr(silent):
-            extracted = Path(IMDB.download(str(staging)))
+        with (
+            told_when_slow("imdb to be downloaded"),
+            _safe_extraction(),
+            redirect_stdout(silent),
+            redirect_stderr(silent),
+        ):
+            extracted = Path(bounded(lambda: IMDB.download(str(staging)), seconds=DOWNLOAD_SECONDS))
         archive = extracted.parent / _ARCHIVE
         md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
     except Exception as error:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.object_stores import limit_object_store
+from scaling_fl.core.waiting import told_when_slow
 from scaling_fl.learning.tasks.classification.kinds import (
     BZIP2,
     GZIP,
@@ -71,10 +73,16 @@ def reading(path: str) -> Iterator[None]:
 
     Raises:
         DataError: the file is not there, or its content is wrong.
-        UserError: it cannot be read now, as when a network is away.
+        UserError: it cannot be read now, as when a network is away. A store is waited for in
+            bounded time, and what takes longer is told.
     """
     try:
-        yield
+        if is_remote(path):
+            limit_object_store(path)
+            with told_when_slow(f"{path} to be read"):
+                yield
+        else:
+            yield
     except UserError:
         raise
     except FileNotFoundError:
@@ -87,11 +95,12 @@ def reading(path: str) -> Iterator[None]:
         raise damaged(path) from error
     except Exception as error:  # the libraries behind s3:// and gs:// raise classes of their own
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        detail = f"{type(error).__name__}: {reason}".removesuffix(": ")
         # An error of the system has a number; another one is about what stands in the file.
         is_of_content = not is_remote(path) and getattr(error, "errno", None) is None
         raise (DataError if is_of_content else UserError)(
-            f"{path}: this file must be readable, and is not ({type(error).__name__}: {reason}); "
-            "check the path and your access to it."
+            f"{path}: this file must be readable, and is not ({detail}); check the path"
+            f"{', the network' * is_remote(path)} and your access to it."
         ) from error
 
 

