@@ -56,7 +56,7 @@ def test_a_run_is_bitwise_the_one_outside_and_says_where_it_came_from(
 
 @pytest.mark.nightly
 def test_the_demo_is_bitwise_the_same_inside_and_outside(project: Project, shell: Shell) -> None:
-    short = ["with", "demo", "num_rounds=1", "num_threads=1", "data.max_train_examples=160"]
+    short = ["with", "demo", "num_rounds=1", "num_threads=1", "num_local_steps=2"]
     short.append("data.max_test_examples=80")
     project.train(shell, *short, "job_name=inside").end(expect=0, patience_seconds=600)
     shell.train(*short, "job_name=outside").end(expect=0, patience_seconds=600)
