@@ -94,6 +94,8 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
         torch.set_num_threads(saved.num_threads)  # the last bits of sums depend on it
     stage(f"reading {config.task_name}")
     examples = task.load_examples("test")
+    if caveat := task.caveat(examples):
+        stage(caveat)
     stage(f"loading model {config.model}")
     trainer = restore(saved, config, task, device)
     stage(f"evaluating {len(examples)} examples")

@@ -122,6 +122,8 @@ def build(
     seal = make_seal(begun, exchange) if budget and budget.is_noisy else None
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
+    if caveat := data.task.caveat(data.test):
+        note(caveat)
     trainer = load_trainer(config, data, device, note=note, stage=stage)
     kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)
     kept = seal.over(kept_unsealed) if seal else kept_unsealed

@@ -104,6 +104,9 @@ class Task(Protocol):
     def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
         """Describe a partition, given the examples of each client."""
 
+    def caveat(self, test: Examples) -> str:
+        """Say what the metrics on the test examples cannot tell, or nothing (an empty text)."""
+
     def load_model(self) -> nn.Module:
         """Load the model in fp32 onto the CPU; new weights in it depend on the seed alone.
 

@@ -130,6 +130,20 @@ def test_other_data_is_evaluated_whole(adapted: Job, corpus: Path) -> None:
 
 
 @pytest.mark.slow
+def test_labels_that_the_test_data_lack_are_told_and_left_out(
+    adapted: Job, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = (corpus / "test.csv").read_text().splitlines()
+    some = tmp_path / "some.csv"
+    some.write_text("\n".join([header, *(row for row in rows if row.endswith("EAP"))]))
+    evaluation = evaluate(EvaluationRequest(checkpoint=str(adapted.run), test_path=str(some)))
+    assert "no test example is of HPL, MWS (2 of 3 labels)" in capsys.readouterr().err
+    found = evaluation.metrics
+    f1 = [value for name, value in found.items() if name.startswith("validation.f1.")]
+    assert found["validation.f1_macro"] == sum(f1) / len(f1)
+
+
+@pytest.mark.slow
 def test_a_merged_folder_answers_alike_and_is_trained_further(
     shell: Shell, adapted: Job, corpus: Path
 ) -> None:

@@ -27,6 +27,7 @@ class QuickRun(Run):
             journal.append("start", uid="u", job_name="j", run_id="1", host="h", pid=1)
         torch.set_num_threads(1)
         self._stop_after = stop_after
+        self.notes: list[str] = []
         self._stopped = threading.Event()
         on_workers(len(set(self.config.site_ids)), self._work)
         return self
@@ -39,7 +40,7 @@ class QuickRun(Run):
             exchange,
             DEVICE,
             job if exchange.rank == 0 else None,
-            note=_mute,
+            note=self.notes.append,
             stage=_mute,
         )
 

@@ -28,6 +28,8 @@ from scaling_fl.learning.tasks.classification.histograms import entropy_bits, la
 from scaling_fl.learning.text.labelled import Corpus, Labelled, subset
 from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
 
+_SHOWN_LABELS = 5
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -97,6 +99,19 @@ class Classification:
             f"{max(entropies):.2f} bits at the clients"
         )
         return PartitionDescription(fields, sentence)
+
+    def caveat(self, test: Examples) -> str:
+        present = set(test.strata.tolist())
+        absent = [name for i, name in enumerate(self.label_names) if i not in present]
+        if not absent:
+            return ""
+        shown = ", ".join(absent[:_SHOWN_LABELS])
+        more = f" and {len(absent) - _SHOWN_LABELS} more" * (len(absent) > _SHOWN_LABELS)
+        return (
+            f"no test example is of {shown}{more} ({len(absent)} of {len(self.label_names)} "
+            "labels): the metrics say nothing about them, and f1_macro is the mean over the labels "
+            "that occur or are answered"
+        )
 
     def load_model(self) -> nn.Module:
         return load_classifier(

@@ -53,8 +53,9 @@ def confusion_matrix(counts: Tensor, num_labels: int) -> Indices:
 def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> dict[str, float]:
     """Turn total counts into metrics.
 
-    Macro F1 is the plain mean over the labels; a label that neither occurs nor is answered
-    counts as 0, as in scikit-learn with ``zero_division=0`` and all labels named.
+    Macro F1 is the plain mean over the labels that occur or are answered, as
+    ``f1_score(..., average="macro", zero_division=0)`` of scikit-learn computes it. A label that
+    neither occurs nor is answered has no scores of its own; a score that would divide by 0 is 0.
     """
     num_labels = len(label_names)
     totals = counts.cpu().numpy()
@@ -62,11 +63,12 @@ def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> d
     num_examples = int(confusion.sum())
     right = np.diag(confusion).astype(np.float64)
     sizes = confusion.sum(1) + confusion.sum(0)
+    known = sizes > 0
     f1 = 2 * right / np.maximum(sizes, 1)
     result = {
         "loss": float(totals[-2] / _LOSS_UNIT / num_examples),
         "accuracy": float(right.sum() / num_examples),
-        "f1_macro": float(f1.mean()),
+        "f1_macro": float(f1[known].mean()),
     }
     if totals[-1]:
         result["loss"] = float("inf")
@@ -74,8 +76,8 @@ def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> d
         precision = right / np.maximum(confusion.sum(0), 1)
         recall = right / np.maximum(confusion.sum(1), 1)
         for kind, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-            for name, value in zip(label_names, values, strict=True):
-                result[f"{kind}.{name}"] = float(value)
+            for label in np.flatnonzero(known).tolist():
+                result[f"{kind}.{label_names[label]}"] = float(values[label])
     return result
 
 
