@@ -61,7 +61,11 @@ MORE_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "modernbert": ("ModernBertConfig", _WIDE),
     "mpnet": ("MPNetConfig", _WIDE),
-    "xlnet": ("XLNetConfig", {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}),
+    "xlnet": (
+        "XLNetConfig",
+        # With smaller weights hardly anything would depend on the segments.
+        {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32, "initializer_range": 0.3},
+    ),
     "ibert": ("IBertConfig", _WIDE),
     "mistral": ("MistralConfig", _GROUPED),
     "qwen2": ("Qwen2Config", _GROUPED),
@@ -84,6 +88,8 @@ MORE_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 """Those that only the table of all models needs (tests/integration/test_models.py)."""
 
 DECODERS = ("gpt2", "llama", "mistral")
+WITH_SEGMENTS = ("albert", "bert", "bert_mlm", "deberta", "deberta-v2", "electra", "xlnet")
+"""Families whose tokenizers number the segments of a text, even if there is only one."""
 
 _OF_BERT = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 _OF_ROBERTA = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -103,7 +109,7 @@ _TOKENS: dict[str, tuple[dict[str, str], str, str]] = {
     **dict.fromkeys(("roberta", "ibert", "bart", "mpnet"), (_OF_ROBERTA, "<s> $A </s>", "right")),
     **dict.fromkeys(("qwen2", "qwen3"), (_OF_QWEN, "$A", "right")),
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), (_OF_GEMMA, "<bos> $A", "left")),
-    "xlnet": (_OF_XLNET, "$A <sep> <cls>", "left"),
+    "xlnet": (_OF_XLNET, "$A <sep> <cls>:2", "left"),
     "t5": (_OF_T5, "$A </s>", "right"),
 }
 """By family, where it is not as BERT's: special tokens in the order of their ids (RoBERTa counts
@@ -137,11 +143,17 @@ def make_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     else:
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=names["unk_token"]))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if used := [token for token in template.split() if token != "$A"]:
+    if used := [token.split(":")[0] for token in template.split() if token != "$A"]:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=template, special_tokens=[(token, vocabulary[token]) for token in used]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=side, **names)
+    segments = ["token_type_ids"] if family in WITH_SEGMENTS else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        padding_side=side,
+        model_input_names=["input_ids", *segments, "attention_mask"],
+        **names,
+    )
 
 
 def _of_bytes(special: list[str]) -> Tokenizer:

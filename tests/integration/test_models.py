@@ -13,6 +13,7 @@ import pytest
 import torch
 from harness import WORDS
 from one_process import QuickRun, outcome
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from scaling_fl.commands import export
@@ -69,7 +70,7 @@ class Trained:
         return out
 
     def check_answers(self, model: Any, tokenizer: Any) -> None:
-        """Check logits against those of the run, and the accuracy, on all texts of the test."""
+        """Check logits, loss and accuracy against those of the run, on all texts of the test."""
         with (self.corpus / "test.csv").open() as file:
             rows = list(csv.DictReader(file))
         labels = torch.tensor([LABELS.index(row["author"]) for row in rows])
@@ -80,12 +81,14 @@ class Trained:
             max_length=16,
             return_tensors="pt",
         )
-        texts.pop("token_type_ids", None)
         found, expected = (logits(m, texts) for m in (model, self.restored()))
         assert expected.std() > 1e-3
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        reported = {name: values[-1] for name, (_, values) in self.run.results().items()}
         accuracy = (found.argmax(-1) == labels).double().mean()
-        assert self.run.results()["validation.accuracy"][1][-1] == pytest.approx(float(accuracy))
+        assert reported["validation.accuracy"] == pytest.approx(float(accuracy))
+        loss = cross_entropy(found, labels)
+        assert reported["validation.loss"] == pytest.approx(float(loss), rel=1e-5)
 
     def restored(self) -> torch.nn.Module:
         saved = open_saved(self.run.url, pytest.fail)

@@ -48,8 +48,8 @@ class TokenisedExamples:
 
     ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
     the cache. No example is longer than ``max_seq_len``; ``key`` identifies the content. Pairs of
-    texts have ``segments`` (uint8, one for each token: 0 or 1) where the tokenizer's model tells
-    both texts apart by them; ``owners`` (int64 of n) says whose each example is, if the data does.
+    texts have ``segments`` (uint8, one for each token) where the tokenizer's model tells both texts
+    apart by them; ``owners`` (int64 of n) says whose each example is, if the data does.
     """
 
     token_ids: NDArray[np.int32]
@@ -192,7 +192,9 @@ def _encode(
     backend = plain_text_tokenizer(tokenizer)
     backend.no_padding()
     backend.enable_truncation(max_seq_len, direction=tokenizer.truncation_side)
-    has_segments = labelled.pairs is not None and "token_type_ids" in tokenizer.model_input_names
+    # XLNet, whose padding is on the left, also marks the end of a single text as a segment.
+    has_several = labelled.pairs is not None or tokenizer.padding_side == "left"
+    has_segments = has_several and "token_type_ids" in tokenizer.model_input_names
     inputs = _inputs(labelled)
     pieces = [np.empty(0, dtype=np.int32)]
     segments = [np.empty(0, dtype=np.uint8)]
