@@ -65,6 +65,8 @@ class Inspection:
     label_names: list[str]
     train: SplitInspection
     test: SplitInspection
+    test_share: float | None
+    """The share of the training table that the test data is, if it is held out of that."""
     partition: str
     """How the clients come about: the kind of the partition, or the column."""
     client_names: list[str] | None
@@ -110,6 +112,7 @@ def inspect(config: Config, stage: Callable[[str], None]) -> Inspection:
         label_names=task.label_names,
         train=train,
         test=test,
+        test_share=config.data.test_share,
         partition=column if data.client_names else f"partition.kind={config.partition_kind}",
         client_names=data.client_names,
         histograms=histograms.tolist(),

@@ -41,8 +41,8 @@ def _files(look: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, split in (("train", train), ("test", test)):
         where = _printable(split["path"] or f"the data of {look['task_name']} itself")
-        if name == "test" and split["path"] == train["path"] and split["columns"]:
-            where = "held out of the training data"
+        if name == "test" and look["test_share"]:
+            where = f"{look['test_share']:.0%} of the rows, held out"
         lines += _wrapped(f"{name:<6} {split['num_examples']:>9,} examples: {where}", "         ")
     if train["columns"]:
         columns = ", ".join(map(_shortened, train["columns"]))

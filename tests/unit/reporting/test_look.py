@@ -30,6 +30,7 @@ LOOK: dict[str, Any] = {
     "label_names": ["bad", "good"],
     "train": SPLIT,
     "test": SPLIT | {"num_examples": 5, "label_counts": [0, 5], "num_cut": 0, "path": "t.csv"},
+    "test_share": None,
     "partition": "one for each ward",
     "client_names": ["North", "7"],
     "histograms": [[7, 0], [2, 1]],
@@ -67,6 +68,11 @@ note: no test example has the label bad"""
 
 def test_the_whole_page() -> None:
     assert render(LOOK) == TEXT
+
+
+def test_what_is_held_out_is_named_so() -> None:
+    lines = render(LOOK | {"test_share": 0.25}).splitlines()
+    assert lines[1] == "test           5 examples: 25% of the rows, held out"
 
 
 WIDE = "a very long name with many words, a \x1b[31mcolour\x07, and\na line break in it" * 4
