@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Evaluate what a run has saved, on the test data of its task or on other data.
 
-CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of checkpoints (the
-newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7, or
-mongo:7 of the database that .env names).
-Everything is as the run had it unless an option changes it, so that the metrics are those that
-the run reported for that round: on a CPU to the last bit.
+CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of
+checkpoints (the newest whole one is taken), the s3:// or gs:// address of
+either, or a tracked run (runs/7, or mongo:7 of the database that .env names).
+
+Everything is as the run had it unless an option changes it, so that the
+metrics are those that the run reported for that round: on a CPU to the last
+bit.
 """
 
 import argparse
@@ -23,7 +25,7 @@ _EPILOG = """\
 examples:
   scripts/evaluate.py runs/7
   scripts/evaluate.py checkpoints/my_job/round-000012 --per-class
-  scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json | jq .metrics
+  scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json
 
 Exit code: 0 when evaluated, 1 when that failed, 2 on misuse."""
 
@@ -40,8 +42,10 @@ def parser() -> argparse.ArgumentParser:
     add("checkpoint", metavar="CHECKPOINT", help="what to evaluate, see above")
     add(
         "--task-name",
+        metavar="NAME",
         choices=get_args(TaskName),
-        help="another task, of the same labels; give its --test-path, too",
+        help="another task, of the same labels; give its --test-path, too: "
+        + ", ".join(get_args(TaskName)),
     )
     add("--test-path", metavar="PATH", help="other test data: local, s3:// or gs://")
     add("--max-seq-len", type=count, metavar="N", help="tokens of a text that are kept")

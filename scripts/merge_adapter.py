@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Turn checkpoints into a model folder that transformers, or PEFT, can load.
 
-One checkpoint is written as it is, several of the same model and adapter are averaged. LoRA and
-DoRA are merged into the weights that they adapt. FOLDER then holds the weights as safetensors,
-config.json with the names of the labels, and the tokenizer, for
-AutoModelForSequenceClassification.from_pretrained("FOLDER"), or model=FOLDER to train it further;
-merged_from.json says which rounds it was made from. It is written as a whole or not at all.
+One checkpoint is written as it is, several of the same model and adapter are
+averaged. LoRA and DoRA are merged into the weights that they adapt. FOLDER
+then holds the weights as safetensors, config.json with the names of the
+labels, and the tokenizer, for
+AutoModelForSequenceClassification.from_pretrained("FOLDER"), or model=FOLDER
+to train it further; merged_from.json says which rounds it was made from. It is
+written as a whole or not at all.
 
-CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of checkpoints (the
-newest whole one is taken), the s3:// or gs:// address of either, or a tracked run (runs/7, or
-mongo:7 of the database that .env names).
+CHECKPOINT is one checkpoint (checkpoints/job/round-000012), a job's folder of
+checkpoints (the newest whole one is taken), the s3:// or gs:// address of
+either, or a tracked run (runs/7, or mongo:7 of the database that .env names).
 """
 
 import argparse
@@ -24,10 +26,13 @@ sys.path.insert(0, str(ROOT))  # The script also works where the package is not 
 
 from scaling_fl.config.types import CodecName  # noqa: E402
 
+CODECS = [name for name in get_args(CodecName) if name != "none"]
+
 _EPILOG = """\
 examples:
   scripts/merge_adapter.py runs/7 --out models/news
-  scripts/merge_adapter.py checkpoints/a checkpoints/b --weights 2,1 --out models/both --zip
+  scripts/merge_adapter.py checkpoints/a checkpoints/b --weights 2,1 \\
+      --out models/both --zip
   scripts/merge_adapter.py checkpoints/a --quantize nf4 --out models/news-nf4
   scripts/merge_adapter.py checkpoints/a --adapter --out adapters/news
 
@@ -53,8 +58,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--quantize",
-        choices=[name for name in get_args(CodecName) if name != "none"],
-        help="send what every checkpoint holds, and their mean, through this codec's payload first",
+        metavar="CODEC",
+        choices=CODECS,
+        help="first send every checkpoint, and their mean, through the payload of this codec: "
+        + ", ".join(CODECS),
     )
     add(
         "--adapter",

@@ -21,24 +21,39 @@ from scaling_fl.submission.clients import submit  # noqa: E402
 from scaling_fl.submission.command import TRAINING, TrainingCommand  # noqa: E402
 from scaling_fl.submission.request import Request, name_of_job, problems  # noqa: E402
 
-_TRAIN = "scripts/train_federated.py with configs/fedavg.yaml job_name=my_job"
+_TRAIN = "scripts/train_federated.py with demo job_name=my_job"
 _EXAMPLES = {
     "kubeflow-pytorchjob": f"""
   scripts/submit.py kubeflow-pytorchjob --nodes 2 --gpus 4 \\
-      --image registry.example.com/scaling-fl:1 --secret SACRED_MONGO_URI=mongo/uri \\
-      -- {_TRAIN} checkpoints_dir=gs://bucket/my_job""",
+      --image registry.example.com/scaling-fl:1 \\
+      --secret SACRED_MONGO_URI=mongo/uri \\
+      -- {_TRAIN} \\
+      checkpoints_dir=gs://bucket/my_job""",
     "kubeflow-trainjob": f"""
   scripts/submit.py kubeflow-trainjob --nodes 2 --gpus 4 \\
       --image registry.example.com/scaling-fl:1 --namespace research \\
-      -- {_TRAIN} checkpoints_dir=gs://bucket/my_job""",
+      -- {_TRAIN} \\
+      checkpoints_dir=gs://bucket/my_job""",
     "kubernetes": f"""
-  scripts/submit.py kubernetes --gpus 4 --image registry.example.com/scaling-fl:1 --dry-run \\
-      -- {_TRAIN} checkpoints_dir=s3://bucket/my_job""",
+  scripts/submit.py kubernetes --gpus 4 --dry-run \\
+      --image registry.example.com/scaling-fl:1 \\
+      -- {_TRAIN} \\
+      checkpoints_dir=s3://bucket/my_job""",
     "vertex": f"""
-  scripts/submit.py vertex --nodes 2 --gpus 4 --project my-project --region us-central1 --spot \\
-      --image us-docker.pkg.dev/my-project/images/scaling-fl:1 --secret SACRED_MONGO_URI=mongo \\
-      -- {_TRAIN} checkpoints_dir=gs://bucket/my_job""",
+  scripts/submit.py vertex --nodes 2 --gpus 4 --spot \\
+      --project my-project --region us-central1 \\
+      --image us-docker.pkg.dev/my-project/images/scaling-fl:1 \\
+      --secret SACRED_MONGO_URI=mongo \\
+      -- {_TRAIN} \\
+      checkpoints_dir=gs://bucket/my_job""",
 }
+_EPILOG = f"""\
+examples:{_EXAMPLES["kubernetes"]}{_EXAMPLES["vertex"]}
+
+PLATFORM --help shows a platform's options and an example. With --dry-run the
+manifest is shown and not submitted.
+
+Exit code: 0 when submitted, 2 on misuse, otherwise that of kubectl or gcloud."""
 _DESCRIPTIONS = {
     "kubeflow-pytorchjob": "A PyTorchJob of Kubeflow's training operator (kubeflow.org/v1).",
     "kubeflow-trainjob": "A TrainJob of Kubeflow Trainer v2, with the runtime it refers to.",
@@ -110,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/submit.py",
         description=__doc__.split("\n\n")[0] if __doc__ else None,
-        epilog="PLATFORM --help shows a platform's options and an example. Exit code: 0 when "
-        "submitted, 2 on misuse, otherwise that of kubectl or gcloud.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     platforms = parser.add_subparsers(dest="platform", metavar="PLATFORM", required=True)
     for name, description in _DESCRIPTIONS.items():
@@ -119,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=description,
             description=description,
-            usage=f"scripts/submit.py {name} [options] --gpus N --image IMAGE -- COMMAND ...",
+            usage=f"scripts/submit.py {name} [options] --gpus N --image IMAGE -- ...",
             epilog=f"example:{_EXAMPLES[name]}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

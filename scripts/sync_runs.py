@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Deliver to the database what is left of the runs: ``scripts/sync_runs.py [--runs-dir runs]``.
+"""Deliver to the database what is left of the runs.
 
-A run whose database was away keeps its whole record in its folder. This brings the database that
-the environment (or ``.env``) names up to date; doing it twice changes nothing.
+A run whose database was away keeps its whole record in its folder. This brings
+the database up to date that SACRED_MONGO_URI (or SACRED_USER, _PASSWORD, _HOST
+and _DATABASE) names, in the environment or in .env. Doing it twice changes
+nothing.
 """
 
 import argparse
@@ -14,13 +16,21 @@ sys.path.insert(0, str(ROOT))  # The script also works where the package is not 
 
 from scaling_fl.commands.sync import main  # noqa: E402
 
+_EPILOG = """\
+examples:
+  scripts/sync_runs.py
+  scripts/sync_runs.py --runs-dir /data/runs --all
+
+Exit code: 0 when all is delivered, 1 when the database is away, 2 on misuse."""
+
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/sync_runs.py",
-        description="Deliver what is left of every run folder to the database that "
-        "SACRED_MONGO_URI (or SACRED_USER, _PASSWORD, _HOST and _DATABASE) names.",
-        epilog="Exit code: 0 when all is delivered, 1 when the database is away, 2 on misuse.",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument(

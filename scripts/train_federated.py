@@ -8,7 +8,7 @@ A SETTING is a value (num_rounds=10, adapter.rank=8), a named configuration
 
 examples:
   scripts/train_federated.py with demo
-  scripts/train_federated.py with demo num_rounds=5 adapter.kind=lora job_name=first
+  scripts/train_federated.py with demo num_rounds=5 job_name=longer
 
 commands:
   print_config        show every setting with its value and what it means

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Show a run as its own console does: its lines so far, then live until it ends.
 
-RUN is a run folder (runs/7), a job's folder of checkpoints (checkpoints/job), its s3:// or gs://
-address, or a run in the database that .env names (mongo:7); without RUN it is the newest in runs.
-A run on this machine is live with its bars. From another machine a run in MongoDB is some seconds
-late, and an address is as late as its newest checkpoint.
+RUN is a run folder (runs/7), a job's folder of checkpoints (checkpoints/job),
+its s3:// or gs:// address, or a run in the database that .env names (mongo:7);
+without RUN it is the newest in runs. A run on this machine is live with its
+bars. From another machine a run in MongoDB is some seconds late, and an address
+is as late as its newest checkpoint.
 """
 
 import argparse
@@ -25,8 +26,8 @@ examples:
   scripts/watch.py runs/7
   scripts/watch.py checkpoints/my_job --once
 
-Exit code: 0 when the run has ended, however it did, 1 when it cannot be read, 2 on misuse, 130
-after Ctrl-C, which ends the watching and not the run."""
+Exit code: 0 when the run has ended, however it did, 1 when it cannot be read,
+2 on misuse, 130 after Ctrl-C, which ends the watching and not the run."""
 
 
 def parser() -> argparse.ArgumentParser:

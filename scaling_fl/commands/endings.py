@@ -18,9 +18,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from scaling_fl.core.errors import InputError, Interrupted, UserError, ignore, stop_signals
+from scaling_fl.reporting.folding import fold, width_of
 from scaling_fl.runtime.environment import load_environment
 from scaling_fl.submission.clients import ClientFailed
 
@@ -66,7 +68,9 @@ def _interrupt(number: int, frame: object) -> None:
 
 def stage(text: str) -> None:
     """Say what is being done; standard output is for results."""
-    print(text, file=sys.stderr, flush=True)
+    # A terminal that was closed is no reason to stop, either.
+    with suppress(OSError):
+        print(fold(text, width_of(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
@@ -81,7 +85,7 @@ def _tell(error: UserError) -> int:
     text = str(error)
     if not text.rpartition("\n")[2].startswith("  "):  # a command, to be typed as it is
         text = f"{text.rstrip('.')}."
-    print(f"Error: {text}", file=sys.stderr)
+    stage(f"Error: {text}")
     if isinstance(error, ClientFailed):
         return error.exit_code
     return MISUSED if isinstance(error, InputError) else FAILED

@@ -37,8 +37,14 @@ _STORED_VERSIONS = ("torch", "transformers", "peft", "tokenizers", "safetensors"
 def make_experiment(settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> Experiment:
     """Declare the experiment of checked settings; ``work`` is what a run of it does."""
     experiment = Experiment("scaling_fl", base_dir=str(ROOT), save_git_info=False)
-    # Silent up to warnings, unlike its default.
-    experiment.logger = logging.getLogger("sacred")  # type: ignore[assignment]
+    # Silent up to warnings, unlike its default, and about the end, which the summary tells.
+    logger = logging.getLogger("sacred")
+    handler = logging.StreamHandler()
+    handler.addFilter(
+        lambda record: not record.getMessage().startswith(("Aborted", "Failed after"))
+    )
+    logger.handlers, logger.propagate = [handler], False
+    experiment.logger = logger  # type: ignore[assignment]
     experiment.add_config(dict(settings))
     _store_sources(experiment)
 

@@ -10,9 +10,12 @@ from scaling_fl.commands.caller import script
 from scaling_fl.commands.command_line import CommandLine, read_command_line
 from scaling_fl.commands.endings import Misused, end, show
 from scaling_fl.config import Config, ConfigurationError, describe
+from scaling_fl.reporting.folding import width_of
 from scaling_fl.runtime.machines.node import Node, PlacementError, read_node
 
 PRINT_CONFIG = "print_config"
+NARROW, WIDE = 80, 110
+"""Columns of the page of settings: where the reader's are not known, and at most."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def _read(
         if line.wants_help:
             show((doc or "").strip())
         elif line.command == PRINT_CONFIG:
-            show(describe(line.settings, colour=sys.stdout.isatty()))
+            width = min(width_of(sys.stdout) or NARROW, WIDE)
+            show(describe(line.settings, colour=sys.stdout.isatty(), width=width))
             line.config(has_data=False)
         else:
             found.append(_checked(line, environ))

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from scaling_fl.commands.caller import script
 from scaling_fl.commands.endings import end, raise_on_signals
 from scaling_fl.commands.experiment import RunObserver, make_experiment
 from scaling_fl.commands.resume import resume_command
@@ -68,6 +69,7 @@ def _run(checked: Checked, closing: ExitStack) -> None:
         mirror=mirror,
         starter=starter,
         resume_command=resume_command(line, named),
+        scripts={name: script(name) for name in ("evaluate.py", "merge_adapter.py", "watch.py")},
     )
     experiment = make_experiment(line.settings | named, session.run)
     experiment.observers += observers

@@ -12,7 +12,7 @@ from scaling_fl.config.schema import Config
 from scaling_fl.config.types import redact
 
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
-_NAME_WIDTH, _VALUE_WIDTH = 24, 22
+_NAME_WIDTH = 24
 
 
 def describe(config_dict: Mapping[str, Any], *, colour: bool, width: int = 110) -> str:
@@ -46,8 +46,11 @@ class _Page(NamedTuple):
         self, name: str, field: FieldInfo, value: Any, schema: type[BaseModel], indent: int
     ) -> Iterator[str]:
         yield ""
-        title = self._styled(f"  {' ' * indent}{name}:", _BOLD)
-        yield title + self._styled(f"  {field.description}", _DIM)
+        title = f"  {' ' * indent}{name}:"
+        first, *rest = _wrapped(str(field.description), self.width - len(title) - 2)
+        yield self._styled(title, _BOLD) + self._styled(f"  {first}", _DIM)
+        for line in rest:
+            yield " " * (len(title) + 2) + self._styled(line, _DIM)
         if isinstance(value, Mapping | BaseModel):
             settings = value if isinstance(value, Mapping) else {}
             yield from self.section(schema, settings, name, indent + 2)
@@ -68,9 +71,9 @@ class _Page(NamedTuple):
         changed = value != default
         label = f"{'*' if changed else ' '} {' ' * indent}{name}"
         setting = f"{label:<{_NAME_WIDTH + 2}} = {_shown(value)}"
-        column = _NAME_WIDTH + _VALUE_WIDTH + 6
+        column = _NAME_WIDTH + 6 + (22 if self.width >= 100 else 10)
         text = _documentation(field, section) + (f" Default: {_shown(default)}." * changed)
-        documentation = textwrap.wrap(text, max(30, self.width - column))
+        documentation = _wrapped(text, max(30, self.width - column))
         styled = self._styled(setting, _BOLD if changed else "")
         if len(setting) < column:
             first = styled + " " * (column - len(setting))
@@ -82,6 +85,10 @@ class _Page(NamedTuple):
 
     def _styled(self, text: str, style: str) -> str:
         return f"{style}{text}{_RESET}" if self.colour and style else text
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _documentation(field: FieldInfo, section: str) -> str:

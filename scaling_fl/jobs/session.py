@@ -23,7 +23,8 @@ from scaling_fl.runtime.tracking.run_folder import RunFolder
 class Session:
     """Runs the workers of this machine, and on the first machine keeps the run's record.
 
-    ``job`` and ``folder`` are None on the other machines: they have nothing to record.
+    ``job`` and ``folder`` are None on the other machines: they have nothing to record. ``scripts``
+    are the scripts to go on with, by name, and what is typed to start each.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Session:
         mirror: MongoMirror | None,
         starter: Starter,
         resume_command: str,
+        scripts: Mapping[str, str] | None = None,
     ) -> None:
         self._config, self._node, self._job = config, node, job
-        self._starter, self._resume_command = starter, resume_command
+        self._starter, self._resume_command, self._scripts = starter, resume_command, scripts
         self._console = Console(log=folder.log if folder else None, num_rounds=config.num_rounds)
         if mirror:
             mirror.note = self._console.warn
@@ -137,6 +139,9 @@ class Session:
         if self._keeper:
             settings = self._config.model_dump(mode="json")
             run = self._keeper.run(settings, status, message)
-            facts = run.facts() | {"resume_command": self._resume_command}
+            facts = run.facts() | {"resume_command": self._resume_command, "scripts": self._scripts}
+            if status == "FAILED":
+                # The command says why, last of all; once is enough.
+                facts["message"] = None
             further = how_to_train_further(settings, run.num_rounds)
             self._console.line(summary(facts, further=further))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from scaling_fl.reporting.folding import fold, width_of
 from scaling_fl.reporting.picture import Picture
 from scaling_fl.reporting.summary import client_title, size
 
@@ -47,8 +48,8 @@ class Console:
         self._live: Live | None = None
         self._closed = False
         self._last_line = time.monotonic()
-        # A dumb terminal cannot move its cursor: bars would come out as a flood of lines.
-        dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+        # These cannot move their cursor: bars would come out as a flood of lines.
+        dumb = os.environ.get("TERM", "") in ("dumb", "unknown") or _is_in_notebook()
         self._animated = self._stream.isatty() and not dumb
 
     @property
@@ -142,16 +143,17 @@ class Console:
 
     def _print(self, text: str, *, style: str = "") -> None:
         with self._lock:
-            for line in text.rstrip("\n").split("\n"):
-                line = _printable(line)
+            lines = [_printable(line) for line in text.rstrip("\n").split("\n")]
+            for line in lines:
                 self._record(line)
-                if self._live and self._rich:
-                    from rich.text import Text
+            shown = fold("\n".join(lines), width_of(self._stream))
+            if self._live and self._rich:
+                from rich.text import Text
 
-                    self._rich.print(Text(line, style), soft_wrap=True)
-                else:
-                    self._write(line)
-            self._stream.flush()
+                self._rich.print(Text(shown, style), soft_wrap=True)
+                self._stream.flush()
+            else:
+                self._write(shown)
 
     def _write(self, line: str) -> None:
         self._last_line = time.monotonic()
@@ -182,6 +184,11 @@ class Console:
                 redirect_stderr=sys.stderr.isatty(),
             )
             self._live.start()
+
+
+def _is_in_notebook() -> bool:
+    """Say whether a cell of a notebook has typed ``!command``; it gives that a terminal."""
+    return "JPY_PARENT_PID" in os.environ
 
 
 def round_line(round: int, num_rounds: int, metrics: Mapping[str, float], num_clients: int) -> str:

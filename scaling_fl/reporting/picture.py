@@ -10,7 +10,7 @@ from scaling_fl.reporting.summary import client_title
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-BAR_WIDTH = 28
+BAR_WIDTH = 20  # so that all fits into 80 columns
 
 
 class Picture:

@@ -1,6 +1,7 @@
 """Say what a run came to, in the lines that close it."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,19 +26,20 @@ def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
     ``num_rounds``, ``metrics`` (a name to its last value, or to its series of ``values``, which
     gives the exact bytes of the whole run), ``failures`` (``client``, ``reason``, ``round``, and
     ``name`` where clients have names),
-    ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``resume_command``, ``further`` (how to
-    change that command once all rounds are done).
+    ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``seconds`` (since this start),
+    ``scripts`` (what to type to start a script, by its name, for a run whose state ``is_saved``),
+    ``resume_command``, ``further`` (how to change that command once all rounds are done).
     """
     facts = {**(record or {}), **facts}
     metrics = facts.get("metrics") or {}
-    rows = [*_metric_rows(metrics), *_byte_rows(metrics)]
+    rows = [*_metric_rows(metrics), *_byte_rows(metrics), *_time_rows(facts, metrics)]
     rows += [(name, str(facts[key])) for name, key in PLACES.items() if facts.get(key)]
     if facts.get("database"):
         rows.append(("database", str(facts["database"])))
     width = max((len(name) for name, _ in rows), default=0)
     lines = [_headline(facts), *_failure_lines(facts.get("failures") or [])]
     lines += [f"  {name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, *_resume_lines(facts)])
+    return "\n".join([*lines, *_next_lines(facts), *_resume_lines(facts)])
 
 
 def how_to_train_further(config: Mapping[str, Any], num_rounds: int) -> str | None:
@@ -106,10 +108,53 @@ def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     of_tiers = re.compile(r"validation\.accuracy\.tier\d+")
     names = [name for name in metrics if name.count(".") < 2 or of_tiers.fullmatch(name)]
     return [
-        (name, f"{_values(metrics[name])[-1]:.4f}")
+        (name, f"{_values(metrics[name])[-1]:.4f}{_best(name, metrics[name])}")
         for group in SHOWN_METRICS
         for name in sorted(names)
         if name.startswith(f"{group}.") and _values(metrics[name])
+    ]
+
+
+def _best(name: str, metric: Any) -> str:
+    """Say which round had the best accuracy, where that is not the last one."""
+    if name != "validation.accuracy" or not isinstance(metric, Mapping):
+        return ""
+    values = _values(metric)
+    best = max(values)
+    if not values[-1] < best:
+        return ""
+    return f", best {best:.4f} in round {metric['steps'][values.index(best)]}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the two largest units that it has: 12.3 s, 1 min 12 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _time_rows(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rounds = _values(metrics.get("time.round_seconds", {"values": []}))
+    mean = f"{duration(sum(rounds) / len(rounds))} a round" if rounds else ""
+    taken = duration(facts["seconds"]) if facts.get("seconds") else ""
+    text = ", ".join(part for part in (taken, mean) if part)
+    return [("time taken", text)] if taken else []
+
+
+def _next_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Name what can be done with a run that has saved a state."""
+    scripts, run = facts.get("scripts"), facts.get("run_dir")
+    if not (scripts and run and facts.get("is_saved")):
+        return []
+    run = shlex.quote(str(run))
+    folder = f"models/{facts.get('job_name') or 'new'}"
+    return [
+        "To evaluate it, to export it as a model, and to see it again:",
+        f"  {scripts['evaluate.py']} {run}",
+        f"  {scripts['merge_adapter.py']} {run} --out {folder}",
+        f"  {scripts['watch.py']} {run}",
     ]
 
 

@@ -1,7 +1,14 @@
 #!/usr/bin/env python
-"""Split the Spooky Author Identification data 75/25 into a training and a test file.
+"""Split the Spooky Author Identification data 75/25 into training and test data.
 
-usage: split_data.py --full-path train.csv --train-path mine/train.csv --test-path mine/test.csv
+The files are the same at every call, as in the published experiments. The data
+is train.csv of https://www.kaggle.com/c/spooky-author-identification.
+
+examples:
+  scripts/spooky_author/split_data.py --full-path train.csv \\
+      --train-path data/train.csv --test-path data/test.csv
+  scripts/spooky_author/split_data.py --full-path ~/Downloads/train.csv \\
+      --train-path s3://bucket/train.csv --test-path s3://bucket/test.csv
 """
 
 import argparse
@@ -72,10 +79,21 @@ def split(full_path: str, train_path: str, test_path: str) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--full-path", required=True, help="the competition's train.csv")
-    parser.add_argument("--train-path", required=True, help="where the 75 %% for training go")
-    parser.add_argument("--test-path", required=True, help="where the 25 %% for testing go")
+    parser = argparse.ArgumentParser(
+        prog="scripts/spooky_author/split_data.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--full-path", metavar="FILE", required=True, help="the competition's train.csv"
+    )
+    parser.add_argument(
+        "--train-path", metavar="FILE", required=True, help="where the 75 %% for training go"
+    )
+    parser.add_argument(
+        "--test-path", metavar="FILE", required=True, help="where the 25 %% for testing go"
+    )
     given = parser.parse_args(arguments)
 
     def action() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import (
+    PATIENCE_SECONDS,
     TRAIN,
     Command,
     Job,
@@ -46,7 +47,7 @@ def assert_same(job: Job, whole: Job) -> None:
     [
         (signal.SIGINT, 130),
         (signal.SIGTERM, 143),
-        (signal.SIGHUP, 143),
+        pytest.param(signal.SIGHUP, 143, marks=pytest.mark.nightly),
         pytest.param(signal.SIGQUIT, 143, marks=pytest.mark.nightly),
     ],
 )
@@ -73,7 +74,7 @@ def test_a_closed_terminal_ends_the_run_in_order(shell: Shell, corpus: Path) -> 
     typed = [*TRAIN, *arguments(settings)]
     terminal = Terminal(typed, shell.folder, shell.environ | {"TERM": "xterm"})
     job = Job(shell.folder / "checkpoints", shell.folder / "runs" / "1")
-    wait_for(lambda: job.last_round >= 2, "round 2", 60)
+    wait_for(lambda: job.last_round >= 2, "round 2", PATIENCE_SECONDS)
     terminal.hang_up()
     terminal.end(expect=143)
     assert shell.processes() == []

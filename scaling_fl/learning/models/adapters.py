@@ -1,5 +1,6 @@
 """Adapters: which parameters of a model are trained, and so what the vector is made of."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.loading import made_anew
+
+# PEFT imports this where it is installed, and it asks for a library that nothing here needs.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),

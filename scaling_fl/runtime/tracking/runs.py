@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,15 @@ class Run:
             "checkpoints": from_here(self.checkpoints) if self.checkpoints else None,
             "journal": from_here(str(self.journal)) if self.journal else None,
             "resume_command": record.resume_command,
+            "is_saved": bool(record.checkpoints),
+            "seconds": _seconds(record.started, record.last_event),
         }
+
+
+def _seconds(began: str | None, ended: str | None) -> float | None:
+    if not (began and ended):
+        return None
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
 
 
 def from_here(path: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.reporting.summary import size, summary
+from scaling_fl.reporting.summary import duration, size, summary
 
 
 def series(*values: float) -> dict[str, list[Any]]:
@@ -48,6 +48,40 @@ def test_a_completed_run_is_summed_up() -> None:
         "To train further, give a larger num_rounds to:\n"
         "  ./run-local.sh scripts/train_federated.py with demo"
     )
+
+
+SCRIPTS = {name: f"./run-local.sh scripts/{name}" for name in
+           ("evaluate.py", "merge_adapter.py", "watch.py")}  # fmt: skip
+
+
+def test_what_can_be_done_next_is_named_where_something_was_saved() -> None:
+    text = summary(FACTS, scripts=SCRIPTS, is_saved=True, run_dir="my runs/3")
+    assert (
+        "  journal              checkpoints/demo/journal.jsonl\n"
+        "To evaluate it, to export it as a model, and to see it again:\n"
+        "  ./run-local.sh scripts/evaluate.py 'my runs/3'\n"
+        "  ./run-local.sh scripts/merge_adapter.py 'my runs/3' --out models/demo\n"
+        "  ./run-local.sh scripts/watch.py 'my runs/3'\n"
+        "To train further"
+    ) in text
+    assert "evaluate" not in summary(FACTS, scripts=SCRIPTS, is_saved=False)
+
+
+def test_the_time_taken_and_the_best_round_are_told() -> None:
+    metrics = FACTS["metrics"] | {"validation.accuracy": series(0.5, 0.75, 0.75, 0.625)}
+    text = summary(FACTS, metrics=metrics, seconds=72.4)
+    assert "  validation.accuracy  0.6250, best 0.7500 in round 2\n" in text
+    assert "  time taken           1 min 12 s, 1.0 s a round\n" in text
+    assert "best" not in summary(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"),
+     (7500, "2 h 5 min")],
+)  # fmt: skip
+def test_a_duration_has_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_run_that_cannot_go_further_does_not_say_how() -> None:
