@@ -60,13 +60,18 @@ def _read(
             show(describe(line.settings, colour=sys.stdout.isatty(), width=width))
             line.config(has_data=False)
         else:
-            found.append(_checked(line, environ))
+            found.append(check(line, environ))
 
     code = end(action)
     return (found[0] if found else None), code
 
 
-def _checked(line: CommandLine, environ: Mapping[str, str] | None) -> Checked:
+def check(line: CommandLine, environ: Mapping[str, str] | None) -> Checked:
+    """Check the settings of a command line; with ``environ`` also the secrets that they need.
+
+    Raises:
+        UserError: they cannot be run; a ConfigurationError has all that is wrong about them.
+    """
     typed = line.typed
     if not (typed.named or typed.values or typed.problems):
         raise Misused(

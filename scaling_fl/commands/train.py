@@ -24,11 +24,15 @@ def main(checked: Checked) -> int:
     """Run checked settings; returns the exit code."""
     raise_on_signals()  # while the workers run, their launcher has handlers of its own
     with ExitStack() as closing:
-        return end(partial(_run, checked, closing))
+        return end(partial(train, checked, closing))
 
 
-def _run(checked: Checked, closing: ExitStack) -> None:
-    """Claim the job, attach the observers and run; nothing is recorded before all is accepted."""
+def train(checked: Checked, closing: ExitStack) -> Path | None:
+    """Claim the job, attach the observers and run; nothing is recorded before all is accepted.
+
+    Returns the run's folder; None on a machine that is not the first one. ``closing`` is to be
+    closed when the run is over, whatever became of it.
+    """
     line, node = checked.line, checked.node
     config = checked.config.model_copy(update={"author": checked.config.author or _user()})
     num_threads = threads_per_worker(node, config.num_threads, os.environ)
@@ -75,6 +79,7 @@ def _run(checked: Checked, closing: ExitStack) -> None:
     experiment.observers += observers
     typed = {"named_configs": line.typed.named, "config_updates": line.typed.updates}
     experiment.run(meta_info=typed, options=dict(line.options))
+    return folder.path if folder else None
 
 
 def _check_writable(runs_dir: Path) -> None:

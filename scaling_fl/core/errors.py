@@ -1,6 +1,7 @@
 """How a command is ended early: by what the user gave, or by a signal."""
 
 import signal
+import threading
 
 
 class UserError(Exception):
@@ -19,8 +20,11 @@ def stop_signals() -> list[signal.Signals]:
     """List the signals that end a command in good order.
 
     A closed terminal (SIGHUP) and Ctrl-\\ (SIGQUIT) do as SIGTERM does, unless the caller has had
-    them ignored, as ``nohup`` has.
+    them ignored, as ``nohup`` has. There are none in a thread that is not the main one, such as a
+    web server's: the program around it has signals of its own.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return []
     of_terminals = (signal.SIGHUP, signal.SIGQUIT)
     heard = [n for n in of_terminals if signal.getsignal(n) is not signal.SIG_IGN]
     return [signal.SIGINT, signal.SIGTERM, *heard]

@@ -1,0 +1,232 @@
+"""What the commands do, for a notebook or a program: ``from scaling_fl import run, read_runs``.
+
+    result = run("demo", num_rounds=2, adapter={"rank": 4})
+    result.curves["validation.accuracy"].plot()
+    model = result.load_model()
+
+A call is a command line in another form: the same settings, checks, record and workers. So what a
+notebook began, a command can resume, and the other way round.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaling_fl.commands.command_line import CommandLine
+from scaling_fl.commands.endings import ROOT
+from scaling_fl.commands.settings import check
+from scaling_fl.commands.train import train
+from scaling_fl.config.typed import read_typed
+from scaling_fl.core.errors import UserError
+from scaling_fl.reporting.summary import summary
+from scaling_fl.runtime.environment import load_environment
+from scaling_fl.runtime.tracking.runs import Run, from_here, is_run_folder, list_runs
+from scaling_fl.runtime.tracking.sources import open_run
+
+if TYPE_CHECKING:
+    import pandas
+
+Setting = Any
+"""A number, text, a list, a section as a mapping, or a function of a module (one's own)."""
+
+
+class RunResult:
+    """What a run has come to, as far as it is recorded."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.where = str(run.folder.absolute()) if run.folder else run.where
+        """The folder of the run, or what else it was read from."""
+
+    @property
+    def status(self) -> str:
+        """COMPLETED, DEGRADED (clients were left out), FAILED, INTERRUPTED, RUNNING or DEAD."""
+        return self.run.status
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All settings, as they are recorded."""
+        return dict(self.run.config)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of every metric."""
+        series = self.run.record.metrics
+        return {name: each["values"][-1] for name, each in series.items() if each["values"]}
+
+    @property
+    def curves(self) -> "pandas.DataFrame":
+        """Every metric (column) of every round (row)."""
+        from pandas import DataFrame, Series
+
+        curves = {
+            name: Series(each["values"], each["steps"], dtype=float)
+            for name, each in self.run.record.metrics.items()
+        }
+        return DataFrame(curves).rename_axis("round").sort_index()
+
+    @property
+    def clients(self) -> "pandas.DataFrame":
+        """What each client (row) did in each round; empty where that is not recorded."""
+        from pandas import DataFrame
+
+        return DataFrame(self.run.record.clients)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run has said of itself, warnings included."""
+        return [str(note.get("text", "")) for note in self.run.record.notes]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The places of its checkpoints that were kept, in the order of their rounds."""
+        places = [str(row["path"]) for row in self.run.record.checkpoints]
+        return [place for place in places if "://" in place or Path(place).is_dir()]
+
+    @property
+    def checkpoint(self) -> str:
+        """The place of its last checkpoint.
+
+        Raises:
+            UserError: there is none, or it is not here.
+        """
+        if not self.checkpoints:
+            raise UserError(
+                f"the run {self.where} must have a checkpoint here, and has none; train a round, "
+                "or name the folder that its checkpoints are in now."
+            )
+        return self.checkpoints[-1]
+
+    def load_model(self) -> Any:
+        """Load the trained model: one of transformers, with its adapter merged in, on the CPU.
+
+        Raises:
+            UserError: there is no checkpoint, or the base model is not to be had.
+        """
+        # By its name, because it needs torch, which takes seconds to import.
+        return import_module("scaling_fl.commands.model").load_model(self.checkpoint)
+
+    def __repr__(self) -> str:
+        return summary(self.run.facts())
+
+
+class RunResults(list[RunResult]):
+    """Runs in the order of their numbers."""
+
+    @property
+    def table(self) -> "pandas.DataFrame":
+        """One row a run: what it is, the settings in which the runs differ, its last metrics."""
+        from pandas import DataFrame
+
+        settings = [dict(_flat(each.config)) for each in self]
+        names = dict.fromkeys(name for found in settings for name in found)
+        differing = [name for name in names if len({repr(s.get(name)) for s in settings}) > 1]
+        rows = [
+            {
+                "run": from_here(each.where),
+                "job_name": each.run.record.job_name,
+                "status": each.status,
+                "round": each.run.record.last_round,
+                **{name: found.get(name) for name in differing if name not in _PLACES},
+                **each.metrics,
+            }
+            for each, found in zip(self, settings, strict=True)
+        ]
+        return DataFrame(rows).set_index("run") if rows else DataFrame()
+
+
+_PLACES = {"job_name", "checkpoints_dir"}
+
+
+def run(*named: str | Path | Mapping[str, Setting], **settings: Setting) -> RunResult:
+    """Run a federation to its end, and return what it came to.
+
+    ``named`` are named configurations (``"demo"``), YAML or JSON files, and mappings of settings;
+    ``settings`` are single ones, which overrule them, and a later one an earlier one. A section is
+    a mapping (``adapter={"rank": 4}``) or a dotted path (``{"adapter.rank": 4}``). A function of a
+    module stands for its name, ``my_module:name``.
+
+    Progress is printed as the command prints it. Interrupting the kernel ends the run in order: the
+    last finished round is saved, and the same call with its ``job_name`` goes on.
+
+    Raises:
+        UserError: the settings cannot be run (``ConfigurationError`` with all problems), or the
+            run failed.
+        KeyboardInterrupt: a signal stopped the run.
+    """
+    load_environment(ROOT)
+    line = CommandLine("train_federated.py")
+    line.typed = read_typed(list(_typed(named, settings)), (Path.cwd(), ROOT))
+    with ExitStack() as closing:
+        folder = train(check(line, os.environ), closing)
+    assert folder, "a program runs on the first machine"
+    return RunResult(open_run(str(folder.resolve())))
+
+
+def read_runs(place: str | Path = "runs") -> RunResults:
+    """Read all runs of a folder of runs, or with ``mongo:`` of the database; or a single run.
+
+    A run is named by its folder, its checkpoints or ``mongo:7``.
+
+    Raises:
+        UserError: there is no such place, or it cannot be read.
+    """
+    load_environment(ROOT)
+    text = str(place)
+    path = Path(text).expanduser()
+    is_folder_of_runs = text == "mongo:" or (path.is_dir() and _holds_runs(path))
+    places = list_runs(text if text == "mongo:" else str(path)) if is_folder_of_runs else [text]
+    return RunResults(RunResult(open_run(each, "place")) for each in places)
+
+
+def _holds_runs(path: Path) -> bool:
+    if is_run_folder(path):
+        return False
+    inside = list(path.iterdir())
+    return not inside or any(each.name.isdecimal() for each in inside)
+
+
+def _typed(
+    named: Iterable[str | Path | Mapping[str, Setting]], settings: Mapping[str, Setting]
+) -> Iterator[str]:
+    """Write settings as they are typed after ``with``."""
+    for each in (*named, settings):
+        if isinstance(each, Mapping):
+            yield from (f"{path}={value!r}" for path, value in _flat(each))
+        else:
+            yield str(each)
+
+
+def _flat(settings: Mapping[str, Setting], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, plain value) of every setting."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _plain(value, f"{prefix}{key}")
+
+
+def _plain(value: Setting, path: str) -> Any:
+    """Turn what a program holds into what can be typed."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, path) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, path) for inner in value]
+    if hasattr(value, "item"):  # a number of numpy
+        return value.item()
+    return _name_of(value, path) if callable(value) else value
+
+
+def _name_of(function: Callable[..., Any], path: str) -> str:
+    module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
+    if module == "__main__" or not name.isidentifier():
+        raise UserError(
+            f"{path} must be a function of a module, which workers can import, got {function!r}; "
+            "write it into a file, such as my_module.py, and give 'my_module:name'."
+        )
+    return f"{module}:{name}"
