@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Deliver to the database what is left of the runs.
+"""Complete the record of runs, here and in the database.
 
-A run whose database was away keeps its whole record in its folder. This brings
-the database up to date that SACRED_MONGO_URI (or SACRED_USER, _PASSWORD, _HOST
-and _DATABASE) names, in the environment or in .env. Doing it twice changes
-nothing.
+A run folder whose disk was full is completed from the journal of its job. A run
+whose database was away keeps its whole record in its folder: this brings the
+database up to date that SACRED_MONGO_URI (or SACRED_USER, _PASSWORD, _HOST and
+_DATABASE) names, in the environment or in .env. Doing it twice changes nothing.
 """
 
 import argparse

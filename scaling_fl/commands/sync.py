@@ -1,4 +1,4 @@
-"""The command ``scripts/sync_runs.py``: deliver what is left of the runs to the database."""
+"""The command ``scripts/sync_runs.py``: complete the runs, and deliver them to the database."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling_fl.commands.endings import Misused, end, show
 from scaling_fl.core.errors import UserError
+from scaling_fl.runtime.tracking.journals import JournalSource
 from scaling_fl.runtime.tracking.mirror import deliver, is_delivered
 from scaling_fl.runtime.tracking.mongo_settings import (
     MongoSettings,
@@ -15,7 +16,9 @@ from scaling_fl.runtime.tracking.mongo_settings import (
     failure_sentence,
     settings_from_environment,
 )
-from scaling_fl.runtime.tracking.runs import run_folders
+from scaling_fl.runtime.tracking.run_folder import RunFolder
+from scaling_fl.runtime.tracking.runs import RUNNING, run_folders
+from scaling_fl.runtime.tracking.sources import open_source
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -34,8 +37,13 @@ def _run(runs_dir: Path, *, again: bool) -> None:
 
     settings: MongoSettings | None = None
     try:
-        settings = _settings()
+        settings = settings_from_environment(os.environ)
         runs = _runs(runs_dir)
+        completed = [run for run in runs if _is_ours(run) and _complete(run)]
+        if settings is None:
+            if completed:
+                return
+            raise _no_database()
         with settings.connect(socket_seconds=SOCKET_SECONDS) as client:
             client.admin.command("ping")
             database = client[settings.database]
@@ -58,14 +66,27 @@ def _runs(runs_dir: Path) -> list[Path]:
         raise Misused(str(error)) from None
 
 
-def _settings() -> MongoSettings:
-    settings = settings_from_environment(os.environ)
-    if settings is None:
-        raise Misused(
-            "no database is named; set SACRED_MONGO_URI, or SACRED_USER, SACRED_PASSWORD, "
-            "SACRED_HOST and SACRED_DATABASE, in the environment or in .env."
-        )
-    return settings
+def _no_database() -> Misused:
+    return Misused(
+        "no database is named; set SACRED_MONGO_URI, or SACRED_USER, SACRED_PASSWORD, "
+        "SACRED_HOST and SACRED_DATABASE, in the environment or in .env."
+    )
+
+
+def _complete(run: Path) -> bool:
+    """Complete a folder from the journal of its job, print its line, and tell whether it was."""
+    source = open_source(str(run))
+    if not isinstance(source, JournalSource):
+        return False  # the journal is elsewhere
+    found = source.load()
+    record = found.record
+    folder = RunFolder(
+        run.parent, run_id=run.name, uid=str(record.uid), job_name=str(record.job_name)
+    )
+    if found.status == RUNNING or not folder.complete(record):
+        return False
+    show(f"run {run.name}: completed from the journal of its job")
+    return True
 
 
 def _deliver(

@@ -11,6 +11,7 @@ from scaling_fl.commands.endings import end, raise_on_signals
 from scaling_fl.commands.experiment import RunObserver, make_experiment
 from scaling_fl.commands.resume import resume_command
 from scaling_fl.commands.settings import Checked
+from scaling_fl.core.errors import UserError
 from scaling_fl.jobs.job import Job, open_job
 from scaling_fl.jobs.session import Session
 from scaling_fl.runtime.machines.node import threads_per_worker
@@ -32,6 +33,9 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
 
     Returns the run's folder; None on a machine that is not the first one. ``closing`` is to be
     closed when the run is over, whatever became of it.
+
+    Raises:
+        UserError: among others, the run is complete and its record could not be.
     """
     line, node = checked.line, checked.node
     config = checked.config.model_copy(update={"author": checked.config.author or _user()})
@@ -79,6 +83,8 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     experiment.observers += observers
     typed = {"named_configs": line.typed.named, "config_updates": line.typed.updates}
     experiment.run(meta_info=typed, options=dict(line.options))
+    if folder and folder.trouble.missing:
+        raise UserError(folder.trouble.sentence(folder.path))
     return folder.path if folder else None
 
 

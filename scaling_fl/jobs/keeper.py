@@ -148,6 +148,11 @@ class Keeper:
         self._journal({"event": "note", "level": "warning", "text": text})
         self._read()
 
+    @property
+    def missing(self) -> str:
+        """Name what the run folder lacks, because it could not be written."""
+        return ", ".join(self._folder.trouble.missing)
+
     def run(self, config: Mapping[str, Any], status: str, message: str) -> Run:
         """Describe the run as a reader would find it, even where its end could not be journaled."""
         self.record.message = message
@@ -185,14 +190,15 @@ class Keeper:
         if "histograms" not in partition:
             return  # the figure is of labels, which not every task has
         path = self._folder.path / "partition.png"
-        draw(
-            path,
-            partition["label_names"],
-            partition["histograms"],
-            partition["entropies"],
-            partition.get("client_names"),
-        )
-        self._folder.artifact_event("partition.png", str(path))
+        with self._folder.told(path.name):
+            draw(
+                path,
+                partition["label_names"],
+                partition["histograms"],
+                partition["entropies"],
+                partition.get("client_names"),
+            )
+            self._folder.artifact_event(path.name, str(path))
 
 
 def _as_journaled(event: Mapping[str, Any]) -> Event:

@@ -44,6 +44,8 @@ class Session:
         self._console = Console(log=folder.log if folder else None, num_rounds=config.num_rounds)
         if mirror:
             mirror.note = self._console.warn
+        if folder:
+            folder.trouble.note = self._console.warn
         self._keeper = Keeper(job, folder, mirror, self._console) if job and folder else None
         self._progress = LiveProgress(job.journal.path.with_name(NAME) if job else None)
 
@@ -140,6 +142,7 @@ class Session:
             settings = self._config.model_dump(mode="json")
             run = self._keeper.run(settings, status, message)
             facts = run.facts() | {"resume_command": self._resume_command, "scripts": self._scripts}
+            facts["missing"] = self._keeper.missing
             if status == "FAILED":
                 # The command says why, last of all; once is enough.
                 facts["message"] = None

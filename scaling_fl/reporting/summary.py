@@ -16,7 +16,12 @@ ENDINGS = {
     "DEAD": "died",
     "RUNNING": "is running",
 }
-PLACES = {"run": "run_dir", "checkpoints": "checkpoints", "journal": "journal"}
+PLACES = {
+    "run": "run_dir",
+    "not recorded": "missing",
+    "checkpoints": "checkpoints",
+    "journal": "journal",
+}
 
 
 def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:

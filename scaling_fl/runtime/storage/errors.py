@@ -51,7 +51,7 @@ _BUSY = Diagnosis("the storage is overloaded or failing", "try again later", is_
 _UNTRUSTED = Diagnosis(
     "the certificate of the storage is not trusted", "check the address of the endpoint"
 )
-_SPACE = Diagnosis("no space is left", "free space or choose another checkpoints_dir")
+_SPACE = Diagnosis("no space is left", "free space there or choose another folder")
 _READ_ONLY = Diagnosis("the file system is read-only", "mount it writable or choose another folder")
 _TOO_LARGE = Diagnosis("the file is larger than the limit allows", "raise the limit (ulimit -f)")
 _NO_FOLDER = Diagnosis("a file or folder of the path does not exist", "check the path")

@@ -16,7 +16,7 @@ class CapturedOutput:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
         self._lock = threading.Lock()
-        self._early_lines: list[str] = []
+        self._waiting = b""
         self._path: Path | None = None
         self._num_bytes = 0
 
@@ -24,27 +24,29 @@ class CapturedOutput:
         """Go on in a file, which may have lines of earlier attempts."""
         with self._lock:
             self._path = path
-            self._num_bytes = path.stat().st_size if path.exists() else 0
-            lines, self._early_lines = self._early_lines, []
-            for line in lines:
-                self._write(line)
+            self._num_bytes += path.stat().st_size if path.exists() else 0
+            self._flush()
 
     def add(self, line: str) -> None:
-        """Store a line at once; after MAX_OUTPUT_BYTES only a note says so."""
-        with self._lock:
-            self._write(line)
+        """Store a line at once; after MAX_OUTPUT_BYTES only a note says so.
 
-    def _write(self, line: str) -> None:
-        if self._path is None:
-            self._early_lines.append(line)
-            return
-        data = (redact(line, self._secrets) + "\n").encode("utf-8", "replace")
-        if self._num_bytes >= MAX_OUTPUT_BYTES:
-            return
-        if self._num_bytes + len(data) > MAX_OUTPUT_BYTES:
-            data = f"[output beyond {MAX_OUTPUT_BYTES:,} bytes is not kept]\n".encode()
-            self._num_bytes = MAX_OUTPUT_BYTES
-        self._num_bytes += len(data)
+        What a full disk does not take waits for the next line.
+        """
+        with self._lock:
+            data = (redact(line, self._secrets) + "\n").encode("utf-8", "replace")
+            if self._num_bytes >= MAX_OUTPUT_BYTES:
+                return
+            if self._num_bytes + len(data) > MAX_OUTPUT_BYTES:
+                data = f"[output beyond {MAX_OUTPUT_BYTES:,} bytes is not kept]\n".encode()
+                self._num_bytes = MAX_OUTPUT_BYTES
+            self._num_bytes += len(data)
+            self._waiting += data
+            self._flush()
+
+    def _flush(self) -> None:
         # Output that cannot be kept is no reason to stop a run.
-        with suppress(OSError), self._path.open("ab", buffering=0) as file:
-            file.write(data)
+        with suppress(OSError):
+            if self._path and self._waiting:
+                with self._path.open("ab", buffering=0) as file:
+                    taken = file.write(self._waiting)
+                self._waiting = self._waiting[taken:]

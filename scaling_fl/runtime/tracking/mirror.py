@@ -210,7 +210,8 @@ class MongoMirror(RunObserver):
             )
             run_id = self._delivery.send(tables=tables)
             if tables:
-                _mark(folder, digest, run_id, self._settings)
+                with suppress(OSError):  # a full disk is no trouble of the database's
+                    _mark(folder, digest, run_id, self._settings)
                 self._tables_time, self._delivered_digest = time.monotonic(), digest
 
 

@@ -138,6 +138,11 @@ def read_run(folder: Path, uid: str) -> tuple[dict[str, Any], dict[str, Any]] | 
     return None
 
 
+def metrics_json(metrics: Mapping[str, Any]) -> bytes:
+    """Write curves as JSON gave them, and without indentation: every round writes all of them."""
+    return json.dumps(metrics).encode()
+
+
 def replace_file(path: Path, data: bytes, *, owner: str = "") -> None:
     """Write a file so that it is seen whole or as it was; ``owner`` keeps several writers apart."""
     replace_files({path: data}, owner=owner)

@@ -4,7 +4,6 @@ Every file is replaced as a whole, so a kill at any moment leaves a record that 
 folder is the record; a database, where there is one, is a copy of it (see ``mirror``).
 """
 
-import json
 import os
 import shutil
 import socket
@@ -15,12 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.runtime.record.journal import JobRecord
 from scaling_fl.runtime.redaction import secrets_of
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.tracking.captured_output import CapturedOutput
 from scaling_fl.runtime.tracking.run_files import (
     commit_of_image,
+    metrics_json,
     place_folder,
     read_run,
     replace_file,
@@ -28,8 +29,10 @@ from scaling_fl.runtime.tracking.run_files import (
     tables,
 )
 from scaling_fl.runtime.tracking.sacred_files import SacredFiles
+from scaling_fl.runtime.tracking.trouble import Trouble
 
 MAX_LISTED = 1000
+RESERVE, RESERVED_BYTES = ".reserve", 1 << 18
 FILE_PRIORITY = 40
 MADE_ANEW = "made_anew"
 """Says in info.json how much of a folder was taken from the journal, when a job came here."""
@@ -64,7 +67,7 @@ class RunFolder(SacredFiles):
         self._attempts: list[dict[str, Any]] = []
         self._facts: dict[str, Any] = {}
         self._output = CapturedOutput(self._secrets)
-        self._failing: set[str] = set()
+        self.trouble = Trouble(self.log)
         self._tables = tables()
 
     @property
@@ -121,9 +124,8 @@ class RunFolder(SacredFiles):
             attempt = {"start_time": start_time.isoformat(), "status": "RUNNING"}
             self._attempts.append(attempt | {"hostname": socket.gethostname(), "pid": os.getpid()})
             experiment = dict(self._ex_info) | {"sources": self.save_sources(self._ex_info)}
-            experiment["repositories"] = self._ex_info["repositories"] or commit_of_image(
-                os.environ
-            )
+            repositories = self._ex_info["repositories"]
+            experiment["repositories"] = repositories or commit_of_image(os.environ)
             kept = {
                 "start_time": earlier.get("start_time", start_time),
                 "resources": earlier.get("resources", []),
@@ -142,25 +144,25 @@ class RunFolder(SacredFiles):
     ) -> None:
         if self.dir is None:
             return  # The start is not on record, and may never be.
-        with self._lock, self._reported("the heartbeat"):
+        with self.told("run.json"):
             self._facts.update(self._plain(info))
             self.run_entry["heartbeat"] = beat_time.isoformat()
             self.run_entry["result"] = self._plain(result)
             self._save_run()
 
     def completed_event(self, stop_time: datetime, result: Any) -> None:
-        self._finish(self._final_status, stop_time, result=self._plain(result))
+        self._finish(self._final_status, stop_time.isoformat(), result=self._plain(result))
 
     def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
-        self._finish(status, interrupt_time)
+        self._finish(status, interrupt_time.isoformat())
 
     def failed_event(self, fail_time: datetime, fail_trace: Sequence[str]) -> None:
-        self._finish("FAILED", fail_time, fail_trace=self._plain(fail_trace))
+        self._finish("FAILED", fail_time.isoformat(), fail_trace=self._plain(fail_trace))
 
     def resource_event(self, filename: str) -> None:
         if self.dir is None:
             return
-        with self._lock, self._reported(f"the resource {filename}"):
+        with self.told(filename):
             entry = [filename, str(self.find_or_save(filename, Path(self.resource_dir)))]
             if entry not in self.run_entry["resources"]:
                 self.run_entry["resources"].append(entry)
@@ -175,7 +177,7 @@ class RunFolder(SacredFiles):
     ) -> None:
         if self.dir is None:
             return
-        with self._lock, self._reported(f"the artifact {name}"):
+        with self.told(name):
             self.save_file(filename, name)
             self._list_artifact(name)
 
@@ -198,7 +200,7 @@ class RunFolder(SacredFiles):
         A disk that is full stops no run: the journal has everything, and the next ``refresh``
         writes all of it again.
         """
-        with self._lock, self._reported("the record"):
+        with self.told("metrics and tables"):
             self._facts |= {
                 "last_round": record.last_round,
                 "last_digest": record.last_digest,
@@ -207,25 +209,18 @@ class RunFolder(SacredFiles):
                 "failures": self._plain(record.failures[-MAX_LISTED:]),
                 "notes": self._plain(record.notes[-MAX_LISTED:]),
             }
-            # As JSON gave it, and without indentation: long curves are written every round.
-            replace_file(self.path / "metrics.json", json.dumps(record.metrics).encode())
+            replace_file(self.path / "metrics.json", metrics_json(record.metrics))
             for name, table in self._tables.items():
                 replace_file(self.path / name, table.render(record.clients))
                 self._list_artifact(name)
-            self._save_info()
+            self.save_json(self._info(), "info.json")
 
     @contextmanager
-    def _reported(self, what: str) -> Iterator[None]:
-        # Sacred drops an observer for good after one exception: a full disk or a missing file must
-        # not cost the rest of the record.
-        try:
+    def told(self, name: str) -> Iterator[None]:
+        """Write a file of the record; that it cannot be written is told, and stops no run."""
+        # Sacred drops an observer for good after one exception.
+        with self._lock, self.trouble.told(name, self.path):
             yield
-        except OSError as error:
-            if what not in self._failing:
-                self.log(f"warning: {what} could not be stored: {error}")
-            self._failing.add(what)
-        else:
-            self._failing.discard(what)
 
     def _earlier(self) -> tuple[Path | None, dict[str, Any]]:
         """Find the folder of the earlier attempts and what its run.json says, if there is one."""
@@ -254,27 +249,48 @@ class RunFolder(SacredFiles):
     def _save_start(self, folder: Path) -> None:
         (folder / "cout.txt").touch()
         values = {"config.json": self.config, "info.json": self._info(), "run.json": self.run_entry}
-        replace_files({folder / name: self._json(value) for name, value in values.items()})
+        files = {folder / name: self._json(value) for name, value in values.items()}
+        replace_files({folder / RESERVE: bytes(RESERVED_BYTES)} | files)
 
     def _save_run(self) -> None:
-        self._save_info()
         self.save_json(self.run_entry, "run.json")
-
-    def _save_info(self) -> None:
         self.save_json(self._info(), "info.json")
 
     def _info(self) -> dict[str, Any]:
         own = {"uid": self.uid, "job_name": self.job_name, "attempts": self._attempts}
         return self._facts | own
 
-    def _finish(self, status: str, time: datetime, **fields: Any) -> None:
+    def _finish(self, status: str, stop_time: str | None, **fields: Any) -> None:
         if self.dir is None:
             return
-        with self._lock, self._reported("the end of the run"):
-            ending = {"status": status, "stop_time": time.isoformat()}
+        with self.told("run.json"):
+            ending = {"status": status, "stop_time": stop_time}
             self._attempts[-1] |= ending
             self.run_entry.update(ending, **fields)
+            # There is room set aside, so that a full disk, too, says how the run ended.
+            (self.path / RESERVE).unlink(missing_ok=True)
             self._save_run()
+
+    def complete(self, record: JobRecord) -> bool:
+        """Write again, from a journal, what the folder lacks; returns whether it lacked something.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        folder, self.run_entry = self._earlier()
+        if folder is None:
+            return False
+        self.dir, is_unended = str(folder), self.run_entry.get("status") == "RUNNING"
+        ended = record.status if is_unended and record.status != "running" else None
+        metrics = folder / "metrics.json"
+        if not ended and metrics.exists() and metrics.read_bytes() == metrics_json(record.metrics):
+            return False
+        self.refresh(record)
+        if ended and record.history:
+            self._finish(ended, record.history[-1].get("stop_time"))
+        if self.trouble.missing:
+            raise UserError(self.trouble.sentence(folder))
+        return True
 
     def _list_artifact(self, name: str) -> None:
         if name not in self.run_entry["artifacts"]:

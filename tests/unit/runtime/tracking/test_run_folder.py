@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scaling_fl.core.errors import UserError
+from scaling_fl.runtime.record.journal import JobRecord
+from scaling_fl.runtime.storage import StorageError
 from scaling_fl.runtime.tracking.captured_output import MAX_OUTPUT_BYTES
 from scaling_fl.runtime.tracking.run_folder import RunFolder
+from tests.small_disk import fill, small_disk
 from tests.tracked_runs import now, record_of, round_event, start
 
 ROOT = Path(__file__).parents[4]
@@ -258,7 +263,8 @@ def test_a_missing_artifact_is_noted_and_ends_nothing(tmp_path: Path) -> None:
     folder = start(new_folder(tmp_path / "runs"))
     folder.artifact_event("plot.png", str(tmp_path / "missing.png"))
     folder.completed_event(now(), None)
-    assert "the artifact plot.png could not be stored" in (folder.path / "cout.txt").read_text()
+    assert "could not write plot.png to" in (folder.path / "cout.txt").read_text()
+    assert list(folder.trouble.missing) == ["plot.png"]
     assert (read(folder)["artifacts"], read(folder)["status"]) == ([], "COMPLETED")
 
 
@@ -271,7 +277,80 @@ def test_a_record_that_cannot_be_written_for_a_while_is_whole_afterwards(tmp_pat
     (folder.path / ".metrics.json.tmp").rmdir()
     folder.refresh(record_of(4))
     assert read(folder, "metrics.json")["train.loss"]["steps"] == [1, 2, 3, 4]
-    assert (folder.path / "cout.txt").read_text().count("the record could not be stored") == 1
+    first, second = (folder.path / "cout.txt").read_text().splitlines()
+    assert first.startswith(f"could not write metrics and tables to {folder.path}: ")
+    assert second == f"the record of the run in {folder.path} is complete again."
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 1 << 20) as folder:
+        yield folder
+
+
+def journaled(status: str) -> JobRecord:
+    """What a journal says of a run of two rounds, which has ended."""
+    record = record_of(2)
+    record.apply({"event": "end", "status": status, "time": "2026-11-21T09:00:00+00:00"})
+    return record
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+def test_a_full_disk_is_told_once_and_how_the_run_ended_is_kept(disk: Path, status: str) -> None:
+    folder = start(new_folder(disk / "runs"))
+    notes: list[str] = []
+    folder.trouble.note = notes.append
+    folder.refresh(record_of(1))
+    filling = fill(disk)
+    for _ in range(3):
+        folder.refresh(record_of(2))
+    folder.heartbeat_event({}, "", now(), None)
+    for number in range(2000):
+        folder.log(f"line {number}")
+    [note] = notes
+    assert note.startswith(f"could not write metrics and tables to {folder.path}: no space is left")
+    if status == "COMPLETED":
+        folder.completed_event(now(), {"accuracy": 0.5})
+    else:
+        folder.failed_event(now(), ["no"])
+    assert read(folder)["status"] == status
+    assert read(folder, "metrics.json")["train.loss"]["steps"] == [1]
+    assert list(folder.trouble.missing) == ["metrics and tables"]
+    assert "sync_runs.py" in folder.trouble.sentence(folder.path)
+    # The journal has all of it, and completes the folder once there is room.
+    fill(disk)
+    with pytest.raises(UserError, match=r"lacks the newest metrics and tables: no space is left"):
+        new_folder(disk / "runs", run_id="1").complete(journaled(status))
+    filling.unlink()
+    assert new_folder(disk / "runs", run_id="1").complete(journaled(status))
+    assert read(folder, "metrics.json")["train.loss"]["steps"] == [1, 2]
+    assert (read(folder)["status"], read(folder, "info.json")["last_round"]) == (status, 2)
+    assert not new_folder(disk / "runs", run_id="1").complete(journaled(status))
+    folder.log("the last line")
+    lines = (folder.path / "cout.txt").read_text().splitlines()
+    assert lines == [*(f"line {number}" for number in range(2000)), "the last line"]
+
+
+def test_a_record_that_still_says_running_is_ended_by_the_journal(tmp_path: Path) -> None:
+    folder = start(new_folder(tmp_path / "runs"))
+    assert new_folder(tmp_path / "runs", run_id="1").complete(journaled("DEGRADED"))
+    assert read(folder)["status"] == "DEGRADED"
+    assert read(folder)["stop_time"] == "2026-11-21T09:00:00"
+    assert [a["status"] for a in read(folder, "info.json")["attempts"]] == ["DEGRADED"]
+
+
+def test_a_full_disk_at_the_start_is_one_sentence_and_leaves_an_earlier_record(disk: Path) -> None:
+    first = start(new_folder(disk / "runs"))
+    first.completed_event(now(), None)
+    filling = fill(disk)
+    before = {path: path.read_bytes() for path in first.path.iterdir()}
+    for options in ({"run_id": "1"}, {"uid": "uid-2"}):
+        with pytest.raises(StorageError, match=r"could not write the record .*: no space is left"):
+            start(new_folder(disk / "runs", **options))
+        assert {path: path.read_bytes() for path in first.path.iterdir()} == before
+        assert sorted(path.name for path in (disk / "runs").iterdir()) == ["1", "_sources"]
+    filling.unlink()
+    assert start(new_folder(disk / "runs", run_id="1")).run_id == "1"
 
 
 def test_no_secret_reaches_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
