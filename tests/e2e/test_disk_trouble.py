@@ -50,7 +50,14 @@ def test_a_disk_of_the_runs_that_is_full_costs_no_round_and_is_made_up_for(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["tracking.runs_dir", "checkpoints_dir", "data.cache_dir"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "tracking.runs_dir",
+        "checkpoints_dir",
+        pytest.param("data.cache_dir", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_disk_that_is_full_at_the_start_is_one_sentence(
     shell: Shell, corpus: Path, place: str
 ) -> None:
@@ -66,6 +73,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_sentence(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disk_of_the_checkpoints_that_is_full_ends_the_run_and_says_how_to_go_on(
     shell: Shell, corpus: Path
 ) -> None:

@@ -40,8 +40,12 @@ def completed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "checkpoints/round-000002 cannot be continued: adapter.alpha was not set, is now 16.0;",
         ),
         ({"train_path": "broken.csv"}, "broken.csv, row 2, column 'author': the label must"),
-        ({"num_threads": 2}, "num_threads must stay 1, as in the rounds before, got 2; leave it"),
-        ({"model": "no/such-model"}, "no/such-model"),
+        pytest.param(
+            {"num_threads": 2},
+            "num_threads must stay 1, as in the rounds before, got 2; leave it",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param({"model": "no/such-model"}, "no/such-model", marks=pytest.mark.nightly),
     ],
 )
 def test_a_refused_start_changes_nothing(
