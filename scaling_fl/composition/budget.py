@@ -18,7 +18,7 @@ from scaling_fl.composition.sampled import (
 )
 from scaling_fl.config import Config, secret_problems
 from scaling_fl.config.sections import PrivacySettings
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.seeding import Randomness
 from scaling_fl.federation.disclosure import Disclosure
@@ -79,12 +79,12 @@ class Budget:
         """Make what clips vectors of ``size`` coordinates and adds ``noise``, if there is any.
 
         Raises:
-            UserError: the clip is so small that the rounding of a sum counts.
+            InputError: the clip is so small that the rounding of a sum counts.
         """
         rounding = rounding_norm(size, self.num_units) if self.is_noisy else 0.0
         clip, least = self.settings.clip or math.inf, ROUNDINGS_IN_CLIP * rounding
         if clip < least:
-            raise UserError(
+            raise InputError(
                 f"privacy.clip must be at least {least:.2g} with {size:,} parameters and "
                 f"{self.num_units} clients or groups in a round, because a sum rounds what is far "
                 f"smaller, got {clip:g}; raise privacy.clip."
@@ -121,13 +121,13 @@ def make_budget(
     ``begun`` is the fingerprint that the job has kept so far, None for a new job.
 
     Raises:
-        UserError: there is noise and no secret, no noise reaches the target, a sum cannot hold the
+        InputError: there is noise and no secret, no noise reaches the target, a sum cannot hold the
             noise, or one round already costs more than the largest epsilon.
     """
     if config.privacy.clip is None:
         return None
     if with_secret and (problems := secret_problems(config, os.environ)):
-        raise UserError("; ".join(map(str, problems)))
+        raise InputError("; ".join(map(str, problems)))
     sampling = sampling_of(config, num_clients)
     num_units = config.cohort_size(num_clients) * config.privacy.groups_per_round
     noise = _noise_multiplier(config, sampling, begun or {})
@@ -179,7 +179,7 @@ def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
     try:
         return update_noise_multiplier(noise, _clip_noise(config.privacy, noise, num_units))
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise InputError(str(error)) from None
 
 
 def _clip_noise(settings: PrivacySettings, noise: float, num_units: int) -> float:
@@ -203,7 +203,7 @@ def _noise_multiplier(config: Config, sampling: Sampling, begun: Mapping[str, An
             accountant=config.privacy.accountant,
         )
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise InputError(str(error)) from None
     # Earlier versions, whose jobs have no seal, chose more noise for some targets.
     earlier = begun.get(NOISE, 0.0) if SEAL not in begun else 0.0
     return max(solved, float(earlier))
@@ -216,25 +216,25 @@ def _check_noise(
     clip = config.privacy.clip or 0.0
     std = on_updates * clip / num_units
     if std > LARGEST_STD:
-        raise UserError(
+        raise InputError(
             "privacy.clip * noise multiplier / (clients or groups of a round) must be at most "
             f"{LARGEST_STD:g}, got {std:g}; lower privacy.clip."
         )
     largest = _largest_clip(config, num_clients, num_units)
     if clip > largest:
-        raise UserError(
+        raise InputError(
             f"privacy.clip must be at most {largest:g}, so that the sum of all updates of a round "
             f"stays below {LIMIT:g}, got {clip:g}; lower privacy.clip."
         )
     if 0 < noise < LEAST_NOISE:
-        raise UserError(
+        raise InputError(
             f"privacy.noise_multiplier must be at least {LEAST_NOISE:g}, because epsilon is "
             f"infinite below, got {noise:g}; raise it."
         )
     num_protected = num_clients * config.privacy.groups_per_client
     what = "clients" if config.privacy.unit == "client" else "groups"
     if noise and config.privacy.delta * num_protected >= 1:
-        raise UserError(
+        raise InputError(
             f"privacy.delta must be below 1 / (number of {what}), because a larger delta allows to "
             f"publish the data of one, got {config.privacy.delta:g} with {num_protected} {what}; "
             "lower it."
@@ -268,7 +268,7 @@ def _num_rounds(config: Config, accountant: Accountant) -> int:
     )
     if allowed == 0:
         one = accountant.epsilon(1)
-        raise UserError(
+        raise InputError(
             f"privacy.max_epsilon must be at least {one:.4g}, the cost of one round, got "
             f"{limit:g}; raise privacy.max_epsilon, privacy.noise_multiplier or privacy.delta."
             if math.isfinite(one)

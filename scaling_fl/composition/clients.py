@@ -9,7 +9,7 @@ from scaling_fl.composition.data import Data
 from scaling_fl.composition.merge import make_statistics, payloads_of_merge
 from scaling_fl.config import Config
 from scaling_fl.config.sections import DirectionSettings
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.seeding import Randomness, from_seed, numpy_generator
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.client import Clients, LocalWork, Tier
@@ -118,12 +118,12 @@ def tier_of_clients(config: Config, num_clients: int) -> list[int]:
     """Return the tier of each client.
 
     Raises:
-        UserError: a tier has no client.
+        InputError: a tier has no client.
     """
     found = _tier_of_clients(config, num_clients)
     for tier in range(len(config.tiers)):
         if tier not in found:
-            raise UserError(
+            raise InputError(
                 f"tiers[{tier}] must have a client, got none of {num_clients}; drop the tier, or "
                 "raise its share or num_clients."
             )
@@ -144,7 +144,7 @@ def deal_groups(
     """Deal a client's examples at random into groups; the sizes differ by at most one."""
     num_groups = config.privacy.groups_per_client
     if len(examples) < num_groups:
-        raise UserError(
+        raise InputError(
             f"privacy.groups_per_client must be at most the {len(examples)} examples that client "
             f"{client} has, got {num_groups}; lower it, or split the data more evenly."
         )

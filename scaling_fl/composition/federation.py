@@ -22,10 +22,15 @@ from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.model import load_trainer
 from scaling_fl.composition.notices import Notices, coordinates_of_adapter
 from scaling_fl.composition.record import Note, make_recorder
-from scaling_fl.composition.secrecy import make_seal, make_secrecy, read_begun
+from scaling_fl.composition.secrecy import (
+    EARLIER_PROMISES,
+    make_seal,
+    make_secrecy,
+    read_begun,
+)
 from scaling_fl.composition.start import load_start
 from scaling_fl.config import Config, cohort_problems
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState
@@ -116,10 +121,12 @@ def build(
     note(_placement_sentence(config, exchange, device))
     num_clients = count_clients(config, len(exchange.sites))
     if problems := cohort_problems(config, num_clients):
-        raise UserError("; ".join(str(problem) for problem in problems))
+        raise InputError("; ".join(str(problem) for problem in problems))
     begun = read_begun(config, job, exchange)
     budget = make_budget(config, num_clients, note, begun=begun)
     seal = make_seal(begun, exchange) if budget and budget.is_noisy else None
+    if budget and budget.is_noisy and seal is None:
+        note(EARLIER_PROMISES)
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     if caveat := data.task.caveat(data.test):

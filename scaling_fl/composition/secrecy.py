@@ -1,7 +1,8 @@
 """What follows from the secret of a job with noise: the noise, the draws, and keyed hashes.
 
-Whoever has the secret can repeat the noise and the draws. Nobody else can, and what a checkpoint
-says about the secret or the training data is worth one guess for one run of scrypt.
+Whoever has the secret can repeat the noise and the draws, and nobody else can. The keyed hashes in
+a checkpoint let a resume tell another secret and other training data. To others they are worth one
+guess of the secret for one run of scrypt, and nothing about the data without the secret.
 """
 
 import hashlib
@@ -17,13 +18,17 @@ import torch
 
 from scaling_fl.composition.fingerprint import OWNERS, SEAL
 from scaling_fl.config import NOISE_SECRET, Config
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.seeding import Randomness, from_key, from_seed
 from scaling_fl.runtime.record.begun import newest_identity
 from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.tracking.places import JobPlaces
 
+EARLIER_PROMISES = (
+    "an earlier version began this job: its checkpoints hold plain hashes of the training data, "
+    "and jobs with the same secret and seed share its draws, so their epsilons do not add up"
+)
 _SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 1 << 26, "dklen": 32}  # 32 MiB, about 0.1 s
 _SALT_BYTES = 16
 
@@ -77,7 +82,7 @@ def make_seal(begun: Mapping[str, Any] | None, exchange: Exchange) -> Seal | Non
     It goes on like that.
 
     Raises:
-        UserError: the job was begun with another secret.
+        InputError: the job was begun with another secret.
     """
     secret = os.environ[NOISE_SECRET]
     if begun is None:
@@ -87,7 +92,7 @@ def make_seal(begun: Mapping[str, Any] | None, exchange: Exchange) -> Seal | Non
         return None
     seal = Seal.of(secret, begun[SEAL]["salt"])
     if not hmac.compare_digest(seal.record["check"], begun[SEAL]["check"]):
-        raise UserError(
+        raise InputError(
             f"{NOISE_SECRET} must be the secret that the job was begun with, got another one; "
             "restore it in .env, or start anew with another job_name or checkpoints_dir."
         )
@@ -117,7 +122,7 @@ def make_secrecy(
     differently from run to run, so there the salt makes any two jobs differ.
 
     Raises:
-        UserError: two workers would add different noise.
+        InputError: two workers would add different noise.
     """
     secret = os.environ[NOISE_SECRET].encode()
     nonce = seal.salt if seal and device.type == "cuda" else ""
@@ -144,7 +149,7 @@ def _machines(exchange: Exchange, device: torch.device) -> list[str]:
 def _check_same(root: bytes, exchange: Exchange) -> None:
     proof = hashlib.sha256(root).hexdigest()
     if len({row["noise"] for row in exchange.gather([{"noise": proof}])}) > 1:
-        raise UserError(
+        raise InputError(
             f"{NOISE_SECRET} and the weights of model must be the same on all machines, got "
             "different ones; copy those of the first machine to all others."
         )

@@ -8,7 +8,8 @@ An epsilon has a meaning only with its neighbouring relation, which follows from
   The sum changes by at most 2 * clip. With equal noise, epsilon is about twice as large and
   promises about twice as much, so do not compare it with an epsilon of the other relation.
 
-Sampling lowers epsilon only while nobody learns who was sampled.
+Sampling lowers epsilon only while nobody learns who was sampled; ``federation.disclosure`` says
+what a run with noise therefore leaves out of its record.
 """
 
 from dataclasses import dataclass
