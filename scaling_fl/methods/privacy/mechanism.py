@@ -90,8 +90,8 @@ def add_noise_(integers: Tensor, std: float, rng: np.random.Generator) -> None:
     post-processing of the Gaussian mechanism on the reals (Dwork and Roth 2014, proposition 2.1),
     and costs no privacy, however small the noise is. So no discrete Gaussian (arXiv 2004.00010) is
     needed; what rounding does to the terms of the sum, ``rounding_norm`` accounts for. One error of
-    floating point remains: normal numbers of 53 bits are not exactly normal. A state shows 24 bits of
-    a sum, which hides where the 53 bits end.
+    floating point remains: normal numbers of 53 bits are not exactly normal. A state shows 24 bits
+    of a sum, which hide where the 53 bits end.
 
     Raises:
         ValueError: the standard deviation is below 0, or so large that sums could overflow.
