@@ -26,6 +26,7 @@ examples:
   scripts/evaluate.py runs/7
   scripts/evaluate.py checkpoints/my_job/round-000012 --per-class
   scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json
+  scripts/evaluate.py runs/8 --test-path other.csv --text title,body --label stars
 
 Exit code: 0 when evaluated, 1 when that failed, 2 on misuse."""
 
@@ -48,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
         + ", ".join(get_args(TaskName)),
     )
     add("--test-path", metavar="PATH", help="other test data: local, s3:// or gs://")
+    for name, what in (("text", "texts"), ("text-pair", "second texts"), ("label", "labels")):
+        add(
+            f"--{name}",
+            metavar="COLUMN" + "S" * (name != "label"),
+            help=f"where a table has the {what}, if its columns are others than the run's",
+        )
     add("--max-seq-len", type=count, metavar="N", help="tokens of a text that are kept")
     add("--batch-size", type=count, metavar="N", help="test examples in a batch")
     add(

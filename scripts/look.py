@@ -17,7 +17,7 @@ examples:
 options:
   --json      write one JSON object, and nothing else
   --out FILE  the picture, by its ending a .png, .svg or .pdf
-              (default: look.png)
+              (default: runs/look.png)
   -h, --help  show this
 
 Exit code: 0 when done, 1 when that failed, 2 on misuse.
@@ -42,5 +42,5 @@ if __name__ == "__main__":
     from scaling_fl.commands.look import main
 
     options = checked.line.options
-    out = Path(options.get("--out", "look.png"))
+    out = Path(options["--out"]) if "--out" in options else None
     sys.exit(main(checked.config, out=out, as_json="--json" in options))

@@ -9,6 +9,8 @@ A SETTING is a value (num_rounds=10, adapter.rank=8), a named configuration
 examples:
   scripts/train_federated.py with demo
   scripts/train_federated.py with demo num_rounds=5 job_name=longer
+  scripts/train_federated.py with task_name=table train_path=reviews.csv \\
+    data.text=title,body data.label=stars data.test_share=0.2 model=minilm
 
 commands:
   print_config        show every setting with its value and what it means

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scaling_fl.commands.endings import end, show, stage
+from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.composition.federation import choose_device
 from scaling_fl.composition.restored import (
     evaluate_vector,
@@ -24,7 +24,8 @@ from scaling_fl.composition.restored import (
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.task import Task
+from scaling_fl.learning.task import Examples, Task
+from scaling_fl.learning.text.labelled import DataError
 from scaling_fl.reporting.evaluation import class_table, metrics_text
 from scaling_fl.runtime.tracking.places import Saved, open_saved
 
@@ -37,6 +38,10 @@ class EvaluationRequest:
     model: str | None = None
     task_name: str | None = None
     test_path: str | None = None
+    text: str | None = None
+    """Columns of a table, with commas between them, as ``text_pair``."""
+    text_pair: str | None = None
+    label: str | None = None
     max_seq_len: int | None = None
     batch_size: int | None = None
     max_test_examples: int | None = None
@@ -93,7 +98,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     if saved.num_threads and device.type == "cpu":
         torch.set_num_threads(saved.num_threads)  # the last bits of sums depend on it
     stage(f"reading {config.task_name}")
-    examples = task.load_examples("test")
+    examples = _load_test(task, config)
     if caveat := task.caveat(examples):
         stage(caveat)
     stage(f"loading model {config.model}")
@@ -114,6 +119,18 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     )
 
 
+def _load_test(task: Task, config: Config) -> Examples:
+    try:
+        return task.load_examples("test")
+    except DataError as error:
+        if config.data.test_share is None:
+            raise
+        raise DataError(
+            f"{str(error).rstrip('.')}, or give other test data than what was held out of it, by "
+            "--test-path."
+        ) from None
+
+
 def _changes(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
     """Turn what was asked for into settings that replace the run's."""
     data: dict[str, Any] = {}
@@ -125,6 +142,14 @@ def _changes(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
     if request.task_name or request.test_path:
         # The run's subset, or what it held out, is of its own data.
         data |= {"max_test_examples": None, "test_share": None}
+    columns = {"text": request.text, "text_pair": request.text_pair, "label": request.label}
+    chosen = {name: value for name, value in columns.items() if value is not None}
+    if chosen and (request.task_name or stored["task_name"]) != "table":
+        raise Misused(
+            f"--{next(iter(chosen)).replace('_', '-')} needs a table, got task_name="
+            f"{request.task_name or stored['task_name']}; leave it out, or give --task-name table."
+        )
+    data |= chosen
     # Where the run was need not be here, but the CPU's bits are those of a run on the CPU.
     changes["device"] = "cpu" if stored["device"] == "cpu" else "auto"
     given = {

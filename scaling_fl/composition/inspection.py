@@ -118,7 +118,7 @@ def inspect(config: Config, stage: Callable[[str], None]) -> Inspection:
         histograms=histograms.tolist(),
         entropies=[entropy_bits(histogram) for histogram in histograms],
         examples=_examples(task, data.train),
-        notes=data.notes + _absent_labels(task.label_names, train, test),
+        notes=[*data.notes, *_caveats(task, data, train)],
     )
 
 
@@ -160,10 +160,9 @@ def _examples(task: Classification, train: Any) -> list[Example]:
     return found
 
 
-def _absent_labels(names: list[str], train: SplitInspection, test: SplitInspection) -> list[str]:
-    found = []
-    for split, inspection in (("training", train), ("test", test)):
-        absent = [n for n, count in zip(names, inspection.label_counts, strict=True) if not count]
-        if absent:
-            found.append(f"no {split} example has the label {' or '.join(absent)}")
-    return found
+def _caveats(task: Classification, data: Data, train: SplitInspection) -> list[str]:
+    """Say what is odd about the labels of both splits."""
+    names = zip(task.label_names, train.label_counts, strict=True)
+    absent = [name for name, count in names if not count]
+    found = [f"no training example is of {', '.join(absent)}"] if absent else []
+    return [*found, *filter(None, [task.caveat(data.test)])]

@@ -48,3 +48,15 @@ def test_a_state_of_another_adapter_is_refused(corpus: Path, tmp_path: Path) -> 
         changes["adapter"] = CHAIN["adapter"] | adapter
         with pytest.raises(UserError, match=f"init_from must be of the same model.*{what}"):
             QuickRun(tmp_path / what, shared=corpus, **changes).start_here()
+
+
+def test_another_task_may_go_on_where_its_labels_are_the_same(corpus: Path, tmp_path: Path) -> None:
+    first = QuickRun(tmp_path / "authors", shared=corpus, num_rounds=1).start_here()
+    columns: dict[str, Any] = {"text": "text", "label": "author"}
+    table = {"task_name": "table", "num_rounds": 1, "init_from": str(first.checkpoints)}
+    data = {"cache_dir": str(corpus / "cache"), **columns}
+    same = QuickRun(tmp_path / "table", shared=corpus, data=data, **table).start_here()
+    assert same.record.last_round == 1
+    other = {**data, "labels": "EAP,HPL,MWS,unknown"}
+    with pytest.raises(UserError, match=r"init_from must be of the same model.*labels.*unknown"):
+        QuickRun(tmp_path / "other", shared=corpus, data=other, **table).start_here()

@@ -99,8 +99,15 @@ def test_what_a_run_saved_needs_its_training_table_no_more(
     other.write_text("premise,hypothesis,verdict\ncase 1,who knows,neutral\n")
     assert evaluate.main({"checkpoint": place, "test_path": str(other), "json": True}) == 0
     assert json.loads(capsys.readouterr().out)["num_examples"] == 1
+    other.write_text("a;b;c\ncase 1;who knows;neutral\n")
+    columns = {"text": "a", "text_pair": "b", "label": "c"}
+    options = {"checkpoint": place, "test_path": str(other), "json": True}
+    assert evaluate.main(options | columns) == 0
+    assert json.loads(capsys.readouterr().out)["num_examples"] == 1
+    assert evaluate.main(options) == 2
+    assert "the table must have the column 'premise', and has a, b, c" in capsys.readouterr().err
     other.write_text("premise,hypothesis,verdict\ncase 1,who knows,maybe\n")
-    assert evaluate.main({"checkpoint": place, "test_path": str(other)}) == 1
+    assert evaluate.main({"checkpoint": place, "test_path": str(other)}) == 2
     assert "a label must be one of those that the model learns" in capsys.readouterr().err
 
     assert export.main({"checkpoints": [place], "out": tmp_path / "merged"}) == 0
@@ -130,3 +137,10 @@ def test_what_is_held_out_is_evaluated_again_to_the_bit(
     options = {"checkpoint": str(run.checkpoints), "test_path": test, "json": True}
     assert evaluate.main(options) == 0
     assert json.loads(capsys.readouterr().out)["num_examples"] == 12
+    (tmp_path / "train.parquet").unlink()
+    assert evaluate.main({"checkpoint": str(run.checkpoints)}) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(
+        "train.parquet: this file must exist, and does not; check the path, or give other test "
+        "data than what was held out of it, by --test-path."
+    )

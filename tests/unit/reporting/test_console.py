@@ -249,3 +249,17 @@ def test_the_round_under_way_is_told_where_its_clients_are_not(
         console.tick()
     lines = [line.split(" | ")[0] for line in stream.getvalue().splitlines()]
     assert lines == ["loading the model", "round 1/2", "round 1/2", "round 2/2", "round 2/2"]
+
+
+def test_clients_with_names_are_told_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaling_fl.reporting.console.LONGEST_SILENCE_SECONDS", 0.0)
+    stream = io.StringIO()
+    console = Console(stream, num_rounds=2)
+    console.show({"event": "partition", "client_names": ["10", "North"]})
+    console.show({"event": "progress", "round": 1, "num_done": 0, "clients": [[0, 5, 9, 0.25]]})
+    console.tick()
+    console.show(ROUND | {"failures": [{"client": 1, "reason": "its loss is nan"}]})
+    console.close()
+    running, _, warning = stream.getvalue().splitlines()
+    assert "client 0 (10) at step 5/9" in running
+    assert warning == "warning: round 1: client 1 (North) was left out: its loss is nan"

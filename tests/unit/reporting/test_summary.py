@@ -150,3 +150,10 @@ def test_a_run_without_any_round_is_summed_up_too() -> None:
 )
 def test_a_size_is_in_powers_of_ten(num_bytes: float, text: str) -> None:
     assert size(num_bytes) == text
+
+
+def test_a_client_with_a_name_is_told_by_it() -> None:
+    failure = {"client": 3, "round": 2, "reason": "not a number"}
+    assert "\n  client 3 was left out of round 2: not a number" in summary(failures=[failure])
+    named = summary(failures=[failure | {"name": "North " * 9}])
+    assert "\n  client 3 (North North North North North…) was left out of round 2" in named

@@ -94,11 +94,26 @@ class Classification:
             "entropies": entropies,
         }
         sentence = (
-            f"{len(examples)} examples of {len(self.label_names)} labels; label entropy "
+            f"{len(examples)} examples of {len(self.label_names)} labels: "
+            f"{self._counted(histograms.sum(0))}; label entropy "
             f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
             f"{max(entropies):.2f} bits at the clients"
         )
+        if self.options.columns.text_pair and not self._separates_pairs():
+            sentence += "; the tokenizer puts nothing between the two texts of a pair"
         return PartitionDescription(fields, sentence)
+
+    def _counted(self, counts: Indices) -> str:
+        """Name the first labels with their numbers of examples."""
+        names = [n if len(n) <= 30 else f"{n[:27]}..." for n in self.label_names]
+        named = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
+        more = ", ..." * (len(named) > _SHOWN_LABELS)
+        return ", ".join(named[:_SHOWN_LABELS]) + more
+
+    def _separates_pairs(self) -> bool:
+        backend = self.tokenizer.backend_tokenizer
+        alone, beside = (backend.num_special_tokens_to_add(is_pair) for is_pair in (False, True))
+        return bool(beside > alone)
 
     def caveat(self, test: Examples) -> str:
         present = set(test.strata.tolist())
