@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,13 @@ SETTINGS.CONFIG.READ_ONLY_CONFIG = False
 _STORED_VERSIONS = ("torch", "transformers", "peft", "tokenizers", "safetensors", "datasets")
 
 
-def make_experiment(settings: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> Experiment:
-    """Declare the experiment of checked settings; ``work`` is what a run of it does."""
+def make_experiment(
+    settings: Mapping[str, Any], work: Callable[[], dict[str, Any]], own_files: Iterable[str] = ()
+) -> Experiment:
+    """Declare the experiment of checked settings; ``work`` is what a run of it does.
+
+    ``own_files`` are those that the user wrote, which are stored with the package's.
+    """
     experiment = Experiment("scaling_fl", base_dir=str(ROOT), save_git_info=False)
     # Silent up to warnings, unlike its default, and about the end, which the summary tells.
     logger = logging.getLogger("sacred")
@@ -46,7 +51,7 @@ def make_experiment(settings: Mapping[str, Any], work: Callable[[], dict[str, An
     logger.handlers, logger.propagate = [handler], False
     experiment.logger = logger  # type: ignore[assignment]
     experiment.add_config(dict(settings))
-    _store_sources(experiment)
+    _store_sources(experiment, own_files)
 
     def main(_config: dict[str, Any], _run: Any) -> dict[str, Any]:
         return work()
@@ -55,7 +60,7 @@ def make_experiment(settings: Mapping[str, Any], work: Callable[[], dict[str, An
     return experiment
 
 
-def _store_sources(experiment: Experiment) -> None:
+def _store_sources(experiment: Experiment, own_files: Iterable[str]) -> None:
     """Have the whole package stored: Sacred sees only what this process imports.
 
     The commit is looked up once: Sacred would start git three times for each file, which takes two
@@ -65,6 +70,7 @@ def _store_sources(experiment: Experiment) -> None:
     commit = get_commit_if_possible(str(package), _has_commit(ROOT))
     seen = {source.filename for source in experiment.sources}
     files = {str(path) for path in package.rglob("*.py") if path.stat().st_size}
+    seen |= {*own_files}
     experiment.sources = {Source(path, get_digest(path), *commit) for path in seen | files}
     for name in (*_STORED_VERSIONS, "dp-accounting"):
         # Sacred refuses the local part of a version, such as +cpu.

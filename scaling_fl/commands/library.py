@@ -9,6 +9,7 @@ notebook began, a command can resume, and the other way round.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib import import_module
@@ -195,9 +196,16 @@ def _typed(
     """Write settings as they are typed after ``with``."""
     for each in (*named, settings):
         if isinstance(each, Mapping):
-            yield from (f"{path}={value!r}" for path, value in _flat(each))
+            yield from (f"{path}={_text(value)}" for path, value in _flat(each))
         else:
             yield str(each)
+
+
+def _text(value: Any) -> str:
+    """Write a plain value so that it is read as the same; a plain name needs no quotes."""
+    is_name = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.:/-]*", value)
+    is_other = value in ("None", "True", "False")
+    return str(value) if is_name and not is_other else repr(value)
 
 
 def _flat(settings: Mapping[str, Setting], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from scaling_fl.commands.endings import end, raise_on_signals
 from scaling_fl.commands.experiment import RunObserver, make_experiment
 from scaling_fl.commands.resume import resume_command
 from scaling_fl.commands.settings import Checked
+from scaling_fl.config.own import file_of
 from scaling_fl.core.errors import UserError
 from scaling_fl.jobs.job import Job, open_job
 from scaling_fl.jobs.session import Session
@@ -79,7 +80,8 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
         resume_command=resume_command(line, named),
         scripts={name: script(name) for name in ("evaluate.py", "merge_adapter.py", "watch.py")},
     )
-    experiment = make_experiment(line.settings | named, session.run)
+    own_files = {file for _, name in config.own_names() if (file := file_of(name))}
+    experiment = make_experiment(line.settings | named, session.run, own_files)
     experiment.observers += observers
     typed = {"named_configs": line.typed.named, "config_updates": line.typed.updates}
     experiment.run(meta_info=typed, options=dict(line.options))

@@ -70,6 +70,16 @@ def why_missing(name: str) -> str | None:
     return f"{spec.origin} has no {wanted}"
 
 
+def file_of(name: str) -> str | None:
+    """Return the file of the module of ``module:name``, if it can be found and is one."""
+    look_in_current_folder()
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        spec = None
+    return spec.origin if spec and spec.has_location else None
+
+
 def _parsed(spec: ModuleSpec) -> ast.Module | None:
     """Parse the source of a module; None where there is none or it says by itself what is wrong."""
     if not spec.origin or not spec.origin.endswith(".py"):

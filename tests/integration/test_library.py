@@ -1,6 +1,7 @@
 """The library does what the command does: the same checks, record, digest and model."""
 
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -113,6 +114,8 @@ def test_ones_own_functions_may_be_given_as_they_are(corpus: Path, here: Path) -
     finally:
         monkey.undo()
     assert result.config["merge"]["method"] == "own_things:mean_of_squares"
+    recorded = json.loads((Path(result.where) / "run.json").read_text())["experiment"]["sources"]
+    assert any("own_things" in stored for _, stored in recorded)
     assert 0 <= result.metrics["validation.balanced_accuracy"] <= 1
     assert result.run.record.job_name
     assert result.run.record.job_name.startswith("own_things.messages-")

@@ -171,7 +171,8 @@ def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) ->
     A debugger of this process follows the workers only if this process starts them itself.
     """
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) and device != "cpu"
-    is_debugged = "debugpy" in sys.modules
+    # A notebook's kernel imports the debugger at once, and hardly ever uses it.
+    is_debugged = "debugpy" in sys.modules and "ipykernel" not in sys.modules
     if sys.platform != "linux" or has_gpu or device == "cuda" or is_debugged:
         return FreshProcesses()
     if "TORCHELASTIC_RUN_ID" in environ:

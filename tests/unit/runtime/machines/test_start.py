@@ -128,3 +128,12 @@ def test_what_a_debugger_follows_is_started_by_the_command_itself(
 ) -> None:
     monkeypatch.setitem(sys.modules, "debugpy", sys)
     assert isinstance(choose_starter("cpu", 1, {}), FreshProcesses)
+
+
+def test_a_notebook_has_a_preloaded_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel has imported debugpy, although nobody debugs."""
+    for name in ("debugpy", "ipykernel"):
+        monkeypatch.setitem(sys.modules, name, sys)
+    starter = choose_starter("cpu", 1, {})
+    starter.close()
+    assert isinstance(starter, PreloadedProcess)
