@@ -1,7 +1,5 @@
 """The command ``scripts/evaluate.py``: evaluate a saved state on its task's or other test data."""
 
-import json
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -24,6 +22,7 @@ from scaling_fl.composition.restored import (
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.task import Examples, Task
 from scaling_fl.learning.text.labelled import DataError
 from scaling_fl.reporting.evaluation import class_table, metrics_text
@@ -208,9 +207,8 @@ def _as_json(evaluation: Evaluation, request: EvaluationRequest) -> str:
         "batch_size": config.val_batch_size,
         "device": str(evaluation.device),
         "num_threads": torch.get_num_threads(),
-        # JSON knows no infinity: a loss that diverged is null.
-        "metrics": {name: v if math.isfinite(v) else None for name, v in found.items()},
+        "metrics": found,
     }
     if request.per_class:
         result["examples"] = dict(zip(saved.label_names, evaluation.num_examples, strict=True))
-    return json.dumps(result)
+    return json_text(result)

@@ -1,6 +1,5 @@
 """The command ``scripts/merge_adapter.py``: checkpoints -> a folder that others can load."""
 
-import json
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.composition.restored import check_alike, restore, settings_of
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
+from scaling_fl.core.json_text import json_text
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.models.adapter_card import BESIDE
 from scaling_fl.learning.models.export import merge_adapter
@@ -103,7 +103,7 @@ def merge(request: ExportRequest) -> str:
         else:
             task.save_model(merge_adapter(trainer.model), folder)
         origin = _origin(states, weights, request.quantize, mean)
-        (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
+        (folder / ORIGIN).write_text(json_text(origin, indent=1))
         for file in _files(folder):  # safetensors keeps what it writes to its owner
             file.chmod((folder / ORIGIN).stat().st_mode)
     return _closing_text(request, states, config, mean)

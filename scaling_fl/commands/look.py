@@ -1,12 +1,12 @@
 """The command ``scripts/look.py``: what was understood of the data, before anything is trained."""
 
-import json
 from functools import partial
 from pathlib import Path
 
 from scaling_fl.commands.endings import end, show, stage
 from scaling_fl.composition.inspection import inspect
 from scaling_fl.config import Config
+from scaling_fl.core.json_text import json_text
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.reporting.look import render
 from scaling_fl.reporting.look_figure import draw_look
@@ -27,6 +27,6 @@ def _run(config: Config, out: Path, *, as_json: bool) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_look(out, found, inspection.train.lengths, inspection.test.lengths)
     if as_json:
-        show(json.dumps(found | {"figure": str(out)}))
+        show(json_text(found | {"figure": str(out)}))
     else:
         show(f"{render(found)}\n\ndrawn: {out}")

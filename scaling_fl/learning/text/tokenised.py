@@ -15,6 +15,7 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.task import Batch, Indices
 from scaling_fl.learning.text.labelled import DataError, Labelled
@@ -230,7 +231,7 @@ def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_
         "xxh3": _xxh3(content),
         "texts_with_special_tokens": forgeries,
     }
-    (staging / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (staging / _MANIFEST).write_text(json_text(manifest), encoding="utf-8")
 
 
 def _save(folder: Path, columns: Mapping[str, NDArray[Any]]) -> None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.json_text import json_text
 from scaling_fl.core.vector import Layout
 from scaling_fl.runtime.record.chain import chain_digest
 from scaling_fl.runtime.record.journal import upload_journal
@@ -128,7 +129,7 @@ class Checkpoints:
             with self._storage.staging() as staging:
                 write_vector(staging / STATE, vector, layout)
                 write_tensors(staging / OPTIMISER, optimiser)
-                (staging / CONFIG).write_text(json.dumps(config, indent=1))
+                (staging / CONFIG).write_text(json_text(config, indent=1))
                 write_manifest(staging, head)
                 if journal and not self._storage.is_local:
                     upload_journal(journal, self._storage, staging)

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from scaling_fl.core.json_text import number
+
 Event = dict[str, Any]
 
 _NEEDED: dict[str, dict[str, type]] = {
@@ -29,6 +31,8 @@ def parse_line(line: bytes) -> Event:
     except (ValueError, RecursionError):
         event = None
     if _is_event(event):
+        if "metrics" in event:
+            event["metrics"] = {name: number(value) for name, value in event["metrics"].items()}
         return dict(event)
     text = "a line of the journal is not an event and was left out."
     return {"event": "note", "level": "warning", "text": text}
@@ -48,7 +52,7 @@ def _is_event(event: Any) -> bool:
     return (
         all(_is(row, dict) for row in [*rows, *failures])
         and all(_is(row.get("client"), int) for row in failures)
-        and all(_is(value, float) for value in values)
+        and all(value is None or _is(value, float) for value in values)
     )
 
 

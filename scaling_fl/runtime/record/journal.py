@@ -6,7 +6,6 @@ writes next cuts off what a killed writer left.
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.record.events import Event, parse_line, payload_of
 from scaling_fl.runtime.storage.base import Storage
 from scaling_fl.runtime.storage.errors import NotAFile, diagnose
@@ -68,7 +68,7 @@ class Journal:
             JournalError: the disk is full or refuses; what was written of the line is cut off.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "event": event, **fields}).encode() + b"\n"
+        line = json_text({"time": now, "event": event, **fields}).encode() + b"\n"
         with self._explained("written"), self._alone():
             # Another writer of this file may have been killed in the middle of its line.
             _cut_torn_line(self._fd)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.storage.plain_files import read_plain
 
 NAME = "progress.json"
@@ -46,7 +47,7 @@ class LiveProgress:
             self._written = time.monotonic()
             # Written in place: a kill in between leaves no file of another name behind.
             with suppress(OSError):
-                self._path.write_text(json.dumps(event))
+                self._path.write_text(json_text(event))
         return event
 
     def clear(self) -> None:

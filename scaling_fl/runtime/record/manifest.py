@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scaling_fl.core.digest import digest
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.json_text import finite, json_text
 from scaling_fl.core.vector import Layout
 
 STATE, OPTIMISER, CONFIG = "state.safetensors", "optimiser.safetensors", "config.json"
@@ -82,8 +83,8 @@ def write_manifest(folder: Path, head: dict[str, Any]) -> None:
     """Write the manifest of the files in a folder, with a hash of its own content."""
     files = {name: describe_file(folder / name) for name in (STATE, OPTIMISER, CONFIG)}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = {"format": FORMAT, "time": now, **head, "files": files}
-    text = json.dumps(manifest | {"sha256": _content_digest(manifest)}, indent=1)
+    manifest = finite({"format": FORMAT, "time": now, **head, "files": files})
+    text = json_text(manifest | {"sha256": _content_digest(manifest)}, indent=1)
     (folder / MANIFEST).write_text(text)
 
 

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.storage import LocalStorage, NotStored, RemoteStorage, Storage, StorageError
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.processes import place, process_start
@@ -75,7 +76,7 @@ class Owner:
         return self.place == place() and process_start(self.pid) != self.process_start
 
     def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode()
+        return json_text(asdict(self), indent=1).encode()
 
 
 _UNREADABLE = Owner("unreadable", "unknown", "", 0, "", "at an unknown time", 0.0)

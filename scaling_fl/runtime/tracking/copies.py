@@ -10,6 +10,7 @@ from socket import gethostname
 from typing import Any
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.json_text import number
 from scaling_fl.runtime.record.events import Event
 from scaling_fl.runtime.record.journal import JobRecord
 from scaling_fl.runtime.storage.processes import process_start
@@ -41,7 +42,7 @@ class FolderSource(RunSource):
                 f"{self._path} is not the record of a run of this project, by its info.json; give "
                 "the folder of the checkpoints."
             ) from None
-        record.metrics = read_json(self._path / "metrics.json") or {}
+        record.metrics = _metrics(read_json(self._path / "metrics.json") or {})
         record.clients = read_clients(clients.read_text()) if clients.is_file() else []
         return Run(
             where=str(self._path),
@@ -113,6 +114,13 @@ def _last_place(record: JobRecord) -> str | None:
 
 def _lines(text: str) -> list[Event]:
     return [{"event": "line", "text": line} for line in text.splitlines()]
+
+
+def _metrics(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {**series, "values": [number(value) for value in series["values"]]}
+        for name, series in stored.items()
+    }
 
 
 def _record_of_copy(run_id: str, entry: Mapping[str, Any], info: Mapping[str, Any]) -> JobRecord:

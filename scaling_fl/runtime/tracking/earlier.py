@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.tracking.run_files import replace_file
 from scaling_fl.runtime.tracking.run_folder import EARLIER, MADE_ANEW
 
@@ -28,7 +29,7 @@ def keep_earlier(run_dir: Path, info: Mapping[str, Any], found: Mapping[str, Any
             "attempts": attempts,
             "captured_out": found.get("captured_out") or "",
         }
-    replace_file(run_dir / EARLIER, json.dumps(earlier, indent=2).encode())
+    replace_file(run_dir / EARLIER, json_text(earlier, indent=2).encode())
 
 
 def add_earlier(

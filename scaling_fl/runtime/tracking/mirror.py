@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.tracking.mongo_delivery import MongoDelivery
 from scaling_fl.runtime.tracking.mongo_settings import (
     MongoSettings,
@@ -218,7 +219,7 @@ class MongoMirror(RunObserver):
 def _mark(run_dir: Path, digest: str, run_id: int, settings: MongoSettings) -> None:
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     marker = {"digest": digest, "id": run_id, "target": settings.target, "time": moment}
-    replace_file(run_dir / MARKER, json.dumps(marker, indent=2).encode())
+    replace_file(run_dir / MARKER, json_text(marker, indent=2).encode())
 
 
 @contextmanager

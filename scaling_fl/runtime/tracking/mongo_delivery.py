@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from scaling_fl.core.json_text import number
 from scaling_fl.runtime.tracking.earlier import add_earlier, keep_earlier
 from scaling_fl.runtime.tracking.run_files import TABLE_NAMES
 
@@ -277,7 +278,7 @@ def _moment(text: str | None) -> datetime | None:
 def _curve(raw: Mapping[str, list[Any]]) -> Curve:
     return {
         "steps": [int(step) for step in raw["steps"]],
-        "values": [float(value) for value in raw["values"]],
+        "values": [float(number(value)) for value in raw["values"]],
         "timestamps": [t if isinstance(t, datetime) else _moment(t) for t in raw["timestamps"]],
     }
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.storage.plain_files import read_plain
 
 CLIENT_COLUMNS = [
@@ -140,7 +141,7 @@ def read_run(folder: Path, uid: str) -> tuple[dict[str, Any], dict[str, Any]] | 
 
 def metrics_json(metrics: Mapping[str, Any]) -> bytes:
     """Write curves as JSON gave them, and without indentation: every round writes all of them."""
-    return json.dumps(metrics).encode()
+    return json_text(metrics).encode()
 
 
 def replace_file(path: Path, data: bytes, *, owner: str = "") -> None:

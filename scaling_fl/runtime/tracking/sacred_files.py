@@ -1,12 +1,12 @@
 """The files of Sacred's FileStorageObserver, each replaced as a whole and free of secrets."""
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.redaction import redact
 from scaling_fl.runtime.tracking.run_files import copy_file, plain, replace_file, store_by_content
 
@@ -35,7 +35,7 @@ class SacredFiles(FileStorageObserver):
         replace_file(self.path / filename, self._json(obj))
 
     def _json(self, obj: object) -> bytes:
-        return json.dumps(self._plain(obj), sort_keys=True, indent=2).encode()
+        return json_text(self._plain(obj), sort_keys=True, indent=2).encode()
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:
         name = target_name or os.path.basename(filename)

@@ -279,7 +279,7 @@ Misuse = Callable[[Path], dict[str, Any]]
         (lambda job: {"task_name": "agnews"}, 1, "must have the labels that .* (EAP, HPL, MWS)"),
         (lambda job: {"max_seq_len": 2}, 2, "max_seq_len must be at least 3"),
         (lambda job: {"max_seq_len": 9999}, 1, "max_seq_len must be at most 512"),
-        (lambda job: {"test_path": "nosuch.csv"}, 1, "nosuch.csv: this file must exist"),
+        (lambda job: {"test_path": "nosuch.csv"}, 2, "nosuch.csv: this file must exist"),
         (lambda job: {"model": "/nosuch"}, 1, "model must be a folder that exists"),
         (lambda job: {"device": "cuda"}, 1, "device=cuda needs a GPU"),
     ],

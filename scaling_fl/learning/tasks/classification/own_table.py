@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.task import Examples, Indices, Split, TaskOptions
 from scaling_fl.learning.tasks.classification.family import Classification
@@ -62,7 +63,7 @@ class OwnTable:
             if columns.client:
                 facts["clients"] = _sorted_names(self._named(records, columns.client, "client"))
             self._check_labels(records, facts["labels"])
-            (staging / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+            (staging / _FACTS).write_text(json_text(facts), encoding="utf-8")
 
         folder = cache_folder(self.options.cache_dir) / "tables" / key[:32]
         cached_folder(folder, is_whole=_is_whole, build=build)
