@@ -47,6 +47,7 @@ def test_reading_and_writing_end_with_one_sentence(
 ) -> None:
     storage = open_storage(silent_url)
     assert isinstance(storage, RemoteStorage)
+    capsys.readouterr()  # to open is to import the client, too, and not to ask the store
     for action, doing in (
         (storage.names, f"list {silent_url}"),
         (lambda: storage.write_bytes("small", b"x"), f"write small to {silent_url}"),
