@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from typing import Any
 
@@ -25,7 +24,12 @@ from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.core.waiting import Waiting, silence_seconds
 from scaling_fl.federation.rounds import Hooks
-from scaling_fl.runtime.machines.channel import Channel, wait_for_debugger, watch_parent
+from scaling_fl.runtime.machines.channel import (
+    Channel,
+    is_debugged,
+    wait_for_debugger,
+    watch_parent,
+)
 from scaling_fl.runtime.machines.exchange import (
     connect,
     explain_lost_connection,
@@ -101,7 +105,6 @@ class Worker:
                     size,
                     silence_seconds=silence_seconds(),
                     lost=self._end_after_loss,
-                    alive=self._alive,
                 )
 
         waiting = Waiting(self._note)
@@ -169,9 +172,6 @@ class Worker:
 
     def _say_nothing(self, text: str) -> None:
         self._check()
-
-    def _alive(self) -> None:
-        self._channel.emit("alive", at=time.monotonic())
 
     def begin(self) -> None:
         """Let the rounds begin; called by the thread that listens to the parent."""
@@ -244,8 +244,10 @@ class Worker:
 def main() -> None:
     """Do the work that the orders on standard input describe; ends the process."""
     orders = json.loads(sys.stdin.buffer.readline())
-    channel = Channel()
-    wait_for_debugger(orders["meeting"]["local_index"], channel)
+    channel, index = Channel(), orders["meeting"]["local_index"]
+    wait_for_debugger(index, channel)
+    if not is_debugged(index):
+        channel.show_life()
     worker = Worker(orders, channel)
     callbacks = (worker.begin, worker.end_without_parent)
     watcher = threading.Thread(target=watch_parent, args=callbacks, daemon=True)

@@ -4,8 +4,11 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+
+BEAT_SECONDS = 1.0
 
 
 class Channel:
@@ -22,6 +25,15 @@ class Channel:
             while line:
                 line = line[os.write(self._out, line) :]
 
+    def show_life(self) -> None:
+        """Send a sign of life at once and every second, from a thread that waits for nothing."""
+        threading.Thread(target=self._beat, name="life", daemon=True).start()
+
+    def _beat(self) -> None:
+        while True:
+            self.emit("alive")
+            time.sleep(BEAT_SECONDS)
+
 
 def watch_parent(on_word: Callable[[], None], on_death: Callable[[], None]) -> None:
     """Call ``on_word`` for each line of the parent, and ``on_death`` when standard input closes.
@@ -31,6 +43,11 @@ def watch_parent(on_word: Callable[[], None], on_death: Callable[[], None]) -> N
     while sys.stdin.buffer.readline():
         on_word()
     on_death()
+
+
+def is_debugged(index: int) -> bool:
+    """Say whether a debugger may stop all threads of worker ``index``."""
+    return os.environ.get("SCALING_FL_DEBUG_WORKER") == str(index) or "debugpy" in sys.modules
 
 
 def wait_for_debugger(index: int, channel: Channel) -> None:

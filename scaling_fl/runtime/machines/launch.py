@@ -14,19 +14,18 @@ import selectors
 import signal
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scaling_fl.core.errors import InputError, UserError, ignore, stop_signals
-from scaling_fl.core.waiting import silence_seconds
+from scaling_fl.core.waiting import SAY_AFTER_SECONDS, silence_seconds
+from scaling_fl.runtime.machines.local_worker import STOPPED, LocalWorker
 from scaling_fl.runtime.machines.node import Node
 from scaling_fl.runtime.machines.start import (
     FreshProcesses,
-    Process,
     Starter,
     worker_environment,
 )
@@ -35,9 +34,8 @@ GRACE_SECONDS = 25.0
 """The time for a worker to end after SIGTERM; clusters kill 30 seconds after SIGTERM."""
 AFTERMATH_SECONDS = 8.0
 """The time for the other workers to end after one worker has failed."""
-
-_STOPPED = (143, -signal.SIGTERM)
-"""The exit codes of a worker that ended after SIGTERM."""
+VIGIL_FIRST_SECONDS = 5.0
+"""The time for the vigil of another machine's worker to report a silent worker first."""
 
 
 class WorkerFailed(UserError):
@@ -50,27 +48,6 @@ class WorkerFailed(UserError):
 
 class WorkerRefused(WorkerFailed, InputError):
     """A worker refused what it was given."""
-
-
-@dataclass
-class LocalWorker:
-    """One worker process, with its output so far."""
-
-    index: int
-    device_id: int
-    process: Process
-    failure: dict[str, Any] | None = None
-    last_alive: float | None = None
-    """The time of the last "alive" event, on the monotonic clock; only with several machines."""
-    was_killed: bool = False
-    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
-    buffers: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b""})
-
-    @property
-    def died(self) -> bool:
-        """Whether the worker ended without an event, and this process did not end the worker."""
-        silent = self.failure is None and not self.was_killed
-        return silent and self.process.poll() not in (None, 0, *_STOPPED)
 
 
 @dataclass(frozen=True)
@@ -128,10 +105,11 @@ class WorkerGroup:
             if not self._signals:
                 self._start(keep_open)
             self._starter.close()
+            looked = time.monotonic()
             while any(worker.process.poll() is None for worker in self._workers):
-                now = time.monotonic()
                 self._read(callbacks, timeout=0.1)
-                self._find_silent(now)
+                before, looked = looked, time.monotonic()
+                self._find_silent(looked - before, callbacks)
                 callbacks.tick()
                 self._end_if_due()
             self._read(callbacks, timeout=0.0)
@@ -198,7 +176,7 @@ class WorkerGroup:
             return
         event = json.loads(line)
         if event["event"] == "alive":
-            worker.last_alive = event["at"]
+            worker.pulse.beat()
         elif event["event"] == "failed":
             worker.failure = event
         else:
@@ -233,22 +211,25 @@ class WorkerGroup:
 
     def _was_stopped(self) -> bool:
         """Say whether another process has stopped a worker, as on another machine."""
-        stopped = any(w.process.poll() in _STOPPED and not w.failure for w in self._workers)
+        stopped = any(w.process.poll() in STOPPED and not w.failure for w in self._workers)
         kinds = {w.failure["kind"] for w in self._workers if w.failure}
         return stopped and kinds <= {"peer"} and not any(w.died for w in self._workers)
 
-    def _find_silent(self, now: float) -> None:
-        """Kill a worker that hangs: workers watch each other, but not themselves.
-
-        ``now`` is the time before the last reading, so that a slow tick does not count as silence.
-        """
-        limit = silence_seconds() + 5.0  # longer than the vigil of the worker, which reports first
+    def _find_silent(self, elapsed: float, callbacks: Callbacks) -> None:
+        """Tell that a worker gives no sign of life, and kill it if that goes on."""
+        limit = silence_seconds() + VIGIL_FIRST_SECONDS
         for w in self._workers:
-            is_late = w.last_alive is not None and now - w.last_alive > limit
-            if is_late and not w.failure and w.process.poll() is None:
-                text = f"{_who(w)} has been silent for {limit:.0f} s and was killed."
+            if w.failure or w.process.poll() is not None:
+                continue
+            silence = w.pulse.silence(elapsed)
+            if silence > limit:
+                why = "; a signal had stopped it" if w.pulse.is_stopped else ""
+                text = f"{w.who} has been silent for {limit:.0f} s and was killed{why}."
                 w.failure = {"kind": "silent", "message": text}
                 w.process.kill()
+            elif w.pulse.is_told != (silence > SAY_AFTER_SECONDS):
+                w.pulse.is_told = not w.pulse.is_told
+                callbacks.event({"event": "note", "text": w.news(limit)})
 
     def _ask_to_end(self, grace_seconds: float) -> None:
         self._stop_by = time.monotonic() + grace_seconds
@@ -282,17 +263,4 @@ class WorkerGroup:
             if worker.failure:
                 end = WorkerRefused if worker.failure["kind"] == "input" else WorkerFailed
                 raise end(worker.failure["message"], worker.failure.get("traceback", ""))
-            raise WorkerFailed(_how_it_ended(worker), "\n".join(worker.last_lines))
-
-
-def _who(worker: LocalWorker) -> str:
-    return f"worker {worker.index} (site id {worker.device_id}, process {worker.process.pid})"
-
-
-def _how_it_ended(worker: LocalWorker) -> str:
-    code, who = worker.process.wait(), _who(worker)
-    if code >= 0:
-        return f"{who} ended with exit code {code} and gave no reason."
-    name = signal.Signals(-code).name
-    hint = "; the machine may be out of memory" if -code == signal.SIGKILL else ""
-    return f"{who} was ended by {name}{hint}."
+            raise WorkerFailed(worker.how_it_ended(), "\n".join(worker.last_lines))

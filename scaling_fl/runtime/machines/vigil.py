@@ -40,8 +40,7 @@ _STORE_LOST = Reason("the first worker, to which all others connect, is gone")
 class Vigil:
     """Two threads that never wait for an exchange: one uses the store, one times its answers.
 
-    One of them calls ``lost``, at most once, which may end the process; one calls ``alive`` every
-    second.
+    One of them calls ``lost``, at most once, which may end the process.
     """
 
     def __init__(
@@ -52,10 +51,9 @@ class Vigil:
         *,
         silence_seconds: float,
         lost: Callable[[Reason], None],
-        alive: Callable[[], None],
     ) -> None:
         self._address, self._rank, self._size = address, rank, size
-        self._silence_seconds, self._lost, self._alive = silence_seconds, lost, alive
+        self._silence_seconds, self._lost = silence_seconds, lost
         self._host = socket.gethostname()
         self._stop, self._stopped_watching = threading.Event(), threading.Event()
         self._answered = time.monotonic()
@@ -169,9 +167,7 @@ class Vigil:
 
     def _time_store(self) -> None:
         """Check that the store answers: a machine that hangs does not close its connections."""
-        self._alive()  # at once, because the parent watches a worker only after its first event
         while not self._stop.wait(_BEAT_SECONDS):
-            self._alive()
             silence = time.monotonic() - self._answered
             if not self._stopped_watching.is_set() and silence > self._silence_seconds:
                 where = ":".join(map(str, self._address))

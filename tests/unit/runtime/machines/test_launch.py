@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,8 @@ import pytest
 
 from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup, WorkerRefused
 from scaling_fl.runtime.machines.node import Node, read_node
-from scaling_fl.runtime.machines.start import FreshProcesses
+from tests.stand_ins import stand_ins
 
-STAND_IN = """
-import json, os, signal, sys, time
-orders = json.loads(sys.stdin.readline())
-def emit(event, **fields):
-    print(json.dumps(dict(event=event, **fields)), flush=True)
-def stopped(*_):
-    os._exit(143)
-signal.signal(signal.SIGTERM, stopped)
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-exec(orders["plays"][orders["meeting"]["local_index"]])
-"""
 SLEEP = "time.sleep(60)"
 
 
@@ -35,7 +23,7 @@ class Play:
         self.events: list[dict[str, Any]] = []
         self.printed: list[str] = []
         node = node or read_node(list(range(len(plays))), {})
-        starter = FreshProcesses([sys.executable, "-c", STAND_IN])
+        starter = stand_ins()
         self.group = WorkerGroup(node, {"plays": plays}, num_threads=3, starter=starter)
 
     def run(self, *stops: int, **options: Any) -> int | None:
