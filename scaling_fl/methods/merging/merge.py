@@ -7,6 +7,9 @@ order of the clients and the number of workers do not change a bit of the result
         def merge(updates: Updates, round: Round) -> Tensor:
             return round.total((u.vector.square(), u.share) for u in updates.once())
         return merge
+
+This example is not a good one: equal clients should be a fixed point of a merge. The laws are in
+``tests/unit/methods/merging/test_conformance.py``, which also checks a merge of the user.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

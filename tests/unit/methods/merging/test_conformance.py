@@ -1,6 +1,11 @@
-"""The laws that every merge keeps; a new merge is one line of ``MERGES``."""
+"""The laws that every merge keeps; a new merge is one line of ``MERGES``.
+
+A merge of one's own is held to them by
+``OWN_MERGE=my_module:my_merge PYTHONPATH=its/folder ./run-local.sh pytest`` with this file.
+"""
 
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scaling_fl.composition.own import find_callable
 from scaling_fl.methods.merging.means import mean, mean_of_senders
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.merging.signs import ties
@@ -67,6 +73,8 @@ MERGES: dict[str, Laws] = {
     "a median of one's own": Laws(coordinate_median),
     "one's own by gathering": Laws(largest_client),
 }
+if own := os.environ.get("OWN_MERGE"):
+    MERGES = {own: Laws(find_callable(own, "OWN_MERGE"))}
 SEEDS = range(5)
 each_merge = pytest.mark.parametrize("name", sorted(MERGES))
 
