@@ -141,6 +141,9 @@ def _unnamed_columns(config: Config, columns: Sequence[str] | None) -> Iterator[
                 near = difflib.get_close_matches(name, columns, n=1)
                 remedy = f"use {path}={near[0]}" if near else "choose one of them"
                 yield Problem(path, f"must name a column of {there}", repr(name), remedy)
+            elif columns is not None and list(columns).count(name) > 1:
+                rule = f"must name a column that is once in {there}"
+                yield Problem(path, rule, repr(name), "rename the others of that name")
 
 
 def _columns_of_two_uses(config: Config) -> Iterator[Problem]:

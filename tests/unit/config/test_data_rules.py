@@ -15,6 +15,7 @@ from tests.unit.config.settings import PRIVATE, merged, only_problem, problems
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
     Path("a.csv").write_text("id,text,stars,ward\n1,x,good,N\n")
+    Path("twice.csv").write_text("text,stars,text\nx,good,y\n")
     Path("b.csv").write_text("text,score\nx,good\n")
     chosen = {"data": {"text": "text", "label": "stars"}}
     return {"task_name": "table", "train_path": "a.csv", "test_path": "s3://b/t.csv", **chosen}
@@ -47,6 +48,11 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
         {"data": {"text": ["text", "xyzzy"]}},
         f"data.text must name a column of {HAS}, got 'xyzzy'; choose one of them.",
+    ),
+    (
+        {"train_path": "twice.csv"},
+        "data.text must name a column that is once in twice.csv, which has the columns text, "
+        "stars, text, got 'text'; rename the others of that name.",
     ),
     (
         {"data": {"text": "text,stars"}},

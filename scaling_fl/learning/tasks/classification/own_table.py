@@ -28,6 +28,8 @@ from scaling_fl.learning.text.tokenised import TokenisedExamples
 
 _FORMAT_VERSION = 1
 _FACTS = "facts.json"
+_MOST_LABELS = 10_000
+"""A confusion matrix of so many labels takes 800 MB."""
 _MOST_UNIQUE, _FEW_ROWS = 0.5, 20
 """A column is no column of labels when more than this share of its rows differ from each other."""
 
@@ -56,13 +58,12 @@ class OwnTable:
         def build(staging: Path) -> None:
             wanted = [name for name in (columns.label, columns.client) if name]
             records = read_records(path, "train", wanted)
-            facts = {
-                "labels": _sorted_names(self._named(records, columns.label, "label")),
-                "clients": [],
-            }
+            found = _sorted_names(self._named(records, columns.label, "label"))
+            declared = records.classes.get(str(columns.label))
+            facts = {"labels": list(declared or found), "clients": []}
             if columns.client:
                 facts["clients"] = _sorted_names(self._named(records, columns.client, "client"))
-            self._check_labels(records, facts["labels"])
+            self._check_labels(records, found)
             (staging / _FACTS).write_text(json_text(facts), encoding="utf-8")
 
         folder = cache_folder(self.options.cache_dir) / "tables" / key[:32]
@@ -77,11 +78,12 @@ class OwnTable:
                 f"{found}: there must be two labels or more, got {labels[0]!r} in every row; name "
                 "another column by data.label."
             )
-        if len(records) >= _FEW_ROWS and len(labels) > _MOST_UNIQUE * len(records):
+        is_unique = len(records) >= _FEW_ROWS and len(labels) > _MOST_UNIQUE * len(records)
+        if is_unique or len(labels) > _MOST_LABELS:
             raise DataError(
-                f"{found}: labels must occur more than once, got {len(labels)} different ones in "
-                f"{len(records)} rows, such as {labels[0][:40]!r}; name the column of the labels "
-                "by data.label."
+                f"{found}: labels must be few (at most {_MOST_LABELS}) and occur more than once, "
+                f"got {len(labels)} different ones in {len(records)} rows, such as "
+                f"{labels[0][:40]!r}; name the column of the labels by data.label."
             )
 
     def load(
@@ -104,7 +106,8 @@ class OwnTable:
         owners = None
         if has_clients:
             index = {name: number for number, name in enumerate(self.client_names)}
-            names = self._named(records, columns.client, "client")
+            # Whose test data are is worth a note, but nothing depends on it.
+            names = self._named(records, columns.client, "client", gaps=source == "test")
             owners = np.array([index.get(name, -1) for name in names], dtype=np.int64)
         found = Labelled(
             _texts(records, _needed("text", columns.text)),
@@ -137,13 +140,16 @@ class OwnTable:
         source: Split = "train" if self.options.test_share is not None else split
         return require_path("table", source, self.options.paths[source]), source
 
-    def _named(self, records: Records, column: str | None, what: str) -> list[str]:
-        """Read the names of labels or clients."""
+    def _named(
+        self, records: Records, column: str | None, what: str, *, gaps: bool = False
+    ) -> list[str]:
+        """Read the names of labels or clients; with ``gaps`` one that is missing is empty."""
         column = _needed(what, column)
         classes = records.classes.get(column)
         names = [_name(records, row, column, classes) for row in range(len(records))]
-        _refuse_missing(records, [name is None for name in names], column, f"the {what}")
-        return [str(name) for name in names]
+        if not gaps:
+            _refuse_missing(records, [name is None for name in names], column, f"the {what}")
+        return [name or "" for name in names]
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def _texts(records: Records, columns: Sequence[str]) -> list[str]:
     """Join the cells of each row by a space; a cell that is missing is left out."""
     cells = [[_text(records, row, column) for row in range(len(records))] for column in columns]
     texts = [" ".join(filter(None, parts)) for parts in zip(*cells, strict=True)]
-    _refuse_missing(records, [not text for text in texts], columns[0], "the text")
+    _refuse_missing(records, [not text for text in texts], " and ".join(columns), "the text")
     return texts
 
 

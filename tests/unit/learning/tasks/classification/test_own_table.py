@@ -76,6 +76,21 @@ def test_labels_that_are_given_keep_their_order_and_need_not_occur(tmp_path: Pat
     assert task.load_examples("test").labels.tolist() == [0]
 
 
+def test_labels_that_a_data_set_declares_keep_its_order(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["never", "yes", "no"]
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    table = datasets.Dataset.from_dict(
+        {"text": ["a", "b", "c"], "label": [2, 1, 1]}, features=datasets.Features(features)
+    )
+    table.to_parquet(str(tmp_path / "declared.parquet"))
+    place = str(tmp_path / "declared.parquet")
+    task = make(tmp_path, [], rows("yes", "never"), train_path=place)
+    assert task.meaning == {"labels": names}
+    assert task.load_examples("train").labels.tolist() == [2, 1, 1]
+    assert task.load_examples("test").labels.tolist() == [1, 0]
+
+
 def test_several_columns_are_joined_and_gaps_left_out(tmp_path: Path) -> None:
     train = [
         {"title": "one", "text": "two", "age": 3.0, "label": 0},
@@ -102,7 +117,11 @@ WRONG: list[tuple[list[Row], list[Row], str]] = [
         "row 3, column 'text': the text must not be missing;",
     ),
     (rows("a", "a"), rows("a"), "two labels or more, got 'a' in every row"),
-    (rows(*range(30)), rows(1), "more than once, got 30 different ones in 30 rows, such as '0'"),
+    (
+        rows(*range(30)),
+        rows(1),
+        "more than once, got 30 different ones in 30 rows, such as '0'",
+    ),
     (
         [*rows("a", "b"), {"text": ["x"], "label": "a"}],
         rows("a"),
@@ -159,12 +178,12 @@ def test_a_subset_keeps_an_example_of_every_client(tmp_path: Path) -> None:
     task = make(
         tmp_path,
         train,
-        [row | {"ward": "z"} for row in rows("x")],
+        [row | {"ward": ward} for ward in ("z", "a", None) for row in rows("x")],
         data={"max_train_examples": 5},
         partition={"kind": "column", "column": "ward"},
     )
     assert sorted(task.load_texts("train").owners) == [0, 1, 2, 3, 4]
-    assert task.num_foreign(task.load_examples("test")) == 1
+    assert task.num_foreign(task.load_examples("test")) == 2
 
 
 def test_what_decides_the_examples_changes_their_key(tmp_path: Path) -> None:
