@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""Say what a run will cost before it runs: bytes, privacy, disk and memory.
+"""Say what a run will cost before it runs: bytes, privacy, disk, memory, time.
 
-usage: scripts/plan.py [--json] with SETTING ...
+usage: scripts/plan.py [--time] [--json] with SETTING ...
 
 It takes the settings of scripts/train_federated.py, loads the model and no
-data, and trains nothing.
+data, and trains nothing, unless the time is asked for.
 
 examples:
   scripts/plan.py with demo
+  scripts/plan.py --time with demo num_rounds=10
   scripts/plan.py --json with configs/flasc_4.yaml model=minilm num_rounds=50
 
 options:
+  --time      predict the time, too, from a few training steps and a batch of
+              the test data, measured on this machine
   --json      write one JSON object, and nothing else
   -h, --help  show this
 
@@ -19,8 +22,10 @@ Exit code: 0 when done, 1 when that failed, 2 on misuse.
 
 import signal
 import sys
+import time
 from pathlib import Path
 
+BEGAN = time.perf_counter()
 # Ctrl-C during the imports ends the command without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,4 +40,6 @@ if __name__ == "__main__":
     # Not above: this takes seconds, which a wrong setting is spared.
     from scaling_fl.commands.plan import main
 
-    sys.exit(main(checked.config, as_json="--json" in checked.line.options))
+    given = checked.line.options
+    began = BEGAN if "--time" in given else None
+    sys.exit(main(checked, as_json="--json" in given, began=began))

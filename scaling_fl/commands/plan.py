@@ -1,21 +1,47 @@
 """The command ``scripts/plan.py``: what a run of checked settings will cost."""
 
+import os
+import secrets
 import sys
 from functools import partial
 
 from scaling_fl.commands.endings import end, show, stage
+from scaling_fl.commands.settings import Checked
 from scaling_fl.composition.prediction import predict
-from scaling_fl.config import Config
+from scaling_fl.composition.timing import PlannedTime, measure
+from scaling_fl.config import NOISE_SECRET
 from scaling_fl.core.json_text import json_text
 from scaling_fl.reporting.folding import fold, width_of
 from scaling_fl.reporting.plan import render
+from scaling_fl.runtime.machines.node import threads_per_worker
 
 
-def main(config: Config, *, as_json: bool) -> int:
-    """Predict and print; returns the exit code."""
-    return end(partial(_run, config, as_json=as_json))
+def main(checked: Checked, *, as_json: bool, began: float | None) -> int:
+    """Predict and print; returns the exit code.
+
+    ``began`` is when this process did, by ``time.perf_counter``; None predicts no time.
+    """
+    return end(partial(_run, checked, as_json=as_json, began=began))
 
 
-def _run(config: Config, *, as_json: bool) -> None:
-    prediction = predict(config, stage).to_json()
-    show(json_text(prediction) if as_json else fold(render(prediction), width_of(sys.stdout)))
+def _run(checked: Checked, *, as_json: bool, began: float | None) -> None:
+    # First, because its start is to be that of a worker.
+    timing = None if began is None else _timing(checked, began)
+    plan = predict(checked.config, stage).to_json()
+    if timing:
+        plan["time"] = timing.to_json()
+    show(json_text(plan) if as_json else fold(render(plan), width_of(sys.stdout)))
+
+
+def _timing(checked: Checked, began: float) -> PlannedTime:
+    config, node = checked.config, checked.node
+    # The noise that is drawn on the way protects nothing, because it is thrown away.
+    os.environ.setdefault(NOISE_SECRET, secrets.token_hex(32))
+    return measure(
+        config,
+        node.sites,
+        device_id=node.device_ids[0],
+        num_threads=threads_per_worker(node, config.num_threads, os.environ),
+        began=began,
+        stage=stage,
+    )

@@ -25,6 +25,11 @@ class Evaluator:
         self._batches = evaluation_batches(examples.lengths, batch_size)
         self._detailed = detailed
 
+    @property
+    def num_batches(self) -> int:
+        """The number of batches of all workers."""
+        return len(self._batches)
+
     def __call__(self, vector: Tensor, exchange: Exchange) -> dict[str, float]:
         """Return the validation metrics of a global vector; equal on all workers.
 

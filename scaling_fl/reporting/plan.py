@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scaling_fl.reporting.summary import size
+from scaling_fl.reporting.summary import duration, size
 
 
 def render(plan: Mapping[str, Any]) -> str:
@@ -40,8 +40,28 @@ def render(plan: Mapping[str, Any]) -> str:
                 f"{plan['noise_multiplier']:.4g}",
             )
         )
+    if time := plan.get("time"):
+        rows += _time_rows(time, plan["num_rounds"])
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _time_rows(time: Mapping[str, float], num_rounds: int) -> list[tuple[str, str]]:
+    start, rounds = time["start_seconds"], time["rounds_seconds"]
+    names = {"step": "a step", "client": "a client, beside its steps"}
+    names |= {"evaluation": "an evaluation", "merge": "merging and saving", "round": "a round"}
+    return [
+        (
+            "time",
+            f"about {duration(start + rounds)}: {duration(start)} to start and "
+            f"{duration(rounds)} for {num_rounds} rounds",
+        ),
+        *((f"  {text}", _short(time[f"{name}_seconds"])) for name, text in names.items()),
+    ]
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else duration(seconds)
 
 
 def _against_plain(total: int, plain: int) -> str:

@@ -53,3 +53,23 @@ def test_a_plan_refuses_what_a_run_would_refuse(shell: Shell) -> None:
         in command.err.replace("'nf4'", "nf4")
     )
     assert command.out == ""
+
+
+@pytest.mark.slow
+def test_the_time_that_was_planned_is_about_that_of_the_run(corpus: Path, shell: Shell) -> None:
+    changes: dict[str, object] = {"job_name": "timed", "num_rounds": 10, "val_batch_size": 16}
+    given = arguments(federation(corpus, **changes))
+    run = shell.folder / "runs" / "1"
+    for attempt in (1, 2):  # a machine that others use is not the same in both commands
+        planned = shell.type(sys.executable, PLAN, "--time", "--json", *given).end(expect=0)
+        time = json.loads(planned.out)["time"]
+        if attempt == 1:
+            shell.train(*given).end(expect=0)
+        metrics = json.loads((run / "metrics.json").read_text())
+        seconds = sum(metrics["time.round_seconds"]["values"])
+        if seconds / 2 < time["rounds_seconds"] < seconds * 2:
+            break
+    else:
+        pytest.fail(f"planned {time['rounds_seconds']:.1f} s, and it took {seconds:.1f} s")
+    assert time["start_seconds"] > 1  # which torch alone takes
+    assert {path.name for path in shell.folder.glob("[!.]*")} == {"runs", "checkpoints"}

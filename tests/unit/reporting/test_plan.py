@@ -51,3 +51,18 @@ def test_every_tier_has_its_line() -> None:
 def test_noise_has_its_epsilon() -> None:
     text = render(PLAN | {"epsilon": 7.9945, "delta": 0.01, "noise_multiplier": 0.5412})
     assert text.endswith("epsilon       7.995 at delta 0.01, noise multiplier 0.5412")
+
+
+def test_the_time_is_told_with_its_parts() -> None:
+    parts = {"start": 6.0, "step": 0.0125, "client": 0.5, "merge": 0.25, "evaluation": 2.0}
+    time = {f"{name}_seconds": value for name, value in parts.items()}
+    text = render(PLAN | {"time": time | {"round_seconds": 15.0, "rounds_seconds": 60.0}})
+    lines = [" ".join(line.split()) for line in text.splitlines()[-6:]]
+    assert lines == [
+        "time about 1 min 6 s: 6.0 s to start and 1 min 0 s for 4 rounds",
+        "a step 12.5 ms",
+        "a client, beside its steps 500.0 ms",
+        "an evaluation 2.0 s",
+        "merging and saving 250.0 ms",
+        "a round 15.0 s",
+    ]
