@@ -18,7 +18,12 @@ from scaling_fl.commands.endings import Misused, end, show, stage  # noqa: E402
 from scaling_fl.config import Problem  # noqa: E402
 from scaling_fl.submission import manifests  # noqa: E402
 from scaling_fl.submission.clients import submit  # noqa: E402
-from scaling_fl.submission.command import TRAINING, TrainingCommand  # noqa: E402
+from scaling_fl.submission.command import (  # noqa: E402
+    TRAINING,
+    TrainingCommand,
+    script_in_project,
+    script_problems,
+)
 from scaling_fl.submission.request import Request, name_of_job, problems  # noqa: E402
 
 _TRAIN = "scripts/train_federated.py with demo job_name=my_job"
@@ -98,11 +103,8 @@ def _complete(
     request: Request, documents: list[manifests.Document]
 ) -> tuple[Request, list[Problem]]:
     """Add the settings that the platform needs to the training command, and find all problems."""
-    found: list[Problem] = []
-    if not request.arguments:
-        remedy = f"add -- {TRAINING} with ..."
-        found.append(Problem("the command", "must follow --", "none", remedy))
-    elif request.arguments[0] == TRAINING:
+    found = list(script_problems(request.arguments, ROOT))
+    if request.arguments and script_in_project(request.arguments[0]) == TRAINING:
         training = TrainingCommand(request.arguments, root=ROOT)
         name = request.name or (name_of_job(training.job_name) if training.job_name else "")
         training.complete(name=name, gpus=request.gpus)

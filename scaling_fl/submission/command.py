@@ -1,5 +1,7 @@
 """The training command: add the settings that a platform needs, and find those that are missing."""
 
+import difflib
+import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,7 +10,35 @@ from scaling_fl.config import ConfigurationError, Problem, read_config
 from scaling_fl.config.typed import read_typed
 
 TRAINING = "scripts/train_federated.py"
+WORKDIR = "/workspace"
+_IN_IMAGE = ("scripts", "scaling_fl")
 _STORES = ("gs", "gcs", "s3", "s3a")
+
+
+def script_in_project(argument: str) -> str:
+    """Return the path of a script in the project, as the image starts it: ./a/b.py is a/b.py."""
+    path = posixpath.normpath(argument)
+    return path.removeprefix(f"{WORKDIR}/")
+
+
+def script_problems(arguments: Sequence[str], root: Path) -> Iterator[Problem]:
+    """Find out whether the script is in the project of the image, which is that of ``root``.
+
+    An option of python, such as -m, and a path that only an own image has are passed on.
+    """
+    if not arguments:
+        yield Problem("the command", "must follow --", "none", f"add -- {TRAINING} with ...")
+        return
+    script = script_in_project(arguments[0])
+    if script.startswith(("-", "/")) or (
+        (root / script).is_file() and PurePosixPath(script).parts[0] in _IN_IMAGE
+    ):
+        return
+    there = sorted(str(path.relative_to(root)) for path in (root / "scripts").rglob("*.py"))
+    near = difflib.get_close_matches(script, there, n=1, cutoff=0.5)
+    remedy = f"use {near[0]}" if near else f"use one of {', '.join(there)}"
+    rule = "must begin with a script that the image holds, which are those of this project"
+    yield Problem("the command", rule, repr(arguments[0]), remedy)
 
 
 class TrainingCommand:

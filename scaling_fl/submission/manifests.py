@@ -1,5 +1,6 @@
 """The manifests of ``deploy/``: fill in a request, and leave all other fields unchanged."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,7 +171,7 @@ def _fill_vertex(documents: list[Document], request: Request) -> None:
         container["imageUri"] = request.image
         container["args"] = list(request.arguments)
         values = request.variables | request.managed_secrets
-        _fill_environment(container, {name: {"value": value} for name, value in values.items()})
+        _fill_environment(container, {n: {"value": _literally(v)} for n, v in values.items()})
     if request.service_account:
         spec["serviceAccount"] = request.service_account
     if request.spot:
@@ -227,8 +228,8 @@ def _fill_gpus(container: dict[str, Any], field: str, gpus: int) -> None:
 
 
 def _literally(text: str) -> str:
-    """Escape ``$``, so that Kubernetes does not replace ``$(NAME)`` and ``$$``."""
-    return text.replace("$", "$$")
+    """Escape ``$(`` and ``$$``, which Kubernetes and Vertex AI would replace; others stay."""
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 _FILL: dict[str, Callable[[list[Document], Request], None]] = {

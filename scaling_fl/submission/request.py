@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 from scaling_fl.config import Problem, redact
 from scaling_fl.runtime.redaction import SECRET_NAME
+from scaling_fl.submission.names import (
+    is_google_account,
+    is_image,
+    is_namespace,
+    is_object_name,
+    is_secret_key,
+)
 
 # The names of services, pods and hosts contain the name of the job and have 63 characters.
 LONGEST_NAME = 45
 _NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KUBERNETES_SECRET = re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)(?:/([-._a-zA-Z0-9]+))?")
 _MANAGED_SECRET = re.compile(
     r"(?:projects/(?P<project>[^/]+)/secrets/)?(?P<name>[A-Za-z0-9_-]+)"
     r"(?:/versions/(?P<version>[^/]+))?"
@@ -112,9 +118,24 @@ def _name_problems(request: Request) -> Iterator[Problem]:
             repr(request.name),
             "choose another name",
         )
-    if not request.image or re.search(r"\s", request.image):
-        remedy = "give the image's whole name, such as registry.example.com/scaling-fl:1"
+    if not is_image(request.image):
+        remedy = "give the image's whole name in small letters: registry.example.com/scaling-fl:1"
         yield Problem("--image", "must name a container image", repr(request.image), remedy)
+    if request.namespace is not None and not is_namespace(request.namespace):
+        rule = "must have lower-case letters, digits and hyphens inside, and at most 63 of them"
+        yield Problem("--namespace", rule, repr(request.namespace), "correct it")
+    if request.service_account is not None:
+        yield from _account_problems(request.service_account, request.platform)
+
+
+def _account_problems(account: str, platform: str) -> Iterator[Problem]:
+    if platform == "vertex" and not is_google_account(account):
+        rule = "must be the address of a Google service account"
+        remedy = "write it as NAME@PROJECT.iam.gserviceaccount.com"
+        yield Problem("--service-account", rule, repr(account), remedy)
+    elif platform != "vertex" and not is_object_name(account):
+        rule = "must have lower-case letters and digits, and hyphens and dots inside"
+        yield Problem("--service-account", rule, repr(account), "correct it")
 
 
 def _variable_problems(text: str) -> Iterator[Problem]:
@@ -151,9 +172,14 @@ def _secret_problems(text: str, request: Request) -> Iterator[Problem]:
         elif not (match["project"] or request.project):
             rule = "must name the project of the secret"
             yield Problem("--secret", rule, text, "add --project PROJECT")
-    elif not _KUBERNETES_SECRET.fullmatch(reference):
+    elif not _is_kubernetes_secret(reference):
         rule, remedy = "must name a Kubernetes Secret", "write it as VARIABLE=NAME or =NAME/KEY"
         yield Problem("--secret", rule, f"{variable}=***", remedy)
+
+
+def _is_kubernetes_secret(reference: str) -> bool:
+    name, slash, key = reference.partition("/")
+    return is_object_name(name) and (not slash or is_secret_key(key))
 
 
 def _repeated(request: Request) -> Iterator[Problem]:

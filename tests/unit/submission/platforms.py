@@ -1,47 +1,16 @@
-"""The platforms' side of a submission: what they accept, and what their containers then see."""
+"""The platforms' side of a submission: what their containers see of a manifest."""
 
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
-
-SCHEMAS = Path(__file__).parent / "schemas"
 ROOT = Path(__file__).parents[3]
-# A manifest's kind -> the schema of what the platform accepts; Vertex AI's has no kind.
-KINDS = {
-    "PyTorchJob": "kubeflow-pytorchjob",
-    "TrainingRuntime": "kubeflow-trainingruntime",
-    "TrainJob": "kubeflow-trainjob",
-    "Job": "kubernetes-job",
-    None: "vertex-custom-job",
-}
 
 Document = dict[str, Any]
 Container = tuple[list[str], dict[str, str]]
 """What a container is started with: its arguments and its environment."""
-
-
-@cache
-def validator(name: str) -> Draft202012Validator:
-    files = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
-    resources = [(key, Resource.from_contents(schema)) for key, schema in files.items()]
-    schema = files[f"{name}.json"]
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema, registry=Registry().with_resources(resources))
-
-
-def rejections(documents: list[Document]) -> list[str]:
-    """List why the platform would reject a manifest."""
-    found = []
-    for document in documents:
-        errors = validator(KINDS[document.get("kind")]).iter_errors(document)
-        found += [f"{error.json_path}: {error.message}" for error in errors]
-    return found
 
 
 def containers(documents: list[Document], secrets: dict[str, str]) -> list[Container]:
@@ -63,6 +32,7 @@ def _pytorchjob(documents: list[Document], secrets: dict[str, str]) -> Iterator[
     address = {"ADDR": f"{job['metadata']['name']}-master-0", "PORT": "23456"}
     for role, count in replicas.items():
         container = specs[role]["template"]["spec"]["containers"][0]
+        assert container["name"] == "pytorch"
         for index in range(count):
             rank = index + (role == "Worker")
             yield _started(
@@ -92,6 +62,7 @@ def _trainjob(documents: list[Document], secrets: dict[str, str]) -> Iterator[Co
     }
     [own] = node["template"]["spec"]["template"]["spec"]["containers"]
     assert (node["name"], own["name"]) == ("node", "node")
+    assert "torch" in runtime["spec"]["mlPolicy"]
     name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
     for index in range(trainer["numNodes"]):
         yield _started(
@@ -99,7 +70,7 @@ def _trainjob(documents: list[Document], secrets: dict[str, str]) -> Iterator[Co
             secrets,
             {
                 "PET_NNODES": str(trainer["numNodes"]),
-                "PET_NPROC_PER_NODE": str(runtime["spec"]["mlPolicy"]["torch"]["numProcPerNode"]),
+                "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
                 "PET_NODE_RANK": str(index),  # from the pod's completion index
                 "PET_MASTER_ADDR": f"{name}-node-0-0.{name}",
                 "PET_MASTER_PORT": "29500",
@@ -139,7 +110,7 @@ def _expand(text: str, environ: dict[str, str]) -> str:
 
 
 def _vertex(documents: list[Document], secrets: dict[str, str]) -> Iterator[Container]:
-    """Set CLUSTER_SPEC as Vertex AI documents it for distributed training."""
+    """Set CLUSTER_SPEC as Vertex AI documents it, and expand values as its EnvVar says."""
     pools = documents[0]["workerPoolSpecs"]
     cluster = {
         f"workerpool{number}": [
@@ -152,7 +123,9 @@ def _vertex(documents: list[Document], secrets: dict[str, str]) -> Iterator[Cont
         for index in range(pool["replicaCount"]):
             task = {"type": f"workerpool{number}", "index": index, "trial": ""}
             spec = {"cluster": cluster, "environment": "cloud", "task": task}
-            given = {entry["name"]: entry["value"] for entry in container["env"]}
+            given: dict[str, str] = {}
+            for entry in container["env"]:
+                given[entry["name"]] = _expand(entry["value"], given)
             yield container["args"], given | {"CLUSTER_SPEC": json.dumps(spec)}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_fl.submission.command import TRAINING, TrainingCommand
+from scaling_fl.submission.command import TRAINING, TrainingCommand, script_problems
 from tests.unit.submission.platforms import ROOT
 
 DEMO = ("with", "demo", "checkpoints_dir=gs://bucket/job")
@@ -121,3 +121,34 @@ def test_all_problems_of_the_configuration_are_found_at_once() -> None:
 def test_files_that_only_the_container_has_are_its_business() -> None:
     paths = ["task_name=agnews", "train_path=/data/train.csv", "test_path=/data/test.csv"]
     assert found(command("with", *paths, "job_name=j", "checkpoints_dir=gs://b/j")) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "scripts/sync_runs.py",
+        "./scripts/sync_runs.py",
+        "/workspace/scripts/sync_runs.py",
+        "-m",
+        "/opt/own/script.py",  # an own image may hold it
+    ],
+)
+def test_a_script_of_the_image_is_accepted(script: str) -> None:
+    assert list(script_problems([script], ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "remedy"),
+    [
+        ("scripts/train_federate.py", "use scripts/train_federated.py."),
+        ("/workspace/scripts/evaluat.py", "use scripts/evaluate.py."),
+        ("train", "use one of scripts/evaluate.py, "),
+        ("tests/conftest.py", "; use "),
+        ("run-local.sh", "; use "),
+    ],
+)
+def test_a_script_that_the_image_does_not_hold_is_named(script: str, remedy: str) -> None:
+    [problem] = script_problems([script], ROOT)
+    assert "must begin with a script that the image holds, which are those of" in str(problem)
+    assert f"got '{script}'; use " in str(problem)
+    assert remedy in str(problem)

@@ -39,6 +39,17 @@ def test_sound_options_have_no_problem() -> None:
         ({"secrets": ["A=under_score"]}, "--secret must name a Kubernetes Secret, got A=***;"),
         ({"secrets": ["A="]}, "--secret must name a Kubernetes Secret"),
         ({"secrets": ["A=s/"]}, "--secret must name a Kubernetes Secret"),
+        ({"secrets": ["A=a..b"]}, "--secret must name a Kubernetes Secret"),
+        ({"secrets": ["A=s/.."]}, "--secret must name a Kubernetes Secret"),
+        ({"image": "Images/FL:1"}, "--image must name a container image, got 'Images/FL:1'; give"),
+        ({"image": "host/fl:"}, "--image must name a container image, got 'host/fl:';"),
+        ({"image": "fl@sha256:12"}, "--image must name a container image"),
+        ({"image": "https://host/fl"}, "--image must name a container image"),
+        ({"namespace": "My_space"}, "--namespace must have lower-case letters, digits and hyphens"),
+        ({"namespace": "n" * 64}, "at most 63 of them, got"),
+        ({"namespace": ""}, "--namespace must have"),
+        ({"service_account": "robot_1"}, "--service-account must have lower-case letters and dig"),
+        ({"service_account": "-robot"}, "hyphens and dots inside, got '-robot'; correct it."),
         ({"environ": ["A=1", "A=2"]}, "--env and --secret must set a variable once, got A;"),
         ({"environ": ["A=1"], "secrets": ["A=s"]}, "must set a variable once, got A; keep one"),
     ],
@@ -76,6 +87,37 @@ def test_a_secret_in_the_place_of_its_name_is_not_repeated(platform: str, text: 
     sentences = found(platform, secrets=[text], project="p")
     assert sentences
     assert "unter2" not in "".join(sentences)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "fl",
+        "fl:1.0_a-B",
+        "localhost:5000/a/b__c:latest",
+        "us-docker.pkg.dev/my-project/images/scaling-fl:1",
+        "[::1]:5000/fl",
+        f"registry.example.com/fl:1@sha256:{'0a' * 32}",
+    ],
+)
+def test_every_form_of_an_image_is_accepted(image: str) -> None:
+    assert found(image=image) == []
+
+
+@pytest.mark.parametrize(
+    ("account", "is_sound"),
+    [
+        ("trainer@my-project.iam.gserviceaccount.com", True),
+        ("12345-compute@developer.gserviceaccount.com", True),
+        ("trainer@project.example.com.iam.gserviceaccount.com", True),
+        ("trainer", False),
+        ("me@example.com", False),
+    ],
+)
+def test_a_google_account_is_an_address(account: str, is_sound: bool) -> None:
+    sentences = found("vertex", service_account=account)
+    assert (sentences == []) == is_sound
+    assert all("must be the address of a Google service account" in text for text in sentences)
 
 
 def test_a_plain_kubernetes_job_is_one_machine() -> None:
