@@ -43,4 +43,4 @@ def is_google_account(text: str) -> bool:
 
 def is_image(text: str) -> bool:
     match = _IMAGE.fullmatch(text)
-    return bool(match) and len(match["name"]) <= LONGEST_IMAGE
+    return match is not None and len(match["name"]) <= LONGEST_IMAGE
