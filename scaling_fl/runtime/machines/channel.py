@@ -56,7 +56,7 @@ def wait_for_debugger(index: int, channel: Channel) -> None:
         return
     import debugpy
 
-    host, _, port = os.environ.get("SCALING_FL_DEBUG_ADDRESS", "127.0.0.1:5678").rpartition(":")
+    host, _, port = (os.environ.get("SCALING_FL_DEBUG_ADDRESS") or "127.0.0.1:5678").rpartition(":")
     debugpy.listen((host, int(port)))
     channel.emit("note", text=f"worker {index} waits for a debugger on port {port}")
     debugpy.wait_for_client()

@@ -39,7 +39,7 @@ VIGIL_FIRST_SECONDS = 5.0
 
 
 class WorkerFailed(UserError):
-    """A worker failed; ``report`` is the traceback or the last lines of the worker."""
+    """A worker failed; ``report`` is its traceback, if it has one that it has not printed."""
 
     def __init__(self, message: str, report: str = "") -> None:
         super().__init__(message)
@@ -171,7 +171,6 @@ class WorkerGroup:
 
     def _take_line(self, worker: LocalWorker, name: str, line: str, callbacks: Callbacks) -> None:
         if name == "err":
-            worker.last_lines.append(line)
             callbacks.printed(f"[worker {worker.index}] {line}")
             return
         event = json.loads(line)
@@ -263,4 +262,4 @@ class WorkerGroup:
             if worker.failure:
                 end = WorkerRefused if worker.failure["kind"] == "input" else WorkerFailed
                 raise end(worker.failure["message"], worker.failure.get("traceback", ""))
-            raise WorkerFailed(worker.how_it_ended(), "\n".join(worker.last_lines))
+            raise WorkerFailed(worker.how_it_ended())

@@ -1,7 +1,6 @@
 """One worker process of this machine, as the process that started it sees it."""
 
 import signal
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,6 @@ class LocalWorker:
     process: Process
     failure: dict[str, Any] | None = None
     was_killed: bool = False
-    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     buffers: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b""})
 
     def __post_init__(self) -> None:

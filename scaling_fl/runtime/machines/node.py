@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.waiting import join_seconds, silence_seconds
 
 
-class PlacementError(UserError):
+class PlacementError(InputError):
     """The variables of the cluster contradict each other or site_ids; the text says how."""
 
 
