@@ -83,3 +83,5 @@ def test_what_a_worker_refuses_is_one_sentence_of_the_command(shell: Shell, corp
     settings = federation(corpus, site_ids=[0], train_path="train.csv")
     command = shell.train(*arguments(settings)).end(expect=2)
     assert command.error.startswith("train.csv, row 2, column 'author': the label must")
+    assert (command.out + command.err).count("the label must") == 1
+    assert "failed, 0 of 6 rounds.\n" in command.out

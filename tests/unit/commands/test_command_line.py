@@ -12,6 +12,7 @@ from sacred.experiment import gather_command_line_options
 from scaling_fl.commands.caller import script
 from scaling_fl.commands.command_line import REFUSED, CommandLine, read_command_line
 from scaling_fl.commands.endings import ROOT, Misused
+from scaling_fl.commands.experiment import RunObserver, make_experiment
 from scaling_fl.commands.resume import resume_command
 from scaling_fl.commands.settings import read_plan, read_training
 from scaling_fl.config import Config, ConfigurationError
@@ -59,6 +60,20 @@ def test_a_comment_is_taken_from_anywhere() -> None:
     for words in (["-c", "a b"], ["--comment=a b"], ["--comment", "a b"], ["-ca b"]):
         assert read(*words, "with", "demo").options == {"--comment": "a b"}
         assert read("with", "demo", *words).options == {"--comment": "a b"}
+
+
+def test_a_comment_is_kept_with_the_record_of_the_run() -> None:
+    line = read("-c", "a first try", "with", "demo")
+    kept: list[str] = []
+
+    class Reader(RunObserver):
+        def started_event(self, *, meta_info: dict[str, str], **others: object) -> None:
+            kept.append(meta_info["comment"])
+
+    experiment = make_experiment(line.settings, lambda: {})
+    experiment.observers.append(Reader())
+    experiment.run(options=dict(line.options))
+    assert kept == ["a first try"]
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,13 @@ def test_what_a_worker_tells_is_shown_as_what_a_journal_holds(
     assert stream.getvalue() == line
 
 
-def on_a_terminal(folder: Path, code: str, term: str = "xterm") -> str:
+def on_a_terminal(folder: Path, code: str, term: str = "xterm", **environ: str) -> str:
     parent, child = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=folder,
         stdout=child,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": term, "COLUMNS": "100"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": term, "COLUMNS": "100"} | environ,
     ):
         os.close(child)
         shown = b""
@@ -126,6 +126,12 @@ def test_a_terminal_shows_bars_and_the_log_has_only_lines(tmp_path: Path) -> Non
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(tmp_path: Path) -> None:
     shown = on_a_terminal(tmp_path, DEMONSTRATION, term="dumb")
+    assert shown.splitlines() == ["loading the model", "stray", ROUND_LINE, "closing"]
+
+
+def test_a_cell_of_a_notebook_gets_plain_lines(tmp_path: Path) -> None:
+    """It gives ``!command`` a terminal of 80 columns that understands no movements."""
+    shown = on_a_terminal(tmp_path, DEMONSTRATION, term="xterm-color", JPY_PARENT_PID="1")
     assert shown.splitlines() == ["loading the model", "stray", ROUND_LINE, "closing"]
 
 
