@@ -16,6 +16,8 @@ from tests.e2e.commands import ROOT, Job, Shell, arguments, federation, wait_for
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 STAND_IN = "scaling-fl-test:mongo"
+BASE_IMAGE = "python:3.11-slim-bookworm"
+"""Of the official image, the check before the database needs no more than a shell."""
 
 
 class Tracking:
@@ -37,7 +39,7 @@ class Tracking:
         lines = [f"{name}={value}" for name, value in (self.user | own).items()]
         (self.folder / ".env").write_text("\n".join(lines) + "\n")
 
-    def compose(self, *arguments: str) -> str:
+    def compose(self, *arguments: str, expect: int = 0) -> str:
         plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
         program = ["docker", "compose"] if plugin.returncode == 0 else ["docker-compose"]
         ended = subprocess.run(
@@ -47,8 +49,8 @@ class Tracking:
             text=True,
             check=False,
         )
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
+        assert ended.returncode == expect, ended.stderr
+        return ended.stderr if expect else ended.stdout
 
     @property
     def health(self) -> str:
@@ -94,3 +96,18 @@ def test_a_run_is_in_the_database_which_asks_for_a_password_and_keeps_it(
     assert {name: stored[name] for name in job.curves} == {n: v for n, (_, v) in job.curves.items()}
     with tracking.client("wrong") as client, pytest.raises(OperationFailure):
         client["scaling_fl"]["runs"].find_one()
+
+
+@pytest.mark.parametrize("lacking", ["SACRED_USER", "SACRED_PASSWORD"])
+def test_a_database_that_would_let_nobody_in_is_refused(project: Project, lacking: str) -> None:
+    tracking = Tracking(project)
+    lines = (project.folder / ".env").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith((f"{lacking}=", "MONGO_IMAGE="))]
+    (project.folder / ".env").write_text("\n".join([*lines, "MONGO_IMAGE=" + BASE_IMAGE]))
+    try:
+        said = tracking.compose("up", "-d", "mongo", expect=1)
+        assert "tracking-needs-SACRED_USER-and-SACRED_PASSWORD" in said
+        assert tracking.compose("ps", "-q", "mongo").strip() == ""
+    finally:
+        tracking.compose("down", "--volumes")
+        (project.folder / ".env").unlink()

@@ -1,8 +1,9 @@
-"""The Compose files open nothing to the network, and .env.template explains what they ask for."""
+"""The Compose files open nothing to the network, and no database that lets nobody in."""
 
-import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -14,13 +15,26 @@ def test_only_the_loopback_is_published_and_the_dashboard_gets_the_database() ->
         assert services[name]["profiles"] == ["tracking"]
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
     assert services["omniboard"]["depends_on"] == {"mongo": {"condition": "service_healthy"}}
+    check = "tracking-needs-SACRED_USER-and-SACRED_PASSWORD"
+    assert services["mongo"]["depends_on"] == {
+        check: {"condition": "service_completed_successfully"}
+    }
+    assert services[check]["profiles"] == ["tracking"]
 
 
-def test_every_variable_of_the_compose_files_is_explained() -> None:
-    lines = (ROOT / ".env.template").read_text().splitlines()
-    explained = {line.lstrip("#").partition("=")[0] for line in lines if "=" in line}
-    set_by_run_local = {"CALLER", "RUNS_DIR", "CHECKPOINTS_DIR", "SCALING_FL_VERSION"}
-    set_by_run_local |= {"SCALING_FL_COMMIT", "SCALING_FL_DIRTY"}
-    for name in ("docker-compose.yaml", "docker-compose.debug.yaml"):
-        used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / name).read_text()))
-        assert used - set_by_run_local <= explained, name
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({}, 1),
+        ({"MONGO_INITDB_ROOT_USERNAME": "ann"}, 1),
+        ({"MONGO_INITDB_ROOT_PASSWORD": "secret"}, 1),
+        ({"MONGO_INITDB_ROOT_USERNAME": "ann", "MONGO_INITDB_ROOT_PASSWORD": "secret"}, 0),
+    ],
+)
+def test_a_database_that_would_let_nobody_in_is_refused(given: dict[str, str], code: int) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    shell, option, text = services["tracking-needs-SACRED_USER-and-SACRED_PASSWORD"]["entrypoint"]
+    command = [shell, option, text.replace("$$", "$")]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert ("SACRED_USER and SACRED_PASSWORD must be set" in done.stderr) == (code == 1)
