@@ -20,7 +20,8 @@ class PartitionSettings(Section):
     """How the training data is split over the clients."""
 
     kind: AnyPartition | None = None
-    """Way of splitting; None takes iid or label_sorted, as iid_split says."""
+    """Way of splitting; None takes iid or label_sorted, as iid_split says; or a function of your
+    own as my_module:my_split."""
     alpha: Annotated[Positive, With(".kind", "dirichlet_by_class", "dirichlet_by_client")] = 1.0
     """Dirichlet concentration: small values give skewed clients, large ones even clients."""
     min_examples: Annotated[Count, With(".kind", "dirichlet_by_class")] = 1

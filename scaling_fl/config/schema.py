@@ -92,7 +92,7 @@ class Config(Section):
     model: Location = "albert"
     """albert, bert, distilbert, minilm, tiny, a Hugging Face model id or a local folder."""
     task_name: AnyTask = "spooky_author"
-    """Task to learn."""
+    """Task to learn, or one of your own as my_module:my_task."""
     train_path: Location | None = None
     """Training data: a local path, s3:// or gs://."""
     test_path: Location | None = None

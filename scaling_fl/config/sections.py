@@ -58,7 +58,8 @@ class DirectionSettings(Section):
     """How vectors are sent one way: the largest coordinates are kept, then written by a codec."""
 
     codec: AnyCodec = "none"
-    """Number format on the wire: none is fp32; int8 and nf4 have a scale for 64 values each."""
+    """Number format on the wire: none is fp32; int8 and nf4 have a scale for 64 values each; or a
+    codec of your own as my_module:my_codec."""
     density: Density = 1.0
     """Share of the coordinates kept, those of largest magnitude."""
     density_decay: Density = 1.0

@@ -65,7 +65,12 @@ def test_the_command_runs_is_recorded_and_resumes_as_it_says(shell: Shell) -> No
     assert job.read("config.json")["job_name"] == "20261121_080000"
     closing = command.out[command.out.index("Job 20261121_080000 completed, 2 of 2 rounds.") :]
     total = 2 * 4 * message_bytes(job, 2)
-    for part in ("validation.accuracy", f"({total:,} bytes)", "runs/1", str(job.checkpoints)):
+    for part in (
+        "validation.accuracy",
+        f"({total:,} bytes)",
+        "runs/1",
+        "checkpoints/20261121_080000",
+    ):
         assert part in closing
     assert closing in (job.run / "cout.txt").read_text()
 
