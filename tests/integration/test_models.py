@@ -53,9 +53,11 @@ class Trained:
         self.run = QuickRun(folder / "run", shared=corpus, **self.changes).start_here()
 
     def check_resume(self) -> None:
+        """Stop after a round, and go on with one worker in place of two."""
         stopped = QuickRun(self.folder / "stopped", shared=self.corpus, **self.changes)
         stopped.start_here(stop_after=1)
-        resumed = QuickRun(self.folder / "stopped", shared=self.corpus, **self.changes)
+        changes = self.changes | {"site_ids": [0]}
+        resumed = QuickRun(self.folder / "stopped", shared=self.corpus, **changes)
         assert outcome(resumed.start_here(), 2) == outcome(self.run, 2)
 
     def export(self, name: str, *, adapter: bool = False) -> Path:
