@@ -66,8 +66,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--adapter",
         action="store_true",
-        help="write the adapter and the head alone, for peft.PeftModel.from_pretrained(base, "
-        "FOLDER), instead of merging",
+        help="write the adapter, the head and what else the base model lacks, for "
+        "peft.PeftModel.from_pretrained(base, FOLDER), instead of merging; FOLDER/README.md has "
+        "the code",
     )
     add("--zip", action="store_true", help="write FOLDER.zip as well")
     add(

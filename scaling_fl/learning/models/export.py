@@ -64,7 +64,7 @@ def save_classifier(
         parameter.data = parameter.detach().cpu().clone()
     disable_progress_bar()
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder)
 
 
 def save_adapter(
@@ -105,6 +105,14 @@ def save_adapter(
     plain = {f"{_PREFIX}{name}": value.detach().cpu().clone() for name, value in weights.items()}
     # transformers and PEFT expect this format to stand in the metadata of every file.
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    tokenizer.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder)
     card = adapter_card(base_model, label_names, model.config.pad_token_id)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    for of_this_machine in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(of_this_machine, None)
+    # Some classes have another side than the run's, and transformers saves only what was given.
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side
+    tokenizer.save_pretrained(folder)

@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GemmaTokenizer,
+    pipeline,
+)
 
 from scaling_fl.core.vector import Layout, flatten_parameters
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
@@ -194,6 +199,17 @@ def test_the_tokenizer_comes_along(folders: dict[str, Path], tmp_path: Path) -> 
         loaded = AutoTokenizer.from_pretrained(folder)
         assert loaded(texts)["input_ids"] == tokenizer(texts)["input_ids"]
         assert loaded.pad_token_id == tokenizer.pad_token_id
+
+
+def test_the_tokenizer_says_on_which_side_the_run_had_its_padding(tmp_path: Path) -> None:
+    model, _ = trained("tiny", make_adapter(kind="none"))
+    tokenizer = GemmaTokenizer()
+    assert tokenizer.padding_side == "left"  # unless its file says otherwise
+    tokenizer.padding_side = "right"
+    save_classifier(model, tmp_path, label_names=LABELS, tokenizer=tokenizer)
+    told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert told["padding_side"] == "right"
+    assert not [name for name in told if "local" in name]
 
 
 @pytest.mark.parametrize("kind", KINDS)
