@@ -59,8 +59,8 @@ def _draw_lengths(
             color="#9db7d5" if name == "train" else "#222222",
             label=f"{name} ({len(shown):,})",
         )
-    if limit < edges[-1]:
-        axes.axvline(limit, color=CUT_COLOUR, linewidth=1.2)
+    if limit < edges[-1]:  # texts of just that length are whole
+        axes.axvline(limit + 1, color=CUT_COLOUR, linewidth=1.2)
     cut = look["train"]["num_cut"] / len(train)
     axes.set_title(
         f"Length of the texts; max_seq_len={limit} cuts {cut:.1%} of the training texts",

@@ -91,6 +91,6 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _tells_segments_apart(model: nn.Module) -> bool:
-    """Say whether a model takes segments; the general tokenizer class gives them to every model."""
+    """Say whether a model takes segments, which its tokenizer may give although it does not."""
     num_segments = getattr(getattr(model, "config", None), "type_vocab_size", 2)
     return num_segments != 1 and "token_type_ids" in signature(model.forward).parameters
