@@ -74,7 +74,7 @@ _RANGES = {
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:.10g}",
+    "less_than_equal": "at most {le:.15g}",
     "too_short": "non-empty",
     "string_too_short": "non-empty",
 }

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -137,7 +138,7 @@ def _named(name: str, folders: Sequence[Path], problems: list[Problem]) -> dict[
     """Return the settings of a named configuration or of a file; empty, and a problem, if none."""
     if name in NAMED:
         return NAMED[name]
-    found = next((f / name for f in folders if (f / name).is_file()), None)
+    found = next((f / name for f in folders if os.path.isfile(f / name)), None)
     if found is None:
         problems.append(_unknown(name, folders))
         return {}
@@ -206,10 +207,12 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, value in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # which cannot be a name, as is told later
+            if key.value in seen and key.value != "<<":
                 problem = f"{key.value} twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
+            seen.add(key.value)
             if key.value in _TEXTS and value.tag.rpartition(":")[2] in ("int", "float"):
                 value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)

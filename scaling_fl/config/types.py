@@ -126,7 +126,7 @@ def _local_location(value: Any) -> Any:
     return _location(value)
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0)]
 SmallSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # which NumPy takes, whom Sacred seeds
 Positive = Annotated[float, Field(gt=0)]

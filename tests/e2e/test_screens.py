@@ -1,7 +1,9 @@
 """What a person sees on a terminal of 80 columns and through a pipe, and what to type next."""
 
+import hashlib
 import re
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -65,6 +67,28 @@ def test_the_settings_are_read_at_80_columns(shell: Shell) -> None:
     assert max(map(len, lines)) <= 80
     piped = shell.train("print_config", "with", "demo").end(expect=0).out
     assert max(map(len, piped.splitlines())) <= 80
+
+
+def test_what_to_type_is_named_as_run_local_was_started(shell: Shell) -> None:
+    project, folder = shell.folder / "a project", shell.folder / "elsewhere"
+    folder.mkdir()
+    (project / ".venv" / "bin").mkdir(parents=True)
+    for name in ("run-local.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, project)
+    for name in ("scripts", "scaling_fl", "configs"):
+        (project / name).symlink_to(ROOT / name)
+    python = project / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    digest = hashlib.sha256()
+    for name in ("pyproject.toml", "constraints.txt"):
+        digest.update((project / name).read_bytes())
+    (project / ".venv" / ".ready").write_text(f"{digest.hexdigest()}\n{project}")
+    command = f"cd '{folder}' && '../a project/run-local.sh' scripts/train_federated.py"
+    typed = shell.type("bash", "-c", f"{command}; {command} demo")
+    lines = typed.end(expect=2).err.splitlines()
+    runner = "  ../a\\ project/run-local.sh scripts/train_federated.py"
+    assert [line for line in lines if line.startswith("  ")] == [f"{runner} with demo"] * 2
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -77,6 +77,7 @@ def test_a_file_of_settings_is_read_as_it_is_meant(tmp_path: Path) -> None:
     [
         ("a.yaml", "a: [1,\n b", "a.yaml, line 2, must be YAML, got expected ',' or ']'"),
         ("a.yaml", "seed: 1\nseed: 2\n", "a.yaml, line 2, must be YAML, got seed twice;"),
+        ("a.yaml", "[1]: 2", "a.yaml, line 1, must be YAML, got found unhashable key;"),
         ("a.yaml", "- 1\n", "a.yaml must hold settings such as num_rounds: 3, got a list;"),
         ("a.yaml", "", "a.yaml must hold settings such as num_rounds: 3, got nothing;"),
         ("a.yaml", "a: !!python/object:os.system {}", "a.yaml, line 1, must be YAML, got could"),
@@ -106,6 +107,7 @@ def test_a_name_that_is_none_is_told_with_the_nearest(tmp_path: Path) -> None:
         f"{tmp_path}; use configs/flasc_4.yaml.",
         "num_rounds": "num_rounds must be typed with = and its value, got 'num_rounds'; type "
         "num_rounds=VALUE.",
+        "x" * 300: f"{'x' * 300} {rule} '{'x' * 300}'; use demo, a file, or key=value.",
         "=3": "'=3' must have the name of a setting before =, got none; type it as num_rounds=3.",
         "adapter..rank=3": "'adapter..rank=3' must have the name of a setting before =, got none; "
         "type it as num_rounds=3.",
@@ -136,6 +138,7 @@ def test_spaces_around_the_equals_sign_are_told_once(words: list[str]) -> None:
         ({"keep_last": "null"}, "keep_last=None on the command line"),
         ({"adapter": "lora"}, "use adapter.kind=lora"),
         ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
+        ({"num_clients": 10**50}, "num_clients must be at most 1000000000000, got 1000"),
     ],
 )
 def test_a_mistyped_value_is_told_with_what_was_meant(
