@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.downloads import MASK
@@ -32,7 +32,7 @@ def broadcast_state(
     ``num_threads`` is what a job that begins takes, ``wanted_threads`` what the settings say.
 
     Raises:
-        UserError: the settings name another number of threads than that of the rounds before.
+        InputError: the settings name another number of threads than that of the rounds before.
         CheckpointMismatch, CheckpointError: the checkpoints cannot be continued.
     """
     device = state.vector.device
@@ -59,7 +59,7 @@ def _threads_of_before(
 ) -> int:
     """Keep the number of threads, because on a CPU the last bits of results depend on it."""
     if wanted not in (None, earlier):
-        raise UserError(
+        raise InputError(
             f"num_threads must stay {earlier}, as in the rounds before, got {wanted}; leave it "
             "out, or start anew with another job_name or checkpoints_dir."
         )

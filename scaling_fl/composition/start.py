@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scaling_fl.composition.fingerprint import MEANING, START, of_values
 from scaling_fl.config import Config
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.vector import Layout
 from scaling_fl.learning.training.local import LocalTrainer
@@ -38,7 +38,7 @@ def load_start(
     ``kept`` is the fingerprint that the run's own checkpoints must have.
 
     Raises:
-        UserError: it is of another model or adapter, or has other labels.
+        InputError: it is of another model or adapter, or has other labels.
         UserError, CheckpointError, StorageError: there is nothing that can be loaded.
     """
     if config.init_from is None:
@@ -75,7 +75,7 @@ def _fitting(saved: Saved, layout: Layout, kept: dict[str, Any]) -> Tensor:
     ]
     found += layout_differences(theirs.to_json(), layout.to_json())
     if found:
-        raise UserError(
+        raise InputError(
             f"init_from must be of the same model, adapter and labels, got {saved.where}: "
             f"{'; '.join(found)}; give another checkpoint or the settings that it was trained with."
         )

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from scaling_fl.config import Config
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.runtime.record.journal import (
     JOURNAL,
     JobRecord,
@@ -82,7 +82,7 @@ def open_job(config: Config) -> Job:
 
     Raises:
         UserError: another run is at work on the folder.
-        UserError: the folder is another job's, or its checkpoints are gone.
+        InputError: the folder is another job's, or its checkpoints are gone.
         StorageError: the folder cannot be reached.
         JournalError: its journal cannot be continued.
     """
@@ -98,7 +98,7 @@ def open_job(config: Config) -> Job:
             record = fold(JournalTail(path).read_new())
         is_begun = any(_MANIFEST.fullmatch(name) for name in names)
         if record.checkpoints and not is_begun:
-            raise UserError(
+            raise InputError(
                 f"{storage.url} must hold the checkpoints that its journal names, the last one of "
                 f"round {record.checkpoints[-1]['round']}, and holds none; put them back, or start "
                 "anew with another job_name or checkpoints_dir."
@@ -109,7 +109,7 @@ def open_job(config: Config) -> Job:
         if config.job_name is None and record.job_name:
             name = record.job_name  # a folder of checkpoints is enough to name the job
         if record.job_name not in (None, "", name):
-            raise UserError(
+            raise InputError(
                 f"checkpoints_dir={storage.url} belongs to job_name={record.job_name}, got "
                 f"job_name={name}; use that name to continue it, or another folder."
             )

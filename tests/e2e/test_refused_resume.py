@@ -33,23 +33,25 @@ def completed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "code", "reason"),
     [
         (
             {"adapter.kind": "lora"},
+            2,
             "checkpoints/round-000002 cannot be continued: adapter.alpha was not set, is now 16.0;",
         ),
-        ({"train_path": "broken.csv"}, "broken.csv, row 2, column 'author': the label must"),
+        ({"train_path": "broken.csv"}, 2, "broken.csv, row 2, column 'author': the label must"),
         pytest.param(
             {"num_threads": 2},
+            2,
             "num_threads must stay 1, as in the rounds before, got 2; leave it",
             marks=pytest.mark.nightly,
         ),
-        pytest.param({"model": "no/such-model"}, "no/such-model", marks=pytest.mark.nightly),
+        pytest.param({"model": "no/such-model"}, 1, "no/such-model", marks=pytest.mark.nightly),
     ],
 )
 def test_a_refused_start_changes_nothing(
-    completed: Path, corpus: Path, changes: dict[str, object], reason: str
+    completed: Path, corpus: Path, changes: dict[str, object], code: int, reason: str
 ) -> None:
     shell = Shell(completed)
     before = contents(completed)

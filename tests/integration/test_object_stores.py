@@ -133,7 +133,7 @@ def test_two_jobs_of_one_name_in_two_places_are_two_runs(
     assert runs[0].read("info.json")["uid"] != runs[1].read("info.json")["uid"]
     refused = train(
         shell, corpus, num_rounds=2, checkpoints_dir=store.url + "/a", job_name="other"
-    ).end(expect=1)
+    ).end(expect=2)
     assert f"checkpoints_dir={store.url}/a belongs to job_name=job, got" in refused.error
     # Being refused leaves nothing behind: neither a claim nor a part of the other job's record.
     train(shell, corpus, num_rounds=1, checkpoints_dir=store.url + "/c", job_name="other").end(

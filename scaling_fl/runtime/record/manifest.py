@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scaling_fl.core.digest import digest
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError
 from scaling_fl.core.json_text import finite, json_text
 from scaling_fl.core.vector import Layout
 
@@ -55,7 +55,7 @@ class _Manifest(BaseModel):
     files: dict[Literal["state.safetensors", "optimiser.safetensors", "config.json"], _File]
 
 
-class CheckpointMismatch(UserError):
+class CheckpointMismatch(InputError):
     """A whole checkpoint belongs to something else than what is to be continued."""
 
 
