@@ -6,10 +6,13 @@ Hugging Face's datasets, as ``save_to_disk`` writes it. Nothing here imports tor
 checked before anything heavy loads.
 """
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,7 @@ from scaling_fl.learning.tasks.classification.sources import (
     PACKED,
     file_digest,
     open_bytes,
+    open_text,
     reading,
 )
 from scaling_fl.learning.tasks.classification.tables import Row, read_rows
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 
 _DELIMITERS = (",", ";", "\t", "|")
+_HEAD_CHARACTERS = 1 << 20
 _FIRST_RECORDS = 1000
 """Records that are looked at for the names of columns, because a record may leave some out."""
 
@@ -118,16 +123,30 @@ def _header(path: str, delimiters: Sequence[str], needed: Sequence[str]) -> tupl
     Of several delimiters it is the first with which the row names all that is needed; without such
     a one, that with which it names most.
     """
+    with reading(path), open_text(path) as file:
+        head = file.read(_HEAD_CHARACTERS)
     found = []
     for delimiter in delimiters:
-        first = next(read_rows(path, delimiter=delimiter), None)
-        if first is None:
-            raise DataError(f"{path}: the file must have rows, and is empty; check the path.")
-        names = [cell.strip() for cell in first.cells]
+        reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)
+        try:
+            first = next(row for row in reader if row)
+        except (csv.Error, StopIteration):
+            continue  # a name in quotation marks, with another delimiter after it
+        names = [cell.strip() for cell in first]
         if needed and all(name in names for name in needed):
             return names, delimiter
         found.append((names, delimiter))
+    if not found:
+        raise _why_there_is_no_header(path, delimiters[0])
     return max(found, key=lambda each: len(each[0]))
+
+
+def _why_there_is_no_header(path: str, delimiter: str) -> DataError:
+    try:
+        _ = list(islice(read_rows(path, delimiter=delimiter), 1))
+    except DataError as error:
+        return error
+    return DataError(f"{path}: the file must have rows, and is empty; check the path.")
 
 
 def _delimited(*delimiters: str) -> _WayToRead:

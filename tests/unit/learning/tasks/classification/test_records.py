@@ -9,7 +9,7 @@ import lzma
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,9 +28,9 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def delimited(delimiter: str) -> bytes:
+def delimited(delimiter: str, quoting: Literal[0, 1] = csv.QUOTE_MINIMAL) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(ROWS[0]), delimiter=delimiter)
+    writer = csv.DictWriter(text, list(ROWS[0]), delimiter=delimiter, quoting=quoting)
     writer.writeheader()
     writer.writerows(ROWS)
     return text.getvalue().encode()
@@ -46,6 +46,9 @@ FORMATS: dict[str, tuple[str, bytes]] = {
     "comma": ("a.csv", delimited(",")),
     "bom": ("a.csv", b"\xef\xbb\xbf" + delimited(",")),
     "semicolon": ("a.CSV", delimited(";")),
+    "quoted": ("a.csv", delimited(",", csv.QUOTE_ALL)),
+    "quoted semicolon": ("a.csv", delimited(";", csv.QUOTE_ALL)),
+    "blank lines": ("a.csv", b"\r\n\n" + delimited(",")),
     "bar": ("a.csv", delimited("|")),
     "tab": ("a.tsv", delimited("\t")),
     "list": ("a.json", json.dumps(ROWS, indent=1).encode()),
@@ -139,6 +142,8 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("a.csv", b'text,label\n"a\nb",1\n\nb,1,2\n', "row 5: the row must have 2 columns"),
     ("a.csv", b'text,label\na"b,1\n"x" y,2\n', "row 3: a text with quotation marks"),
     ("a.csv", b"", "the file must have rows, and is empty"),
+    ("a.csv", b"\n\n", "the file must have rows, and is empty"),
+    ("a.csv", b'"text"x,"label"\n', "row 1: a text with quotation marks"),
     ("a.csv", b"text,label,text\na,1,b\n", "the column 'text' must be there once, got 2"),
     ("a.csv", b"review,label\na,1\n", "must have the column 'text', and has review, label"),
     ("a.csv", "text,label\na,1\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
