@@ -36,6 +36,11 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
+def is_reachable(address: str) -> bool:
+    """Say whether other machines may use an address: those for one machine or one link are not."""
+    return not (is_loopback(address) or ipaddress.ip_address(address).is_link_local)
+
+
 def is_own(host: str) -> bool | None:
     """Say whether a name or address is this machine's; None if the name is unknown."""
     try:

@@ -8,6 +8,7 @@ first whether the store is there.
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from scaling_fl.runtime.machines.addresses import (
     interfaces,
     is_loopback,
     is_own,
+    is_reachable,
     source_address,
 )
 
@@ -71,24 +73,39 @@ def open_tcp_store(meeting: Meeting, waiting: Callable[[str], None]) -> "TCPStor
     Raises:
         PeerLost: the store cannot be hosted here, or did not answer in time.
     """
-    is_host = meeting.node_rank == 0 and meeting.local_index == 0 and not meeting.agent_store
-    listener = _listen(meeting, waiting) if is_host else None
-    if listener is None:
-        _wait_for_store(meeting, waiting)
+    if meeting.node_rank == 0 and meeting.local_index == 0 and not meeting.agent_store:
+        listener = _listen(meeting, waiting)
+        return _tcp_store(meeting, is_master=True, master_listen_fd=listener.detach())
+    deadline = time.monotonic() + join_seconds()
+    while True:
+        if (obstacle := _try_to_reach(meeting)) is None:
+            try:
+                return _tcp_store(meeting, is_master=False)
+            except (dist.DistError, RuntimeError):
+                # A proxy of the network may accept in the name of a machine that is not there yet.
+                obstacle = "what answers there is not the first machine of a run"
+        if time.monotonic() > deadline:
+            raise PeerLost(
+                f"the first machine did not answer at {meeting.where} within {join_seconds():.0f} s"
+                f" ({obstacle}); check MASTER_ADDR, MASTER_PORT and that node 0 runs."
+            )
+        waiting(f"waiting for the first machine at {meeting.where}, {join_seconds():.0f} s at most")
+        time.sleep(RETRY_SECONDS)
+
+
+def _tcp_store(meeting: Meeting, **options: Any) -> "TCPStore":
+    """Open the store, without the trace of C++ frames that torch prints when it fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
         return dist.TCPStore(  # type: ignore[attr-defined]
-            meeting.host,
-            meeting.port,
-            is_master=is_host,
-            timeout=JOIN_SLICE,
-            wait_for_workers=False,
-            master_listen_fd=None if listener is None else listener.detach(),
+            meeting.host, meeting.port, timeout=JOIN_SLICE, wait_for_workers=False, **options
         )
-    except (dist.DistError, RuntimeError) as error:
-        raise PeerLost(
-            f"what answers at {meeting.where} must be the first machine of this run, and does not "
-            "speak as one; check MASTER_ADDR and MASTER_PORT."
-        ) from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _listen(meeting: Meeting, waiting: Callable[[str], None]) -> socket.socket:
@@ -109,7 +126,7 @@ def _listen(meeting: Meeting, waiting: Callable[[str], None]) -> socket.socket:
             f"opened ({reason}); choose another port, or end the process that uses it."
         ) from error
     deadline = time.monotonic() + OWN_ADDRESS_SECONDS
-    while (obstacle := _try_to_reach(meeting)) is not None:
+    while (obstacle := _try_to_reach(meeting, listener)) is not None:
         if time.monotonic() > deadline:
             listener.close()
             raise PeerLost(_not_this_machine(meeting, obstacle))
@@ -118,14 +135,25 @@ def _listen(meeting: Meeting, waiting: Callable[[str], None]) -> socket.socket:
     return listener
 
 
-def _try_to_reach(meeting: Meeting) -> str | None:
-    """Connect to the store's place once; return why that failed, or None."""
+def _try_to_reach(meeting: Meeting, listener: socket.socket | None = None) -> str | None:
+    """Connect to the store's place once; return why that failed, or None.
+
+    With ``listener``, the place must lead to it. An own address does; behind another one may be
+    this machine, by a service of its cluster, or a stranger.
+    """
     try:
-        socket.create_connection(
-            (meeting.host, meeting.port), timeout=JOIN_SLICE.total_seconds()
-        ).close()
+        place, seconds = (meeting.host, meeting.port), JOIN_SLICE.total_seconds()
+        with socket.create_connection(place, timeout=seconds):
+            if listener and not is_own(meeting.host):
+                listener.settimeout(seconds)
+                listener.accept()[0].close()
+    except TimeoutError:
+        return "no answer"
     except OSError as error:
         return str(error.strerror or error).lower()
+    finally:
+        if listener:
+            listener.settimeout(None)
     return None
 
 
@@ -137,24 +165,12 @@ def _not_this_machine(meeting: Meeting, error: str) -> str:
             f"{meeting.where} ({error}); check the firewall."
         )
     known = "is not this machine's" if owned is False else "is a name that this machine cannot find"
-    own = [address for address in interfaces() if not is_loopback(address)]
+    own = [address for address in interfaces() if is_reachable(address)]
     return (
         f"MASTER_ADDR must be an address of this machine, because this is node 0, got "
         f"{meeting.host}, which {known}; use one of {', '.join([*own, socket.gethostname()])}, or "
         "make the machine that has this address node 0."
     )
-
-
-def _wait_for_store(meeting: Meeting, waiting: Callable[[str], None]) -> None:
-    deadline = time.monotonic() + join_seconds()
-    while (error := _try_to_reach(meeting)) is not None:
-        if time.monotonic() > deadline:
-            raise PeerLost(
-                f"the first machine did not answer at {meeting.where} within {join_seconds():.0f} s"
-                f" ({error}); check MASTER_ADDR, MASTER_PORT and that node 0 runs."
-            )
-        waiting(f"waiting for the first machine at {meeting.where}, {join_seconds():.0f} s at most")
-        time.sleep(RETRY_SECONDS)
 
 
 def join(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scaling_fl.runtime.machines import meeting as module
-from scaling_fl.runtime.machines.addresses import interfaces, is_loopback
+from scaling_fl.runtime.machines.addresses import interfaces, is_loopback, is_reachable
 from scaling_fl.runtime.machines.meeting import (
     Meeting,
     PeerLost,
@@ -85,6 +85,51 @@ def test_a_first_machine_that_never_comes_is_given_up(monkeypatch: pytest.Monkey
         open_tcp_store(machine(1, port), print)
 
 
+def test_a_proxy_in_the_name_of_the_first_machine_is_not_taken_for_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts and hangs up, until the machine is there."""
+    port, hosted, told = free_port(), [], []
+    proxy = socket.create_server(("127.0.0.1", port))
+
+    def hang_up_once() -> None:
+        for _ in range(2):  # what tries the port, and the store's client
+            proxy.accept()[0].close()
+        proxy.close()
+        time.sleep(0.3)
+        hosted.append(open_tcp_store(machine(0, port), print))
+
+    monkeypatch.setattr(module, "JOIN_SLICE", module.JOIN_SLICE / 5)
+    thread = threading.Thread(target=hang_up_once)
+    thread.start()
+    open_tcp_store(machine(1, port), told.append).set("key", "value")
+    thread.join()
+    assert hosted[0].get("key") == b"value"
+    assert all("waiting for the first machine" in text for text in told)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stranger_that_answers_is_not_the_first_machine_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The port of another address may be open, too, as where a firewall answers for everybody."""
+    monkeypatch.setattr(module, "is_own", lambda host: False)
+    monkeypatch.setattr(module, "JOIN_SLICE", module.JOIN_SLICE / 50)
+    connect = socket.create_connection
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        place = stranger.getsockname()
+        monkeypatch.setattr(socket, "create_connection", lambda *_, **o: connect(place, **o))
+        with pytest.raises(PeerLost, match="which is not this machine's; use one of"):
+            open_tcp_store(machine(0, free_port(), host="203.0.113.7"), print)
+
+
+def test_a_service_that_leads_back_here_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_own", lambda host: False)
+    store = open_tcp_store(machine(0, free_port()), print)
+    store.set("key", "value")
+    assert store.get("key") == b"value"
+
+
 def test_a_wait_ends_when_the_one_who_is_told_says_so() -> None:
     def stop(text: str) -> None:
         raise KeyboardInterrupt
@@ -125,7 +170,7 @@ def test_an_address_that_is_not_this_machines_is_not_told_as_a_busy_port(
     text = str(caught.value)
     assert reason in text
     assert "MASTER_PORT" not in text
-    assert all(a in text for a in interfaces() if not is_loopback(a))
+    assert all(a in text for a in interfaces() if is_reachable(a))
     with socket.socket() as again:  # the port was given back
         again.bind(("127.0.0.1", port))
 
