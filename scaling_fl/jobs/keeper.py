@@ -76,11 +76,12 @@ class Keeper:
             self._job.journal.append(**event)
         here = {event["round"] for event in events if event["event"] == "round"}
         for numbers, text in (
-            (here, f"was taken back from {self._folder.path}"),
-            (lost - here, "is not in the run folder either, and missing from the metrics"),
+            (here, f"taken back from {self._folder.path}"),
+            (lost - here, "which the run folder lacks, too; the metrics go without"),
         ):
             if numbers:
-                said = f"the journal had lost the record of round {ranges(numbers)}, which {text}"
+                rounds = f"round{'s' * (len(numbers) > 1)} {ranges(numbers)}"
+                said = f"the journal had lost {rounds}, {text}"
                 self._hold({"event": "note", "level": "warning", "text": said})
 
     def hear(self, event: Mapping[str, Any]) -> None:

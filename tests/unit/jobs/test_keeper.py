@@ -199,10 +199,10 @@ def test_a_journal_that_lost_lines_gets_them_back_from_the_run_folder(
     assert keeper.record.uid == job.uid
     assert steps(keeper) == [1, 2, 3]
     assert (folder.path / "clients.csv").read_text().startswith(before)
-    taken_back = {"all": "1 to 2", "the start": None, "a round": "1", "bytes": "1"}[loss]
-    assert ("the journal had lost the record of round" in shown) == (taken_back is not None)
+    taken_back = {"all": "s 1 to 2", "the start": None, "a round": " 1", "bytes": " 1"}[loss]
+    assert ("the journal had lost round" in shown) == (taken_back is not None)
     if taken_back:
-        assert f"of round {taken_back}, which was taken back from {folder.path}" in shown
+        assert f"lost round{taken_back}, taken back from {folder.path}" in shown
     # And they are in the journal again.
     assert "had lost" not in go_on(LOCAL, tmp_path / "runs", last_round=3)[1]
 
@@ -216,7 +216,7 @@ def test_rounds_that_are_lost_everywhere_are_named(
     shutil.rmtree(tmp_path / "runs")
     job.journal.path.unlink()
     keeper, shown = go_on(LOCAL, tmp_path / "runs", last_round=5)
-    assert "warning: the journal had lost the record of round 1 to 5, which is not in" in shown
+    assert "warning: the journal had lost rounds 1 to 5, which the run folder lacks, too" in shown
     assert steps(keeper) == [6]
 
 
