@@ -26,7 +26,8 @@ examples:
   scripts/evaluate.py runs/7
   scripts/evaluate.py checkpoints/my_job/round-000012 --per-class
   scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json
-  scripts/evaluate.py runs/8 --test-path other.csv --text title,body --label stars
+  scripts/evaluate.py runs/8 --test-path other.csv \\
+      --text title,body --label stars
 
 Exit code: 0 when evaluated, 1 when that failed, 2 on misuse."""
 

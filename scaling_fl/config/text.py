@@ -79,7 +79,8 @@ class _Page(NamedTuple):
             first = styled + " " * (column - len(setting))
             yield first + self._styled(documentation.pop(0), _DIM)
         else:  # a long value takes a line of its own
-            yield styled
+            for line in _wrapped(setting, self.width, " " * (_NAME_WIDTH + 6)):
+                yield self._styled(line, _BOLD if changed else "")
         for line in documentation:
             yield " " * column + self._styled(line, _DIM)
 
@@ -87,8 +88,10 @@ class _Page(NamedTuple):
         return f"{style}{text}{_RESET}" if self.colour and style else text
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _documentation(field: FieldInfo, section: str) -> str:
