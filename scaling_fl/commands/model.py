@@ -6,7 +6,7 @@ import torch
 
 from scaling_fl.composition.restored import restore, settings_of
 from scaling_fl.composition.tasks import make_task
-from scaling_fl.learning.models.export import merge_adapter
+from scaling_fl.learning.models.export import detach_classifier, merge_adapter
 from scaling_fl.runtime.tracking.places import open_saved
 
 
@@ -21,9 +21,6 @@ def load_model(place: str) -> Any:
     labels = saved.fingerprint.get("labels")
     trainer = restore(saved, config, make_task(config, labels=labels), torch.device("cpu"))
     model: Any = merge_adapter(trainer.model)
-    for parameter in model.parameters():
-        parameter.data = parameter.detach().clone()  # it was a view of the vector of all
     if labels and hasattr(model, "config"):
-        model.config.id2label = dict(enumerate(labels))
-        model.config.label2id = {name: number for number, name in enumerate(labels)}
+        detach_classifier(model, labels)
     return model.eval()

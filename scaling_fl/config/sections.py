@@ -43,7 +43,9 @@ class AdapterSettings(Section):
     dropout: Annotated[Decay, _LOW_RANK] = 0.0
     """Dropout on the adapter's input."""
     targets: Annotated[Names | None, _LOW_RANK] = None
-    """Linear layers that get an adapter, by the end of their name (query,value) or all-linear."""
+    """Linear layers that get an adapter, by the end of their name (query,value) or all-linear.
+
+    None: those that are usual for the type of the model, or all of them where none are."""
     freeze_a: Annotated[bool, _LOW_RANK] = False
     """Train only B of every pair, and leave A at its first values (FFA-LoRA)."""
     rslora: Annotated[bool, _LOW_RANK] = False

@@ -59,6 +59,6 @@ def _origin(base_model: str) -> str:
             f"`{BESIDE}`."
         )
     return (
-        f"`{base_model}` is what its run was given as `model`: an id of the Hugging Face hub, or a "
-        "folder of the machine that it ran on. The base must be that model, weight for weight."
+        f"`{base_model}` is an id of the Hugging Face hub, or else a folder of the machine that "
+        "trained the adapter. The base must be that model, weight for weight."
     )

@@ -48,13 +48,8 @@ def _merge_layers(model: nn.Module, place: str) -> None:
             model.set_submodule(name, module.modules_to_save[ADAPTER])
 
 
-def save_classifier(
-    model: Any, folder: Path, *, label_names: Sequence[str], tokenizer: Any
-) -> None:
-    """Write a classifier without an adapter, with names for its labels, for ``from_pretrained``.
-
-    The folder then holds config.json, the weights as safetensors, and the tokenizer's files.
-    """
+def detach_classifier(model: Any, label_names: Sequence[str]) -> None:
+    """Give a classifier weights of its own, on the CPU, and the names of its labels."""
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     # The base may have been trained for another kind of problem, which decides how others score.
@@ -62,6 +57,16 @@ def save_classifier(
     for parameter in model.parameters():
         # transformers would take views of one vector for weights that are tied to each other.
         parameter.data = parameter.detach().cpu().clone()
+
+
+def save_classifier(
+    model: Any, folder: Path, *, label_names: Sequence[str], tokenizer: Any
+) -> None:
+    """Write a classifier without an adapter, with names for its labels, for ``from_pretrained``.
+
+    The folder then holds config.json, the weights as safetensors, and the tokenizer's files.
+    """
+    detach_classifier(model, label_names)
     disable_progress_bar()
     model.save_pretrained(folder)
     _save_tokenizer(tokenizer, folder)

@@ -19,7 +19,7 @@ def check_answers(
         UserError: the model needs more than a text, does not give a logit for each label, answers
             differently the second time, or answers by what it keeps of the texts in its buffers.
     """
-    inputs = _inputs(tokenizer, max_seq_len)
+    inputs = _inputs(tokenizer, name, max_seq_len)
     before = {path: buffer.clone() for path, buffer in model.named_buffers()}
     model.train()
     try:
@@ -66,10 +66,15 @@ def _check_buffers(
             )
 
 
-def _inputs(tokenizer: Any, max_seq_len: int) -> dict[str, Tensor]:
+def _inputs(tokenizer: Any, name: str, max_seq_len: int) -> dict[str, Tensor]:
     """Tokenise and pad the texts as those of a batch are."""
     rows = tokenizer(_TEXTS, truncation=True, max_length=max_seq_len)["input_ids"]
     tokenizer.backend_tokenizer.no_truncation()  # or it would be saved with the tokenizer
+    if not all(rows):
+        raise UserError(
+            f"the tokenizer of model={name} must make tokens of a text, and makes none of "
+            f"{_TEXTS[0]!r}; save the right one beside the model."
+        )
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)

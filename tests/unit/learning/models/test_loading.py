@@ -14,8 +14,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.task import Batch
 from scaling_fl.learning.tasks.classification.scoring import count, loss, metrics
@@ -26,6 +29,7 @@ from tests.tiny_models import (
     FAMILIES,
     MORE_FAMILIES,
     make_batch,
+    make_classification,
     make_tokenizer,
     save_model,
 )
@@ -178,6 +182,16 @@ def test_a_text_longer_than_the_positions_is_refused(
     assert logits_of(model, make_batch(ids, torch.ones_like(ids), ids[:, 0])).isfinite().all()
 
 
+@pytest.mark.parametrize("family", ["bart", "gpt2", "t5", "xlnet"])
+def test_the_memory_of_a_batch_is_counted_where_heads_look_for_a_token(
+    family: str, tmp_path: Path
+) -> None:
+    task = make_classification(str(save_model(family, tmp_path)))
+    model, sizes = task.load_model(), (1, 3)
+    one, three = (activation_bytes(model, task.loss, task.largest_batch(size)) for size in sizes)
+    assert 0 < one < three
+
+
 def test_xlnet_has_no_longest_text_and_reads_the_last_position(tmp_path: Path) -> None:
     assert load(save_model("xlnet", tmp_path), max_seq_len=5000)[0].padding_side == "left"
     assert load(save_model("gemma", tmp_path / "gemma"))[0].padding_side == "right"
@@ -268,6 +282,12 @@ def tokenizer_without_special_tokens(folder: Path) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
 
 
+def tokenizer_that_makes_no_tokens(folder: Path) -> None:
+    backend = Tokenizer(BPE({"[PAD]": 0, "q": 1, "z": 2}, []))  # nothing that is in a text
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    tokenizer.save_pretrained(folder)
+
+
 def tokenizer_of_more_tokens(folder: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.add_tokens([f"word{i}" for i in range(5)])
@@ -288,6 +308,7 @@ def tokenizer_of_more_tokens(folder: Path) -> None:
         (other_config(model_type="own", auto_map={"AutoConfig": "own.Own"}), "custom code"),
         (without_tokenizer, "has no fast tokenizer; save one beside it"),
         (tokenizer_without_special_tokens, "must have a padding, end-of-text or unknown token"),
+        (tokenizer_that_makes_no_tokens, "must make tokens of a text, and makes none of"),
         (tokenizer_of_more_tokens, "has embeddings for 14 tokens and a tokenizer of 19"),
     ],
 )
