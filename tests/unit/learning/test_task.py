@@ -1,7 +1,10 @@
 """A task is a value: a task of another kind is trained, evaluated and run, and nothing changes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +24,11 @@ from scaling_fl.federation.rounds import Hooks
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.adapters import adapt
 from scaling_fl.learning.task import Batch, BatchLoss, Task
+from scaling_fl.learning.tasks.classification.family import Classification
+from scaling_fl.learning.text.labelled import DataError, Labelled
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.points import TRAIN, Points, Regression
-from tests.tiny_models import make_adapter
+from tests.tiny_models import make_adapter, make_classification
 from tests.unit.federation.worker_threads import on_workers
 
 TASK: Task = Regression()
@@ -32,6 +37,17 @@ CPU = torch.device("cpu")
 
 def make_trainer() -> LocalTrainer:
     return LocalTrainer(TASK.load_model(), TASK.loss, optimiser="sgd")
+
+
+def test_data_without_an_example_are_refused(tmp_path: Path) -> None:
+    nothing = Labelled([], np.zeros(0, dtype=np.int64))
+    corpus: Any = SimpleNamespace(
+        LABELS=("a", "b"), load=lambda *_, **__: nothing, source_digest=lambda *_, **__: "0"
+    )
+    options = replace(make_classification().options, cache_dir=tmp_path)
+    options = replace(options, paths={"test": None}, max_examples={"test": None})
+    with pytest.raises(DataError, match="the test data of mine must hold an example, and hold"):
+        Classification("mine", corpus, options).load_examples("test")
 
 
 def test_a_step_by_hand() -> None:

@@ -25,7 +25,7 @@ from scaling_fl.learning.task import (
 )
 from scaling_fl.learning.tasks.classification import scoring
 from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
-from scaling_fl.learning.text.labelled import Corpus, Labelled, subset
+from scaling_fl.learning.text.labelled import Corpus, DataError, Labelled, subset
 from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
 
 _SHOWN_LABELS = 5
@@ -61,6 +61,10 @@ class Classification:
         options, wanted = self.options, self.options.max_examples[split]
         path, cache_dir = options.paths[split], options.cache_dir
         found = self.corpus.load(split, path, text=options.text, cache_dir=cache_dir)
+        if not len(found):
+            raise DataError(
+                f"the {split} data of {self.name} must hold an example, and hold none; give others."
+            )
         return subset(found, wanted, options.data_seed, of_each_client=split == "train")
 
     def load_examples(self, split: Split) -> TokenisedExamples:
