@@ -223,10 +223,9 @@ export_settings() {
   done
 }
 
-# Fill MOUNTS with .env, the credentials and the paths among the arguments, so that these mean in
-# the container what they mean outside. Paths below /workspace are the container's own.
+# Fill MOUNTS with .env and the credentials.
 choose_mounts() {
-  local argument value credentials
+  local credentials
   MOUNTS=()
   [[ ! -f .env ]] || MOUNTS+=(-v "$PROJECT/.env:/workspace/.env:ro")
   credentials=$(setting GOOGLE_APPLICATION_CREDENTIALS)
@@ -236,26 +235,75 @@ choose_mounts() {
     MOUNTS+=(-v "$credentials:/workspace/credentials.json:ro"
       -e GOOGLE_APPLICATION_CREDENTIALS=/workspace/credentials.json)
   fi
+}
+
+# Let paths mean in the container what they mean outside: the caller's folder is its working folder,
+# and what the arguments name elsewhere is where it is outside. Paths below /workspace are its own.
+mount_arguments() {
+  local argument value previous=''
+  [[ $FOLDER != / ]] || fail "a container cannot work in the folder /; go to a folder of yours."
+  # The program is that of the image, even if the caller's folder holds it, too.
+  MOUNTS+=(-v "$FOLDER:$FOLDER" -w "$FOLDER" -e PYTHONSAFEPATH=1)
   for argument in "$@"; do
     value=${argument#*=}
     value=${value#[\"\']}
     value=${value%[\"\']}
     case $argument in
-      *=*://* | *=/workspace/* | *=[\"\']/workspace/*) ;;
-      checkpoints_dir=* | tracking.runs_dir=* | data.cache_dir=*) mount "$value" rw ;;
-      train_path=* | test_path=* | model=*) mount "$value" ro ;;
-      *.yaml | *.yml | *.json) mount "$argument" ro ;;
+      *://* | *=/workspace/* | *=[\"\']/workspace/*) ;;
+      checkpoints_dir=* | tracking.runs_dir=* | data.cache_dir=*)
+        [[ $value == /* ]] || value=$FOLDER/$value
+        mkdir -p -- "$value" || fail "$value cannot be made; see the line above."
+        mount "$value"
+        ;;
+      *)
+        case $previous in --out | --train-path | --test-path) mount_nearest "$value" ;; esac
+        mount "$value"
+        mount_what_it_names "$value"
+        ;;
     esac
+    # data/ is DATA_MOUNT_DIR where the caller's folder has no such file of its own.
+    if [[ $value == data/* && ! -e $FOLDER/$value && -e $DATA_MOUNT_DIR/${value#data/} ]]; then
+      mkdir -p -- "$FOLDER/data"
+      add_mount "$DATA_MOUNT_DIR" "$FOLDER/data"
+    fi
+    previous=$argument
   done
 }
 
-# Mount a path that an argument names: where it exists, or, to be written to, wherever it is.
+# Mount what exists outside the caller's folder: by the name given, and where its links lead.
 mount() {
-  local here=$1 there=$1
-  [[ $1 == /* ]] || { here=$FOLDER/$1; there=/workspace/$1; }
-  case $there in /workspace/runs/* | /workspace/checkpoints/* | /workspace/data/*) return ;; esac
-  [[ $2 == ro ]] || mkdir -p -- "$here" || fail "$here cannot be made; see the line above."
-  [[ ! -e $here || $here == "$PROJECT"/configs/* ]] || MOUNTS+=(-v "$here:$there:$2")
+  local here=$1 place
+  [[ $here == /* ]] || here=$FOLDER/$here
+  for place in "$here" "$(readlink -f -- "$here" 2>/dev/null || true)"; do
+    case $place in '' | / | */../* | "$FOLDER" | "$FOLDER"/* | /workspace/*) continue ;; esac
+    [[ ! -e $place ]] || add_mount "$place" "$place"
+  done
+}
+
+# Docker refuses the same mount twice.
+add_mount() {
+  [[ " ${MOUNTS[*]} " == *" $1:$2 "* ]] || MOUNTS+=(-v "$1:$2")
+}
+
+# Mount the folder in which something is to be written.
+mount_nearest() {
+  local here=$1
+  while [[ $here == /* && ! -e $here ]]; do here=$(dirname -- "$here"); done
+  mount "$here"
+}
+
+NAMING='train_path|test_path|model|init_from|checkpoints_dir'
+
+# Mount the data and the model that a run, a checkpoint or a file of settings names.
+mount_what_it_names() {
+  local here=$1 file path
+  [[ $here == /* ]] || here=$FOLDER/$here
+  for file in "$here" "$here"/config.json "$here"/round-*/config.json; do
+    case $file in *.json | *.yaml | *.yml) ;; *) continue ;; esac
+    [[ -f $file ]] || continue
+    while IFS= read -r path; do mount "$path"; done < <(sed -nE \
+      "s/^ *\"?($NAMING)\"?: *[\"']?([^\"' ,][^\"',#]*).*/\\2/p" "$file" | sed 's/ *$//')
+  done
 }
 
 build_image() {
@@ -273,9 +321,11 @@ build_image() {
 run_in_docker() {
   say "using a container (RUNTIME=docker)"
   find_compose
+  FOLDER=$(pwd -P)
   cd -- "$PROJECT"
   choose_compose_files
   export_settings
+  choose_mounts
   local service=main image=${TRAIN_IMAGE:-scaling-fl:train}
   [[ $1 != -m ]] || service=tools
   [[ $1 != -m && $COMPOSE_FILE != *debug* ]] || image=${DEBUG_IMAGE:-scaling-fl:debug}
@@ -283,9 +333,9 @@ run_in_docker() {
     local script=${1#"$PROJECT"/}
     [[ -f $script && $script != /* ]] ||
       fail "a container runs scripts of this project, got $1; set RUNTIME=venv for others."
-    set -- "$script" "${@:2}"
+    mount_arguments "${@:2}"
+    set -- "/workspace/$script" "${@:2}"
   fi
-  choose_mounts "$@"
   build_image "$service" "$image"
   export_runner
   run_and_forward --name "$NAME" --service-ports ${MOUNTS[@]+"${MOUNTS[@]}"} "$service" "$@"

@@ -13,7 +13,9 @@ def script(name: str) -> str:
     path = ROOT / "scripts" / name
     if runner := os.environ.get("SCALING_FL_RUNNER"):  # by run-local.sh, which finds scripts
         typed = Path("scripts", name)
-        is_another = typed.exists() and not typed.samefile(path)
+        # In a container, a script of the caller's folder is a copy of that which runs.
+        is_outside = "SCALING_FL_CONTAINER" not in os.environ
+        is_another = is_outside and typed.exists() and not typed.samefile(path)
         return f"{runner} {shlex.quote(_near(path) if is_another else str(typed))}"
     return f"{shlex.quote(_near(Path(sys.orig_argv[0])))} {shlex.quote(_near(path))}"
 

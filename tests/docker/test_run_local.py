@@ -8,6 +8,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.docker.engine import (
     docker,
     image_files,
 )
-from tests.e2e.commands import Job, Shell, arguments, federation, resume_command, wait_for
+from tests.e2e.commands import ROOT, Job, Shell, arguments, federation, resume_command, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
@@ -52,6 +53,25 @@ def test_a_run_is_bitwise_the_one_outside_and_says_where_it_came_from(
     assert again[:2] == ["RUNTIME=docker", str(project.folder / "run-local.sh")]
     project.type(shell, *again[2:], "num_rounds=7").end(expect=0)
     assert job.last_round == 7
+
+
+def test_saved_states_are_evaluated_and_gone_on_from_wherever_they_and_their_data_are(
+    project: Project, shell: Shell, corpus: Path, whole: Job
+) -> None:
+    start = settings(corpus, num_rounds=1, init_from=whole.checkpoints)
+    project.train(shell, *start).end(expect=0)
+    evaluate = "scripts/evaluate.py"
+    for words in (
+        ["runs/1"],  # of a container, evaluated in one and outside
+        [str(whole.run)],
+        [str(whole.checkpoints), f"--test-path={corpus / 'train.csv'}"],
+        ["checkpoints/job/round-000001", "--test-path", str(corpus / "train.csv")],
+    ):
+        inside = project.type(shell, evaluate, *words, "--json").end(expect=0)
+        outside = shell.type(sys.executable, str(ROOT / evaluate), *words, "--json").end(expect=0)
+        assert json.loads(inside.out) == json.loads(outside.out)
+    project.type(shell, "scripts/merge_adapter.py", "runs/1", "--out", "mine/model").end(expect=0)
+    assert (shell.folder / "mine" / "model" / "config.json").is_file()
 
 
 @pytest.mark.nightly

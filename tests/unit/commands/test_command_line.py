@@ -210,6 +210,9 @@ def test_a_script_is_named_as_this_program_was_started(monkeypatch: pytest.Monke
     Path("scripts").mkdir()
     Path("scripts/plan.py").touch()
     assert script("plan.py").removeprefix("./run-local.sh ") != "scripts/plan.py"
+    with monkeypatch.context() as inside:  # whose program is in another place than outside
+        inside.setenv("SCALING_FL_CONTAINER", "1")
+        assert script("plan.py") == "./run-local.sh scripts/plan.py"
     monkeypatch.delenv("SCALING_FL_RUNNER")
     monkeypatch.setattr(sys, "orig_argv", ["python3", "x.py"])
     monkeypatch.chdir(ROOT)
