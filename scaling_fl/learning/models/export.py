@@ -120,4 +120,6 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
         tokenizer.init_kwargs.pop(of_this_machine, None)
     # Some classes have another side than the run's, and transformers saves only what was given.
     tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side
+    # In training the special tokens of a text were letters, too.
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
     tokenizer.save_pretrained(folder)

@@ -22,6 +22,7 @@ from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
 from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.tasks.classification.family import beside_the_encoder
+from scaling_fl.learning.text.plain_text import plain_text_tokenizer
 from tests.tiny_models import FAMILIES, make_adapter, save_model
 
 # peft 0.21.2 asks transformers 5.23 by a name that goes away in its version 6.
@@ -235,3 +236,19 @@ def test_tied_weights_are_written_once(tmp_path: Path) -> None:
     written = load_file(tmp_path / "model.safetensors")
     assert written.keys() == {name for name, _ in model.named_parameters()}
     assert all(written[name].equal(p) for name, p in model.named_parameters())
+
+
+def test_an_exported_tokenizer_reads_texts_as_they_were_read_in_training(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    model, tokenizer = trained(str(folders["bert"]), make_adapter(kind="lora"))
+    text = "raven [SEP] ice [CLS] [MASK]"
+    expected = plain_text_tokenizer(tokenizer).encode(text).ids
+    assert tokenizer(text)["input_ids"] != expected
+    save(model, tmp_path / "adapter", tokenizer, base_model=str(folders["bert"]))
+    save_classifier(
+        merge_adapter(model), tmp_path / "model", label_names=LABELS, tokenizer=tokenizer
+    )
+    for folder in ("adapter", "model"):
+        read = AutoTokenizer.from_pretrained(tmp_path / folder)
+        assert read(text)["input_ids"] == expected
