@@ -96,15 +96,16 @@ def _joined(texts: Sequence[str], problems: list[Problem]) -> list[str]:
 
 def read_value(path: str, text: str) -> Any:
     """Read a value as a Python literal, or else as the text that it is."""
-    if path in _TEXTS and text != "None":
-        is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-        return text[1:-1] if is_quoted else text
+    is_text = path in _TEXTS and text != "None"
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if is_text and not is_quoted:
+        return text
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a backslash, or of a number that has letters
             return _plain(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
+        return text[1:-1] if is_text else text
 
 
 def _plain(value: Any) -> Any:

@@ -52,6 +52,8 @@ def test_a_file_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -> None
         ("job_name='7'", "7"),
         ("job_name=None", None),
         ("author=O'Hara", "O'Hara"),
+        ("author='O\\'Hara'", "O'Hara"),
+        ("author='O'Hara'", "O'Hara"),
         ("train_path=", ""),
         ("train_path=a=b", "a=b"),
         ("seed=" + "[" * 5000, "[" * 5000),
