@@ -36,6 +36,7 @@ from scaling_fl.runtime.record.manifest import (
     write_manifest,
 )
 from scaling_fl.runtime.record.tensor_files import (
+    check_finite,
     check_vector,
     read_tensors,
     read_vector,
@@ -142,10 +143,7 @@ class Checkpoints:
         return f"{self._storage.url}/{folder}"
 
     def load_latest(
-        self,
-        layout: Layout,
-        identity: dict[str, Any],
-        check: _Check = lambda found: None,
+        self, layout: Layout, identity: dict[str, Any], check: _Check = lambda found: None
     ) -> Checkpoint | None:
         """Load the newest whole checkpoint, or None where none was ever saved.
 
@@ -222,6 +220,7 @@ class Checkpoints:
                 vector = read_vector(path, layout)
             with self._checked(folder, OPTIMISER, manifest) as path:
                 optimiser = read_tensors(path)
+            check_finite({"the global vector": vector, **optimiser})
             with self._checked(folder, CONFIG, manifest) as path:
                 config = json.loads(path.read_bytes())
         except NotAFile:

@@ -1,5 +1,6 @@
 """The tensors of a checkpoint as safetensors files: named views of the vector, and plain ones."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,6 +22,13 @@ def check_vector(vector: Tensor, layout: Layout) -> None:
         raise ValueError(
             f"vector must have the layout's {layout.size} elements, got {vector.numel()}."
         )
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise TornCheckpoint where a value is NaN or infinite, which no round makes."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise TornCheckpoint(f"{name} holds values that are not finite")
 
 
 def write_vector(path: Path, vector: Tensor, layout: Layout) -> None:
