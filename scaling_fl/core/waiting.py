@@ -133,11 +133,11 @@ def bounded(action: Callable[[], T], *, seconds: float) -> T:
     return value  # type: ignore[return-value]  # there is a value where there is no error
 
 
-def answers(url: str, *, seconds: float = SERVER_SECONDS) -> bool:
-    """Say whether a server can be reached and answers anything; a wait is told."""
+def answers(url: str, what: str, *, seconds: float = SERVER_SECONDS) -> bool:
+    """Say whether a server can be reached and answers anything; a wait is told with its name."""
     request = urllib.request.Request(url, method="HEAD")
     try:
-        with told_when_slow(f"{url} to answer"):
+        with told_when_slow(f"{what} {url} to answer"):
             urllib.request.urlopen(request, timeout=seconds).close()
     except urllib.error.HTTPError:
         return True

@@ -11,7 +11,7 @@ from scaling_fl.core.waiting import SERVER_SECONDS, answers
 @cache
 def hub_answers() -> bool:
     """Say whether the hub answers; it is asked once in a process, and not if it must not be."""
-    return not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT)
+    return not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT, "the model hub")
 
 
 def is_fetched(place: str) -> bool:

@@ -69,5 +69,5 @@ def test_what_never_ends_is_given_up_and_all_else_passes_through() -> None:
 
 def test_a_server_answers_or_does_not() -> None:
     with silent_server() as url:
-        assert not answers(url, seconds=0.1)
-    assert not answers(f"http://127.0.0.1:{free_port()}", seconds=5)
+        assert not answers(url, "it", seconds=0.1)
+    assert not answers(f"http://127.0.0.1:{free_port()}", "it", seconds=5)

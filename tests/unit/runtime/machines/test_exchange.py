@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scaling_fl.core.exchange import SingleExchange
-from scaling_fl.runtime.machines.exchange import connect
+from scaling_fl.runtime.machines.exchange import connect, explain_lost_connection
 from scaling_fl.runtime.machines.meeting import Meeting
 from tests.servers import free_port
 
@@ -113,3 +113,17 @@ def test_one_worker_needs_no_group_whatever_its_sites() -> None:
     assert exchange.total(tensor) is tensor
     assert exchange.broadcast(tensor) is tensor
     assert exchange.gather([{"a": 1}]) == [{"a": 1}]
+
+
+def test_a_connection_that_was_never_made_names_the_network_interface(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    refused = "[/pytorch/gloo/transport/tcp/pair.cc:144] timed out connecting: SO_ERROR: refused"
+    assert explain_lost_connection(RuntimeError(refused)) == (
+        "lost the connection to another worker (timed out connecting: SO_ERROR: refused); read the "
+        "output of that worker, and check that the network interface GLOO_SOCKET_IFNAME=lo reaches "
+        "the other machines."
+    )
+    closed = "[/pytorch/gloo/transport/tcp/pair.cc:144] Connection closed by peer"
+    assert "GLOO_SOCKET_IFNAME" not in explain_lost_connection(RuntimeError(closed))
