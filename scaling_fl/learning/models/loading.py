@@ -121,8 +121,9 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
     # Heads are always made anew, and many checkpoints come without a pooler.
     lacking = sorted(k for k in fresh if k.startswith(encoder) and "pooler" not in k)
     if lacking:
+        parts = "encoder and its decoder" if ".decoder." in lacking[0] else "encoder"
         raise UserError(
-            f"model={name} must hold all weights of its encoder in the shapes of its config.json, "
+            f"model={name} must hold all weights of its {parts} in the shapes of its config.json, "
             f"and lacks {len(lacking)}, such as {lacking[0]}; save the model again."
         )
     model.made_anew = tuple(sorted(fresh))

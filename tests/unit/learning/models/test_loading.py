@@ -225,6 +225,14 @@ def test_a_model_that_cannot_classify_a_text_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_half_of_a_model_is_refused(tmp_path: Path) -> None:
+    """Those that embed sentences are often T5's encoder alone."""
+    folder = save_model("t5", tmp_path)
+    transformers.T5EncoderModel.from_pretrained(folder).save_pretrained(folder)
+    with pytest.raises(UserError, match=r"its encoder and its decoder .* such as transformer\.dec"):
+        load(folder)
+
+
 def test_a_model_that_draws_without_a_seed_is_refused(tmp_path: Path) -> None:
     """BigBird draws which positions see each other from a generator that nobody seeds."""
     config = transformers.BigBirdConfig(
