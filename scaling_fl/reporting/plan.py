@@ -54,7 +54,7 @@ def _time_rows(time: Mapping[str, float], num_rounds: int) -> list[tuple[str, st
         (
             "time",
             f"about {duration(start + rounds)}: {duration(start)} to start and "
-            f"{duration(rounds)} for {num_rounds} rounds",
+            f"{duration(rounds)} for {num_rounds} round{'s' * (num_rounds > 1)}",
         ),
         *((f"  {text}", _short(time[f"{name}_seconds"])) for name, text in names.items()),
     ]
