@@ -17,7 +17,7 @@ from scaling_fl.runtime.tracking.mongo_settings import (
     settings_from_environment,
 )
 from scaling_fl.runtime.tracking.run_folder import RunFolder
-from scaling_fl.runtime.tracking.runs import RUNNING, run_folders
+from scaling_fl.runtime.tracking.runs import RUNNING, is_run_folder, run_folders
 from scaling_fl.runtime.tracking.sources import open_source
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _run(runs_dir: Path, *, again: bool) -> None:
     try:
         settings = settings_from_environment(os.environ)
         runs = _runs(runs_dir)
-        completed = [run for run in runs if _is_ours(run) and _complete(run)]
+        completed = [run for run in runs if is_run_folder(run) and _complete(run)]
         if settings is None:
             if completed:
                 return
