@@ -17,7 +17,12 @@ def script(name: str) -> str:
         is_outside = "SCALING_FL_CONTAINER" not in os.environ
         is_another = is_outside and typed.exists() and not typed.samefile(path)
         return f"{runner} {shlex.quote(_near(path) if is_another else str(typed))}"
-    return f"{shlex.quote(_near(Path(sys.orig_argv[0])))} {shlex.quote(_near(path))}"
+    # Where that has set this environment up, it is what is typed.
+    is_its = Path(sys.prefix) == ROOT / ".venv"
+    program = _near(ROOT / "run-local.sh" if is_its else Path(sys.orig_argv[0]))
+    if is_its and os.sep not in program:
+        program = os.path.join(os.curdir, program)
+    return f"{shlex.quote(program)} {shlex.quote(_near(path))}"
 
 
 def _near(path: Path) -> str:

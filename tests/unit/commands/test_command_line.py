@@ -216,7 +216,10 @@ def test_a_script_is_named_as_this_program_was_started(monkeypatch: pytest.Monke
     monkeypatch.delenv("SCALING_FL_RUNNER")
     monkeypatch.setattr(sys, "orig_argv", ["python3", "x.py"])
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "prefix", "/usr")
     assert script("plan.py") == "python3 scripts/plan.py"
+    monkeypatch.setattr(sys, "prefix", str(ROOT / ".venv"))
+    assert script("plan.py") == "./run-local.sh scripts/plan.py"
 
 
 def test_a_start_needs_the_secret_of_its_noise_and_a_plan_does_not(
