@@ -112,6 +112,12 @@ def known_settings() -> dict[str, list[str]]:
 
 def _unknown(path: str, value: Any) -> Problem:
     known = known_settings()
+    if isinstance(value, Mapping) and len(value) == 1:  # a section with a single setting
+        ((name, inside),) = value.items()
+        return _unknown(f"{path}.{name}", inside)
+    if isinstance(value, Mapping):
+        sections = {path.rpartition(".")[0] for paths in known.values() for path in paths}
+        known = {name: [name] for name in sections if name}
     near = [
         *difflib.get_close_matches(path, known, n=1),
         *difflib.get_close_matches(path.split(".")[-1], known, n=1),

@@ -65,6 +65,8 @@ def test_all_wrong_settings_are_reported_together(paths: list[str], wrong: Any) 
 
 SUGGESTIONS: list[tuple[dict[str, Any], str]] = [
     ({"num_round": 3}, "use num_rounds."),
+    ({"adaptor": {"rank": 4}}, "use adapter.rank."),
+    ({"srver": {"beta1": 0.9, "beta2": 0.9}}, "use server."),
     ({"schedule": {"knd": "linear"}}, "use schedule.kind."),
     ({"alpha": 0.1}, "use adapter.alpha or partition.alpha."),
     ({"optimizer": "adam"}, "use optimiser."),
