@@ -31,6 +31,7 @@ from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage.base import remove_if_abandoned
 from scaling_fl.runtime.storage.errors import explain
 from scaling_fl.runtime.tracking.places import Saved, open_saved
+from scaling_fl.runtime.tracking.runs import from_here
 
 ORIGIN = "merged_from.json"
 
@@ -175,8 +176,10 @@ def _closing_text(
     request: ExportRequest, states: Sequence[Saved], config: Config, mean: Mean
 ) -> str:
     kind = "an adapter" if request.adapter else "a classifier"
-    source = states[0].where if len(states) == 1 else f"the mean of {len(states)} checkpoints"
-    lines = [f"wrote {request.out}: {kind} for {config.model}, from {source}"]
+    source = (
+        from_here(states[0].where) if len(states) == 1 else f"the mean of {len(states)} checkpoints"
+    )
+    lines = [f"wrote {from_here(str(request.out))}: {kind} for {config.model}, from {source}"]
     if mean.payload_bytes is not None:
         plain = payload_size(mean.vector.numel(), None, "none")
         lines.append(
@@ -185,7 +188,7 @@ def _closing_text(
         )
     if request.zip:
         path = _zip_of(request.out)
-        lines.append(f"wrote {path}: {path.stat().st_size:,} bytes")
+        lines.append(f"wrote {from_here(str(path))}: {path.stat().st_size:,} bytes")
     return "\n".join(lines)
 
 

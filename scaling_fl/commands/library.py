@@ -9,7 +9,6 @@ notebook began, a command can resume, and the other way round.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib import import_module
@@ -20,7 +19,7 @@ from scaling_fl.commands.command_line import CommandLine
 from scaling_fl.commands.endings import ROOT
 from scaling_fl.commands.settings import check
 from scaling_fl.commands.train import train
-from scaling_fl.config.typed import read_typed
+from scaling_fl.config.typed import read_typed, read_value
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.summary import summary
 from scaling_fl.runtime.environment import load_environment
@@ -196,16 +195,14 @@ def _typed(
     """Write settings as they are typed after ``with``."""
     for each in (*named, settings):
         if isinstance(each, Mapping):
-            yield from (f"{path}={_text(value)}" for path, value in _flat(each))
+            yield from (f"{path}={_text(path, value)}" for path, value in _flat(each))
         else:
             yield str(each)
 
 
-def _text(value: Any) -> str:
-    """Write a plain value so that it is read as the same; a plain name needs no quotes."""
-    is_name = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.:/-]*", value)
-    is_other = value in ("None", "True", "False")
-    return str(value) if is_name and not is_other else repr(value)
+def _text(path: str, value: Any) -> str:
+    """Write a plain value so that it is read as the same, without quotes where it can be."""
+    return value if isinstance(value, str) and read_value(path, value) == value else repr(value)
 
 
 def _flat(settings: Mapping[str, Setting], prefix: str = "") -> Iterator[tuple[str, Any]]:
