@@ -25,7 +25,7 @@ fail() { say "$*"; exit 1; }
 usage() {
   printf '%s\n' \
     'usage: ./run-local.sh SCRIPT.py [arguments]    such as: scripts/train_federated.py with demo' \
-    '       ./run-local.sh pytest [arguments]       also ruff and mypy' \
+    '       ./run-local.sh pytest [arguments]       also ruff, mypy and mkdocs' \
     'RUNTIME=venv (default) or RUNTIME=docker, from the environment or from .env.'
 }
 
@@ -376,9 +376,9 @@ main() {
   case ${1:-} in
     '') usage >&2; exit 2 ;;
     -h | --help) usage; exit 0 ;;
-    pytest | ruff | mypy) cd -- "$PROJECT"; set -- -m "$@" ;;
+    pytest | ruff | mypy | mkdocs) cd -- "$PROJECT"; set -- -m "$@" ;;
     *.py) ;;
-    *) usage >&2; fail "$1 is neither a .py file nor one of pytest, ruff, mypy." ;;
+    *) usage >&2; fail "$1 is neither a .py file nor one of pytest, ruff, mypy, mkdocs." ;;
   esac
   local runtime
   runtime=$(setting RUNTIME)
