@@ -173,6 +173,7 @@ def build(
         min_clients=config.min_clients,
         privacy=privacy,
         adapter=coordinates_of_adapter(trainer.layout),
+        seed=config.seed,
     )
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(

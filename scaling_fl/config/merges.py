@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from scaling_fl.config.own import or_own
-from scaling_fl.config.types import Density
+from scaling_fl.config.types import Count, Decay, Density, Positive
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,64 @@ class MergeRow:
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
 
 
+_DENSITY = Option(Density, 0.2, "Share of every update that is merged, the largest coordinates.")
+_DROP = Option(Decay, 0.5, "Share of every update that is dropped at random.")
+_Half = Annotated[float, Field(ge=0, lt=0.5)]
+_BYZANTINE = Option(
+    Annotated[int, Field(ge=0)], 1, "Number of wrong clients that the merge withstands."
+)
+
 MERGES: dict[str, MergeRow] = {
     "mean": MergeRow(make="scaling_fl.methods.merging.means:mean", private=True),
     "mean_of_senders": MergeRow(
         make="scaling_fl.methods.merging.means:mean_of_senders", private=False, partial=True
     ),
+    "task_arithmetic": MergeRow(
+        make="scaling_fl.methods.merging.means:task_arithmetic",
+        options={"scale": Option(Positive, 1.0, "Factor of the mean.")},
+        private=True,
+    ),
     "ties": MergeRow(
-        make="scaling_fl.methods.merging.signs:ties",
-        options={"density": Option(Density, 0.2, "Share of every update that is merged.")},
+        make="scaling_fl.methods.merging.signs:ties", options={"density": _DENSITY}, private=False
+    ),
+    "dare": MergeRow(
+        make="scaling_fl.methods.merging.masks:dare", options={"drop": _DROP}, private=False
+    ),
+    "dare_ties": MergeRow(
+        make="scaling_fl.methods.merging.masks:dare_ties",
+        options={"drop": _DROP, "density": _DENSITY},
+        private=False,
+    ),
+    "magnitude_mask": MergeRow(
+        make="scaling_fl.methods.merging.masks:magnitude_mask",
+        options={"density": _DENSITY},
+        private=False,
+    ),
+    "consensus_mask": MergeRow(
+        make="scaling_fl.methods.merging.masks:consensus_mask",
+        options={
+            "threshold": Option(Positive, 0.4, "Share of the others that a client's own exceeds."),
+            "agreeing": Option(Count, 2, "Fewest clients whose own a merged coordinate must be."),
+        },
+        private=False,
+    ),
+    "median": MergeRow(make="scaling_fl.methods.merging.robust:median", private=False),
+    "trimmed_mean": MergeRow(
+        make="scaling_fl.methods.merging.robust:trimmed_mean",
+        options={"trim": Option(_Half, 0.1, "Share of the clients left out on either side.")},
+        private=False,
+    ),
+    "krum": MergeRow(
+        make="scaling_fl.methods.merging.robust:krum",
+        options={"byzantine": _BYZANTINE},
+        private=False,
+    ),
+    "multikrum": MergeRow(
+        make="scaling_fl.methods.merging.robust:multikrum",
+        options={
+            "byzantine": _BYZANTINE,
+            "selected": Option(Count, 3, "Number of updates that are averaged."),
+        },
         private=False,
     ),
 }

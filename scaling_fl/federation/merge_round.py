@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
+from scaling_fl.core.seeding import derive
 from scaling_fl.methods.merging.merge import SentTerm, Term, Updates
 
 Total = Callable[[Iterable[Term]], ExactSum]
@@ -57,7 +58,7 @@ class MergeRound:
 
     ``gather_cohort`` waits until the clients of all workers have trained. ``scratch`` is a buffer
     of the vector's size that is free after that; the first result is written there. ``wrap``
-    returns another function to sum terms, as privacy needs.
+    returns another function to sum terms, as privacy needs. ``seed`` is that of the round.
     """
 
     def __init__(
@@ -67,12 +68,15 @@ class MergeRound:
         scratch: Tensor,
         gather_cohort: Callable[[], Cohort],
         wrap: Callable[[Total], Total] = lambda total: total,
+        *,
+        seed: int = 0,
     ) -> None:
         self._exchange, self._sums, self._gather_cohort = exchange, sums, gather_cohort
         self._scratch: Tensor | None = scratch
         self._size, self._device = scratch.numel(), scratch.device
         # A wrapped method of its own would be a circle, which keeps the round's state alive.
         self._wrap = wrap
+        self._seed = seed
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
         self.waiting_seconds = 0.0
@@ -86,6 +90,13 @@ class MergeRound:
             self._cohort = self._gather_cohort()
             self.waiting_seconds += time.perf_counter() - began
         return self._cohort
+
+    @property
+    def clients(self) -> Sequence[int]:
+        return [report.client for report in self.cohort.usable]
+
+    def random(self, client: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive(self._seed, "merge", client))
 
     def total(self, terms: Iterable[Term]) -> Tensor:
         sums = self._wrap(self._sum_over_workers)(terms)
@@ -140,7 +151,7 @@ class MergeRound:
 
     def _stack(self, mine: Mapping[int, Tensor], shape: list[int]) -> Tensor:
         """Stack the rows of all clients: each worker adds the bits of its rows to zeros."""
-        clients = [report.client for report in self.cohort.usable]
+        clients = self.clients
         bits = torch.zeros(len(clients), *shape, dtype=torch.int64, device=self._device)
         for row, client in enumerate(clients):
             if client in mine:

@@ -11,6 +11,7 @@ from torch import Tensor
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
+from scaling_fl.core.seeding import derive
 from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.federation.arrivals import Arrivals, Decode, Reply
 from scaling_fl.federation.downloads import MASK, Downloads
@@ -56,10 +57,11 @@ class Server:
         min_clients: int,
         privacy: Privacy | None = None,
         adapter: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
-        self._min_clients, self._privacy = min_clients, privacy
+        self._min_clients, self._privacy, self._seed = min_clients, privacy, seed
         self._adapter = None if adapter is None else adapter.to(scratch.device)
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
 
@@ -96,6 +98,7 @@ class Server:
             self._scratch,
             lambda: self._gather_cohort(shares, arrivals),
             guard.protect if guard else lambda total: total,
+            seed=derive(self._seed, "round", state.round + 1),
         )
         vector, optimiser, norm = state.vector, state.optimiser, 0.0
         if shares or (guard and guard.is_noisy):

@@ -31,6 +31,15 @@ def mean_of_senders() -> Merge:
     return merge
 
 
+def task_arithmetic(scale: float) -> Merge:
+    """Return scale * sum(share_k * u_k). Source: arXiv 2212.04089, section 2, with a mean."""
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        return round.total((u.vector, u.share) for u in updates.once()).mul_(scale)
+
+    return merge
+
+
 def average(vectors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     """Return sum(w_i * v_i) / sum(w_i) for fp32 vectors of one size and positive weights.
 

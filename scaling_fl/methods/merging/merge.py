@@ -12,10 +12,10 @@ This example is not a good one: equal clients should be a fixed point of a merge
 ``tests/unit/methods/merging/test_conformance.py``, which also checks a merge of the user.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 Term = tuple[Tensor, float]
 """A vector (fp32, the global vector's size) and its share of a sum, in [0, 1]."""
@@ -50,6 +50,13 @@ class Updates(Protocol):
 
 class Round(Protocol):
     """What a merge may ask of all workers; all workers make the same calls in the same order."""
+
+    @property
+    def clients(self) -> Sequence[int]:
+        """The clients whose updates are merged, ascending. Waits until all have trained."""
+
+    def random(self, client: int) -> Generator:
+        """Return the randomness of a client's update: a function of seed, round and client."""
 
     def total(self, terms: Iterable[Term]) -> Tensor:
         """Return sum(share * vector) over the terms of all workers: exact, rounded once to fp32.

@@ -33,7 +33,7 @@ def test_the_section_has_the_options_of_all_merges_with_their_defaults() -> None
 def test_two_merges_share_an_option_and_never_a_name_alone(monkeypatch: Any) -> None:
     ties = MERGES["ties"]
     monkeypatch.setitem(MERGES, "twin", replace(ties, private=True))
-    assert merge_options()["density"][1] == ["ties", "twin"]
+    assert {"ties", "twin"} <= set(merge_options()["density"][1])
     other = Option(int, 1, "Another setting.")
     monkeypatch.setitem(MERGES, "twin", replace(ties, options={"density": other}))
     with pytest.raises(ValueError, match="different settings of one name: density"):
@@ -75,7 +75,7 @@ def test_settings_that_an_earlier_version_has_stored_are_read() -> None:
     for old, method in (("all", "mean"), ("senders", "mean_of_senders")):
         assert read_single_settings({"merge": {"divide_by": old}}).merge.method == method
     today = {"merge": {"method": "ties", "density": 0.1}}
-    assert read_single_settings(today).model_dump()["merge"] == today["merge"]
+    assert read_single_settings(today).model_dump(exclude_defaults=True) == today
     assert read_single_settings({}).merge.method == "mean"
 
 
