@@ -19,6 +19,7 @@ from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Rounds
 from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.pairs import adapter_coordinates
 from scaling_fl.methods.sampling import (
     COHORT_SAMPLINGS,
     GROUP_SAMPLINGS,
@@ -29,7 +30,7 @@ from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.methods.tiers import by_list, by_modulo, by_share
 from scaling_fl.methods.weighting import WEIGHTINGS
 from scaling_fl.methods.wire.direction import Direction
-from scaling_fl.methods.wire.holding import RankHolding, adapter_coordinates, magnitude_coordinates
+from scaling_fl.methods.wire.holding import RankHolding, magnitude_coordinates
 from scaling_fl.methods.wire.payloads import payload_size
 
 

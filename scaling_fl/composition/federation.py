@@ -39,6 +39,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.runtime.record.recorder import Recorder
 from scaling_fl.runtime.tracking.places import JobPlaces
@@ -174,6 +175,7 @@ def build(
         privacy=privacy,
         adapter=coordinates_of_adapter(trainer.layout),
         seed=config.seed,
+        pairs=pairs_of(trainer.layout),
     )
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(

@@ -35,6 +35,8 @@ class MergeRow:
     payloads: Mapping[str, str] = field(default_factory=dict)
     """What clients send beside their updates: name -> ``package.module:function`` that computes it
     (see ``learning.task.Statistic``)."""
+    low_rank: bool = False
+    """Whether the merge needs the pairs of an adapter, A and B."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
 
@@ -79,6 +81,9 @@ MERGES: dict[str, MergeRow] = {
             "agreeing": Option(Count, 2, "Fewest clients whose own a merged coordinate must be."),
         },
         private=False,
+    ),
+    "flexlora": MergeRow(
+        make="scaling_fl.methods.merging.low_rank:flexlora", low_rank=True, private=False
     ),
     "median": MergeRow(make="scaling_fl.methods.merging.robust:median", private=False),
     "trimmed_mean": MergeRow(

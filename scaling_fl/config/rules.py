@@ -12,6 +12,7 @@ from scaling_fl.config.data_rules import (
     path_problems,
 )
 from scaling_fl.config.effects import EFFECTS
+from scaling_fl.config.merges import MERGES
 from scaling_fl.config.own import why_missing
 from scaling_fl.config.privacy_rules import PRIVACY
 from scaling_fl.config.problems import Problem, Rule
@@ -27,6 +28,16 @@ def _keeps_what_was_not_received(config: Config) -> bool:
     return not sparse or config.upload.values != "state"
 
 
+def _merges_products(config: Config) -> bool:
+    row = MERGES.get(config.merge.method)
+    return row is not None and row.low_rank
+
+
+def _has_the_pairs_of_its_merge(config: Config) -> bool:
+    has_pairs = config.adapter.kind in ("lora", "dora") and not config.adapter.freeze_a
+    return has_pairs or not _merges_products(config)
+
+
 RULES: tuple[Rule, ...] = (
     *EFFECTS,
     *PRIVACY,
@@ -39,6 +50,21 @@ RULES: tuple[Rule, ...] = (
         "must be update when clients receive a part of the state, because the server would replace"
         " the other part by what clients trained from nothing",
         "drop upload.values or download.density",
+    ),
+    Rule(
+        "merge.method",
+        ("adapter.kind", "adapter.freeze_a"),
+        _has_the_pairs_of_its_merge,
+        "must be another one unless A and B of an adapter are trained, whose products it averages",
+        "set adapter.kind=lora or dora, leave adapter.freeze_a alone, or change merge.method",
+    ),
+    Rule(
+        "merge.method",
+        ("upload.error_feedback",),
+        lambda c: not _merges_products(c) or not c.upload.error_feedback,
+        "must be another one with upload.error_feedback, because the basis of the factors changes"
+        " in every round, and what was held back is in the old one",
+        "drop upload.error_feedback or change merge.method",
     ),
 )
 

@@ -95,10 +95,10 @@ class Arrivals:
                 yield reply, update
 
     def _update(self, reply: Reply, out: Tensor) -> Update:
-        client = reply.report.client
+        report = reply.report
         vector, sent = self._decode(reply, out)
         extras = {name: payload.decode().to(out.device) for name, payload in reply.extras.items()}
-        return Update(client, self._shares[client], vector, sent, extras)
+        return Update(report.client, report.tier, self._shares[report.client], vector, sent, extras)
 
 
 def _checked(report: ClientReport, update: Tensor) -> ClientReport:

@@ -13,7 +13,8 @@ from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
-from scaling_fl.methods.merging.merge import SentTerm, Term, Updates
+from scaling_fl.methods.merging.merge import SentTerm, Term, Update, Updates
+from scaling_fl.methods.pairs import Pair
 
 Total = Callable[[Iterable[Term]], ExactSum]
 """The exact sum of the terms of all workers."""
@@ -58,7 +59,8 @@ class MergeRound:
 
     ``gather_cohort`` waits until the clients of all workers have trained. ``scratch`` is a buffer
     of the vector's size that is free after that; the first result is written there. ``wrap``
-    returns another function to sum terms, as privacy needs. ``seed`` is that of the round.
+    returns another function to sum terms, as privacy needs. ``seed`` is that of the round,
+    ``start`` the global vector before the round, and ``trained`` makes what ``Round`` describes.
     """
 
     def __init__(
@@ -69,7 +71,10 @@ class MergeRound:
         gather_cohort: Callable[[], Cohort],
         wrap: Callable[[Total], Total] = lambda total: total,
         *,
-        seed: int = 0,
+        seed: int,
+        start: Tensor,
+        pairs: Sequence[Pair],
+        trained: Callable[[Update], Tensor],
     ) -> None:
         self._exchange, self._sums, self._gather_cohort = exchange, sums, gather_cohort
         self._scratch: Tensor | None = scratch
@@ -77,6 +82,7 @@ class MergeRound:
         # A wrapped method of its own would be a circle, which keeps the round's state alive.
         self._wrap = wrap
         self._seed = seed
+        self.start, self.pairs, self.trained = start, pairs, trained
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
         self.waiting_seconds = 0.0
@@ -92,8 +98,9 @@ class MergeRound:
         return self._cohort
 
     @property
-    def clients(self) -> Sequence[int]:
-        return [report.client for report in self.cohort.usable]
+    def shares(self) -> Mapping[int, float]:
+        cohort = self.cohort
+        return {r.client: cohort.shares[r.client] / cohort.divisor for r in cohort.usable}
 
     def random(self, client: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive(self._seed, "merge", client))
@@ -126,6 +133,22 @@ class MergeRound:
             rows = {client: vector[offset : offset + size] for client, vector in mine.items()}
             yield self._stack(rows, [min(size, self._size - offset)])
 
+    def spread(self, jobs: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        mine = range(self._exchange.rank, len(jobs), self._exchange.size)
+        results = {number: jobs[number]() for number in mine}
+        sizes = {
+            row["job"]: row["size"]
+            for row in self._exchange.gather(
+                [{"job": number, "size": result.numel()} for number, result in results.items()]
+            )
+        }
+        bits = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=self._device)
+        parts = dict(zip(sorted(sizes), bits.split([sizes[n] for n in sorted(sizes)]), strict=True))
+        for number, result in results.items():
+            parts[number].copy_(result.view(torch.int32))
+        numbers = self._exchange.total(bits).to(torch.int32).view(torch.float32)
+        return list(numbers.split([sizes[number] for number in sorted(sizes)]))
+
     def report(self, name: str, value: float) -> None:
         self.metrics[name] = value
 
@@ -151,7 +174,7 @@ class MergeRound:
 
     def _stack(self, mine: Mapping[int, Tensor], shape: list[int]) -> Tensor:
         """Stack the rows of all clients: each worker adds the bits of its rows to zeros."""
-        clients = self.clients
+        clients = list(self.shares)
         bits = torch.zeros(len(clients), *shape, dtype=torch.int64, device=self._device)
         for row, client in enumerate(clients):
             if client in mine:

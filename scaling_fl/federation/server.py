@@ -20,7 +20,8 @@ from scaling_fl.federation.memory import memories_of_all
 from scaling_fl.federation.merge_round import Cohort, ExactSums, MergeRound
 from scaling_fl.federation.privacy import Guard, Privacy
 from scaling_fl.federation.server_end import ServerEnd
-from scaling_fl.methods.merging.merge import Merge
+from scaling_fl.methods.merging.merge import Merge, Update
+from scaling_fl.methods.pairs import Pair
 from scaling_fl.methods.server_optimisers import ServerOptimiser
 
 
@@ -58,11 +59,13 @@ class Server:
         privacy: Privacy | None = None,
         adapter: Tensor | None = None,
         seed: int = 0,
+        pairs: Sequence[Pair] = (),
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
-        self._min_clients, self._privacy, self._seed = min_clients, privacy, seed
+        self._min_clients, self._privacy = min_clients, privacy
         self._adapter = None if adapter is None else adapter.to(scratch.device)
+        self._seed, self._pairs = seed, pairs
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
 
     def downloads(self, state: GlobalState) -> Downloads:
@@ -99,6 +102,9 @@ class Server:
             lambda: self._gather_cohort(shares, arrivals),
             guard.protect if guard else lambda total: total,
             seed=derive(self._seed, "round", state.round + 1),
+            start=state.vector,
+            pairs=self._pairs,
+            trained=lambda update: self._trained(update, state, downloads),
         )
         vector, optimiser, norm = state.vector, state.optimiser, 0.0
         if shares or (guard and guard.is_noisy):
@@ -138,6 +144,15 @@ class Server:
             return end.update(reply.payload, downloads.sent(tier), state.vector, out)
 
         return decode
+
+    def _trained(self, update: Update, state: GlobalState, downloads: Downloads) -> Tensor:
+        link, received = self._links[update.tier], downloads.received(update.tier)
+        trained = (state.vector if link.uploads_state else received.vector) + update.vector
+        held = downloads.sent(update.tier).coordinates(link)
+        if held is None:
+            return trained
+        held = held.to(trained.device)
+        return torch.zeros_like(trained).index_copy_(0, held, trained[held])
 
     def _gather_cohort(self, shares: Mapping[int, float], arrivals: Arrivals) -> Cohort:
         """Wait for the slowest worker, and gather the reports of all workers."""

@@ -1,15 +1,20 @@
 """The weighted sum of products B A, as factors: never as the dense matrix that it stands for.
 
-A product of a client is W_k = scale_k * B_k A_k, with B (out x rank) and A (rank x in). The sum of
-the products over clients has the factors [share_k * scale_k * B_k, ...] and [A_k; ...], side by
-side, and is exact in them.
+A client's product is B_k A_k, with B (out x rank) and A (rank x in). The sum of the products over
+clients has the factors [share_k * B_k, ...] and [A_k; ...], side by side, and is exact in them. The
+adapter's scale, alpha / rank, is the same for all clients of a run and for the result.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from scaling_fl.methods.merging.merge import Merge, Round, Updates
+from scaling_fl.methods.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,74 @@ def truncate(matrix: Factors, rank: int) -> Truncated:
     left = (q @ u[:, :rank]) * (values[:rank] * signs.squeeze(1))
     lost = float(torch.linalg.vector_norm(values[rank:]))
     return Truncated(Factors(left, right * signs), values[:rank], lost)
+
+
+def flexlora() -> Merge:
+    """Average the clients' products B A, and return the nearest factors of the adapter's rank.
+
+    A client of a smaller rank holds the first components, which are the largest. Everything
+    outside the pairs is averaged. Reports ``merge.residual``, the norm of what truncation loses
+    over the norm of the mean product, and ``merge.effective_rank``, the exponential of the entropy
+    of the singular values that are kept, averaged over the pairs.
+    Source: arXiv 2402.11505 (FlexLoRA), section 3; doi 10.5281/zenodo.40449 (effective rank).
+    """
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        update = round.total((u.vector, u.share) for u in updates.again())
+        trained = {u.client: round.trained(u) for u in updates.again()}
+        jobs = [_job(pair, trained, round) for pair in round.pairs]
+        del trained
+        norms = torch.zeros(3, dtype=torch.float64)
+        for pair, result in zip(round.pairs, round.spread(jobs), strict=True):
+            assert pair.a is not None
+            a, b, found = result.split([_size(pair.a), _size(pair.b), 3])
+            update[pair.a] = a - round.start[pair.a]
+            update[pair.b] = b - round.start[pair.b]
+            norms += found.cpu().double()
+        whole, lost, effective_rank = norms.tolist()
+        round.report("merge.residual", math.sqrt(lost / whole) if whole else 0.0)
+        round.report("merge.effective_rank", effective_rank / max(1, len(round.pairs)))
+        return update
+
+    return merge
+
+
+def _job(pair: Pair, trained: dict[int, Tensor], round: Round) -> Callable[[], Tensor]:
+    """Gather the factors of all clients, and return the work of one worker on them."""
+    assert pair.a is not None
+    a = round.gather((client, vector[pair.a]) for client, vector in trained.items())
+    b = round.gather((client, vector[pair.b]) for client, vector in trained.items())
+    return partial(_nearest, pair, a, b, list(round.shares.values()), round.start)
+
+
+def _nearest(pair: Pair, a: Tensor, b: Tensor, shares: list[float], start: Tensor) -> Tensor:
+    """Return A and B of the nearest factors, |mean|**2, |lost|**2 and the effective rank."""
+    parts = [
+        _held(Factors(b_k.view(-1, pair.rank).double() * share, a_k.view(pair.rank, -1).double()))
+        for a_k, b_k, share in zip(a, b, shares, strict=True)
+    ]
+    # The rows of A before the round, with no weight, so that there are enough rows.
+    parts.append(
+        Factors(torch.zeros_like(pair.b_of(start), dtype=torch.float64), pair.a_of(start).double())
+    )
+    best = truncate(side_by_side(parts), pair.rank)
+    whole = float(best.kept.square().sum()) + best.lost**2
+    numbers = torch.tensor([whole, best.lost**2, _effective_rank(best.kept)], dtype=torch.float64)
+    left, right = best.factors.left.flatten(), best.factors.right.flatten()
+    return torch.cat([right, left, numbers.to(left.device)]).float()
+
+
+def _held(factors: Factors) -> Factors:
+    """Leave out the components that a client does not hold: their rows of A are 0."""
+    held = factors.right.any(1)
+    return Factors(factors.left[:, held], factors.right[held])
+
+
+def _effective_rank(values: Tensor) -> float:
+    """Return exp(entropy of values / sum(values)); 0 if all are 0."""
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum().exp().nan_to_num(0.0))
+
+
+def _size(place: slice) -> int:
+    return int(place.stop - place.start)

@@ -58,7 +58,7 @@ def consensus_mask(threshold: float, agreeing: int) -> Merge:
                 own = u.vector.abs() > (merged - u.vector).abs_().mul_(threshold)
                 yield own.float(), _UNIT, None
 
-        num_clients = len(round.clients)
+        num_clients = len(round.shares)
         votes = round.mean_over_senders(masks()).mul_(num_clients).round_()
         return merged.mul_(votes >= min(agreeing, num_clients))
 

@@ -17,6 +17,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Generator, Tensor
 
+from scaling_fl.methods.pairs import Pair
+
 Term = tuple[Tensor, float]
 """A vector (fp32, the global vector's size) and its share of a sum, in [0, 1]."""
 SentTerm = tuple[Tensor, float, Tensor | None]
@@ -27,6 +29,7 @@ class Update(NamedTuple):
     """The update of one client, as it arrived at the server."""
 
     client: int
+    tier: int
     share: float
     """The client's share in the mean; the shares of a round add up to at most 1."""
     vector: Tensor
@@ -52,8 +55,28 @@ class Round(Protocol):
     """What a merge may ask of all workers; all workers make the same calls in the same order."""
 
     @property
-    def clients(self) -> Sequence[int]:
-        """The clients whose updates are merged, ascending. Waits until all have trained."""
+    def shares(self) -> Mapping[int, float]:
+        """The clients whose updates are merged, ascending, with shares that add up to 1.
+
+        Waits until all have trained.
+        """
+
+    @property
+    def start(self) -> Tensor:
+        """The global vector before the round; not to be written to."""
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """The pairs of the adapter."""
+
+    def trained(self, update: Update) -> Tensor:
+        """Return the vector that a client came to: new memory, 0 where the client holds nothing."""
+
+    def spread(self, jobs: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """Run each job on one worker, and return all results (fp32, 1-D) on every worker.
+
+        So the machines of a run need not compute alike to the bit.
+        """
 
     def random(self, client: int) -> Generator:
         """Return the randomness of a client's update: a function of seed, round and client."""

@@ -83,7 +83,7 @@ def _mean_of_middle(ordered: Tensor, trim: float) -> Tensor:
 def _scores(updates: Updates, round: Round, byzantine: int) -> dict[int, float]:
     """Score the clients; a client's distances are computed by its own worker alone."""
     mine = [u.client for u in updates.again()]
-    clients = round.clients
+    clients = list(round.shares)
     rows = {client: clients.index(client) for client in mine}
     squares = {client: torch.zeros(len(clients), dtype=torch.float64) for client in mine}
     for block in round.columns(updates, _COLUMNS):

@@ -1,8 +1,7 @@
 """Ranks of an adapter: which coordinates of the vector a client of a smaller rank holds.
 
-The adapter has pairs of matrices A (rank x in) and B (out x rank). Component j of a pair is row j
-of A with column j of B: only their product has a meaning. A client of rank r holds r components of
-each pair, and all coordinates outside the pairs (heads, DoRA's magnitudes).
+A client of rank r holds r components of each pair (``methods.pairs``), and all coordinates outside
+the pairs (heads, DoRA's magnitudes).
 Source: arXiv 2401.06432 (HetLoRA), section 3, where clients hold the first r components.
 """
 
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.vector import Layout
-
-_A, _B = ".lora_A.", ".lora_B."
+from scaling_fl.methods.pairs import pairs_of
 
 
 class Holding(Protocol):
@@ -49,8 +47,8 @@ class RankHolding:
 
     def __init__(self, layout: Layout, rank: int, *, largest: bool = False) -> None:
         self._layout, self._rank, self._largest = layout, rank, largest
-        self._pairs = _pairs(layout)
-        self._full_rank = min((_rank_of(layout, names) for names in self._pairs), default=0)
+        self._pairs = pairs_of(layout)
+        self._full_rank = min((pair.rank for pair in self._pairs), default=0)
         if rank > self._full_rank:
             raise ValueError(
                 f"a client's rank must be at most the adapter's {self._full_rank}, got {rank}."
@@ -87,52 +85,28 @@ class RankHolding:
 
     def _largest_components(self, vector: Tensor) -> Tensor:
         """Mark the largest components of each pair: bool, pairs x rank."""
-        views = self._layout.views(vector.detach().cpu())
+        vector = vector.detach().cpu()
         marks = torch.zeros(len(self._pairs), self._full_rank, dtype=torch.bool)
-        for mark, names in zip(marks, self._pairs, strict=True):
-            norm = torch.ones(self._full_rank, dtype=torch.float64)
-            for name in names:
-                matrix = views[name].double()
-                norm *= (matrix if _A in name else matrix.T).square().sum(1)
+        for mark, pair in zip(marks, self._pairs, strict=True):
+            norm = pair.b_of(vector).double().T.square().sum(1)
+            if pair.a is not None:
+                norm *= pair.a_of(vector).double().square().sum(1)
             mark[torch.sort(norm, descending=True, stable=True).indices[: self._rank]] = True
         return marks
 
     def _indices(self, components: Tensor) -> Tensor:
         """List the coordinates of the marked components and all coordinates outside the pairs."""
         held = torch.ones(self._layout.size, dtype=torch.bool)
-        views = self._layout.views(held)
-        for marks, names in zip(components, self._pairs, strict=True):
-            for name in names:
-                views[name].copy_(marks[:, None] if _A in name else marks)
+        for marks, pair in zip(components, self._pairs, strict=True):
+            if pair.a is not None:
+                pair.a_of(held).copy_(marks[:, None])
+            pair.b_of(held).copy_(marks)
         return held.nonzero().squeeze(1)
-
-
-def adapter_coordinates(layout: Layout) -> Tensor:
-    """Mark the coordinates of the matrices A and B: bool of the layout's size."""
-    return _marked(layout, _A, _B)
 
 
 def magnitude_coordinates(layout: Layout) -> Tensor:
     """Mark DoRA's magnitudes: bool of the layout's size. A magnitude of 0 silences an output."""
-    return _marked(layout, ".lora_magnitude_vector")
-
-
-def _marked(layout: Layout, *substrings: str) -> Tensor:
     marks = torch.zeros(layout.size, dtype=torch.bool)
     for name, view in layout.views(marks).items():
-        view.fill_(any(substring in name for substring in substrings))
+        view.fill_(".lora_magnitude_vector" in name)
     return marks
-
-
-def _pairs(layout: Layout) -> list[list[str]]:
-    """Group the names of A and B by the layer that they adapt; a frozen A is not in the layout."""
-    pairs: dict[str, list[str]] = {}
-    for name in layout.names:
-        if _A in name or _B in name:
-            pairs.setdefault(name.replace(_A, _B), []).append(name)
-    return list(pairs.values())
-
-
-def _rank_of(layout: Layout, names: list[str]) -> int:
-    shape = layout.shapes[layout.names.index(names[0])]
-    return shape[0] if _A in names[0] else shape[1]

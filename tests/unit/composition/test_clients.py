@@ -20,9 +20,10 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.link import Link
+from scaling_fl.methods.pairs import adapter_coordinates
 from scaling_fl.methods.sampling import fixed_cohorts, poisson_cohorts
 from scaling_fl.methods.wire.direction import Direction
-from scaling_fl.methods.wire.holding import RankHolding, adapter_coordinates
+from scaling_fl.methods.wire.holding import RankHolding
 from tests.unit.federation.federations import TASK, even_partitions, make_examples, make_trainer
 
 LORA = {"adapter": {"kind": "lora", "rank": 4}}

@@ -14,9 +14,10 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.federation.client_end import RESIDUAL, ClientEnd, Received
 from scaling_fl.federation.link import Download, Link
 from scaling_fl.federation.server_end import ServerEnd
+from scaling_fl.methods.pairs import adapter_coordinates
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.direction import PLAIN, Direction, Payload
-from scaling_fl.methods.wire.holding import Holding, RankHolding, adapter_coordinates
+from scaling_fl.methods.wire.holding import Holding, RankHolding
 from scaling_fl.methods.wire.payloads import encode
 from tests.unit.federation.federations import make_trainer
 

@@ -9,16 +9,23 @@ from torch import Tensor
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
+from scaling_fl.core.vector import Layout
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import Server, Step
 from scaling_fl.methods.merging.merge import Merge
+from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.wire.direction import Payload
 from scaling_fl.methods.wire.payloads import encode
 from tests.unit.federation.worker_threads import on_workers
 
-SIZE = 60
+LAYOUT = Layout(
+    ("q.lora_A.default", "q.lora_B.default", "v.lora_A.default", "v.lora_B.default", "head"),
+    ((2, 5), (7, 2), (2, 6), (3, 2), (2, 9)),
+)
+"""Two pairs of rank 2, none of them square, and a head beside them."""
+SIZE = LAYOUT.size
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,15 @@ class Sent:
     share: float
     sent: Tensor | None = None
     loss: float = 0.5
+    tier: int = 0
+    held: Tensor | None = None
+    """The coordinates that the client holds and sends; None: all."""
 
     def reply(self) -> Reply:
         report = ClientReport(
             round=1,
             client=self.client,
+            tier=self.tier,
             num_examples=10,
             metrics={"loss": self.loss},
             download_bytes=1,
@@ -42,24 +53,31 @@ class Sent:
             seconds=0.1,
         )
         if self.sent is None:
-            return Reply(report=report, payload=Payload(SIZE, 1, vector=self.vector.clone()))
+            values = self.vector.clone() if self.held is None else self.vector[self.held]
+            return Reply(report=report, payload=Payload(len(values), 1, vector=values))
         data = encode(self.vector, indices=self.sent)
         return Reply(report=report, payload=Payload.from_bytes(data, SIZE))
 
 
 def merge_on(
-    exchange: Exchange, merge: Merge, mine: Sequence[Sent], everyone: Sequence[Sent]
+    exchange: Exchange,
+    merge: Merge,
+    mine: Sequence[Sent],
+    everyone: Sequence[Sent],
+    start: Tensor | None = None,
+    links: Sequence[Link] = (Link(SIZE),),
 ) -> tuple[Tensor, Step]:
     """Merge on one of several workers, which has the updates of ``mine``."""
+    state = GlobalState(torch.zeros(SIZE) if start is None else start)
     server = Server(
         exchange,
         merge,
         sgd(1.0),
         torch.empty(SIZE),
-        links=[Link(SIZE)],
+        links=links,
         min_clients=1,
+        pairs=pairs_of(LAYOUT),
     )
-    state = GlobalState(torch.zeros(SIZE))
     shares = {one.client: one.share for one in everyone}
     replies: Iterator[Reply] = (one.reply() for one in mine)
     after, step = server.step(state, server.downloads(state), shares, replies)

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from scaling_fl.composition.own import find_callable
+from scaling_fl.methods.merging.low_rank import flexlora
 from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
 from scaling_fl.methods.merging.means import mean, mean_of_senders, task_arithmetic
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.merging.robust import krum, median, multikrum, trimmed_mean
 from scaling_fl.methods.merging.signs import ties
+from scaling_fl.methods.pairs import pairs_of
 from tests.unit.methods.merging.rounds import (
+    LAYOUT,
     SIZE,
     Sent,
     merged,
@@ -63,6 +66,8 @@ class Laws:
     """A client whose update is zero counts, with its share."""
     is_random: bool = False
     """Equal updates are not merged to themselves: each loses other coordinates."""
+    of_factors: bool = False
+    """The merge averages products B A, whose factors are not unique: products are compared."""
 
 
 def trimmed(vector: Tensor, density: float) -> Tensor:
@@ -81,6 +86,7 @@ MERGES: dict[str, Laws] = {
         partial(magnitude_mask, density=0.2), partial(trimmed, density=0.2), is_linear=True
     ),
     "consensus_mask": Laws(partial(consensus_mask, threshold=0.4, agreeing=2)),
+    "flexlora": Laws(flexlora, is_linear=True, of_factors=True),
     "median": Laws(median),
     "trimmed_mean": Laws(partial(trimmed_mean, trim=0.2)),
     "krum": Laws(partial(krum, byzantine=1)),
@@ -90,6 +96,20 @@ MERGES: dict[str, Laws] = {
 }
 if own := os.environ.get("OWN_MERGE"):
     MERGES = {own: Laws(find_callable(own, "OWN_MERGE"))}
+
+
+def are_close(name: str, found: Tensor, expected: Tensor, *, rtol: float, atol: float) -> bool:
+    if not MERGES[name].of_factors:
+        return torch.allclose(found, expected, rtol=rtol, atol=atol)
+    pairs = [(products(found), products(expected)), (found[HEAD:], expected[HEAD:])]
+    return all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
+
+
+def products(vector: Tensor) -> Tensor:
+    return torch.cat([(p.b_of(vector) @ p.a_of(vector)).flatten() for p in pairs_of(LAYOUT)])
+
+
+HEAD = LAYOUT.offsets[-2]
 SEEDS = range(5)
 each_merge = pytest.mark.parametrize("name", sorted(MERGES))
 
@@ -123,7 +143,7 @@ def test_equal_clients_are_a_fixed_point(name: str) -> None:
         equal = [Sent(client, vector, share) for client, share in enumerate(shares)]
         expected = MERGES[name].of_equals(vector)
         found = merged(MERGES[name].make, equal)
-        assert torch.allclose(found, expected, rtol=2e-7, atol=0) != MERGES[name].is_random
+        assert are_close(name, found, expected, rtol=2e-7, atol=0) != MERGES[name].is_random
 
 
 @each_merge
@@ -133,19 +153,28 @@ def test_twice_the_updates_are_twice_the_merge(name: str) -> None:
         updates = some_updates(5, seed)
         twice = [replace(one, vector=2 * one.vector) for one in updates]
         once, doubled = merged(MERGES[name].make, updates), merged(MERGES[name].make, twice)
-        assert torch.allclose(doubled, 2 * once, rtol=2e-7, atol=2.0**-50)
+        if MERGES[name].of_factors:  # both factors are twice as large
+            assert torch.allclose(products(doubled), 4 * products(once), rtol=1e-5, atol=1e-7)
+            assert torch.allclose(doubled[HEAD:], 2 * once[HEAD:], rtol=2e-7, atol=2.0**-50)
+        else:
+            assert torch.allclose(doubled, 2 * once, rtol=2e-7, atol=2.0**-50)
 
 
 @each_merge
 def test_a_client_that_did_not_move_moves_nothing(name: str) -> None:
     zero = Sent(3, torch.zeros(SIZE), 0.5)
     alone = [replace(zero, client=client, share=0.25) for client in range(4)]
-    assert not merged(MERGES[name].make, alone).any()
+    still = merged(MERGES[name].make, alone)
+    assert are_close(name, still, torch.zeros(SIZE), rtol=0, atol=0)
     if MERGES[name].is_linear:
         others = [replace(one, share=one.share / 2) for one in some_updates(3, 1)]
         halved = merged(MERGES[name].make, [*others, zero])
-        expected = 0.5 * merged(MERGES[name].make, some_updates(3, 1))
-        assert torch.allclose(halved, expected, rtol=1e-6, atol=1e-9)
+        expected = merged(MERGES[name].make, some_updates(3, 1))
+        if MERGES[name].of_factors:
+            expected *= torch.where(torch.arange(SIZE) < HEAD, 0.5**0.5, 0.5)
+        else:
+            expected *= 0.5
+        assert are_close(name, halved, expected, rtol=1e-6, atol=1e-9)
 
 
 @each_merge
@@ -160,7 +189,7 @@ def test_a_client_that_diverged_is_as_if_it_had_not_been_there(name: str, how: s
         lost = replace(updates[3], **({"loss": math.nan} if how == "its loss" else {"vector": bad}))
         found = merged(MERGES[name].make, [*updates[:3], lost])
         expected = merged(MERGES[name].make, without)
-        assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+        assert are_close(name, found, expected, rtol=1e-6, atol=1e-9)
 
 
 @each_merge

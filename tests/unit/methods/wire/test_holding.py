@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.vector import Layout
-from scaling_fl.methods.wire.holding import RankHolding, adapter_coordinates, magnitude_coordinates
+from scaling_fl.methods.pairs import adapter_coordinates
+from scaling_fl.methods.wire.holding import RankHolding, magnitude_coordinates
 
 RANK = 8
 

@@ -1,0 +1,55 @@
+"""The pairs of an adapter: matrices A (rank x in) and B (out x rank), of which a layer adds B A.
+
+Component j of a pair is row j of A with column j of B: only their product has a meaning. Of a
+convolution, ``in`` counts the places of its kernel, too.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scaling_fl.core.vector import Layout
+
+A, B = ".lora_A.", ".lora_B."
+
+
+class Pair(NamedTuple):
+    """The places of A and B in the vector; a frozen A has none."""
+
+    a: slice | None
+    b: slice
+    rank: int
+
+    def a_of(self, vector: Tensor) -> Tensor:
+        """Return A (rank x in) as a view into the vector."""
+        assert self.a is not None
+        return vector[self.a].view(self.rank, -1)
+
+    def b_of(self, vector: Tensor) -> Tensor:
+        """Return B (out x rank) as a view into the vector."""
+        return vector[self.b].view(-1, self.rank)
+
+
+def pairs_of(layout: Layout) -> list[Pair]:
+    """List the pairs in the order of the vector."""
+    places = {
+        name: slice(offset, offset + size)
+        for name, offset, size in zip(layout.names, layout.offsets, layout.sizes, strict=False)
+    }
+    ranks = {
+        name: shape[1] for name, shape in zip(layout.names, layout.shapes, strict=True) if B in name
+    }
+    return [
+        Pair(places.get(name.replace(B, A)), places[name], rank) for name, rank in ranks.items()
+    ]
+
+
+def adapter_coordinates(layout: Layout) -> Tensor:
+    """Mark the coordinates of the pairs: bool of the layout's size."""
+    marks = torch.zeros(layout.size, dtype=torch.bool)
+    for pair in pairs_of(layout):
+        for place in (pair.a, pair.b):
+            if place is not None:
+                marks[place] = True
+    return marks
