@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.vector import Layout
-from scaling_fl.methods.wire.holding import adapter_coordinates
+from scaling_fl.methods.pairs import adapter_coordinates
 
 _SHOWN = 5
 

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from scaling_fl.composition.prediction import predict
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.base import choices
+from scaling_fl.config.merges import MERGES
 from scaling_fl.config.schema import leaves
 from scaling_fl.core.errors import UserError
 
@@ -209,8 +210,11 @@ REAL = ROWS[::9]
 """The rows that real processes run, too; to all others, processes are nothing new."""
 WITHOUT_METHODS = {"task_name", "device", "precision", "data.text", "privacy.accountant"}
 """Settings whose names are tried elsewhere."""
-ELSEWHERE = {("partition.kind", "column")}
-"""Names that need other data: test_own_table.py holds them to the same laws."""
+ELSEWHERE = {
+    ("partition.kind", "column"),  # test_own_table.py
+    *(("merge.method", name) for name in MERGES if name not in ("mean", "mean_of_senders", "ties")),
+}
+"""Names that other files hold to the same laws; merges: test_merges.py."""
 
 
 def unusual(row: dict[str, str]) -> str:

@@ -1,0 +1,35 @@
+"""Every merge keeps the laws in whole federations: placement, resume, and what was predicted.
+
+Merges of the table in test_every_pair.py are tried there, beside every other setting.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from one_process import QuickRun, outcome
+
+from scaling_fl.composition.prediction import predict
+from scaling_fl.config.merges import MERGES
+
+IN_THE_TABLE = ("mean", "mean_of_senders", "ties")
+SETTINGS: dict[str, Any] = {
+    "num_clients": 4,
+    "adapter": {"kind": "lora", "rank": 4},
+    "tiers": [{"rank": 2}, {"upload": {"codec": "nf4"}}],
+}
+
+
+@pytest.mark.parametrize("method", [name for name in MERGES if name not in IN_THE_TABLE])
+def test_a_merge_comes_to_the_same_wherever_it_runs(
+    method: str, corpus: Path, tmp_path: Path
+) -> None:
+    changes = SETTINGS | {"shared": corpus, "merge": {"method": method}}
+    whole = QuickRun(tmp_path / "whole", **changes).start_here()
+    QuickRun(tmp_path / "parts", **changes, site_ids=[0, 1]).start_here(stop_after=1)
+    resumed = QuickRun(tmp_path / "parts", **changes, site_ids=[0, 0, 1]).start_here()
+    assert outcome(resumed) == outcome(whole)
+    predicted = predict(whole.config, lambda text: None)
+    assert whole.results()["bytes.upload"][1] == predicted.upload_bytes
+    if MERGES[method].low_rank:
+        assert all(0.0 <= value < 1.0 for value in whole.results()["merge.residual"][1])
