@@ -41,7 +41,8 @@ class Session:
     ) -> None:
         self._config, self._node, self._job = config, node, job
         self._starter, self._resume_command, self._scripts = starter, resume_command, scripts
-        self._console = Console(log=folder.log if folder else None, num_rounds=config.num_rounds)
+        self._log = folder.log if folder else None
+        self._console = Console(log=self._log, num_rounds=config.num_rounds)
         if mirror:
             mirror.note = self._console.warn
         if folder:
@@ -148,3 +149,5 @@ class Session:
                 facts["message"] = None
             further = how_to_train_further(settings, run.num_rounds)
             self._console.line(summary(facts, further=further))
+        if self._log and status == "FAILED":
+            self._log(f"Error: {message}")  # which the command prints itself

@@ -149,7 +149,7 @@ def test_a_merged_folder_answers_alike_and_is_trained_further(
 ) -> None:
     command = run(shell, MERGE, str(adapted.run), "--out", "models/merged", "--zip")
     folder = shell.folder / "models" / "merged"
-    assert f"wrote {folder}: a classifier for tiny" in command.out
+    assert "wrote models/merged: a classifier for tiny" in command.out
     assert sorted(path.name for path in folder.parent.iterdir()) == ["merged", "merged.zip"]
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     expected = federated_logits(adapted.checkpoints)

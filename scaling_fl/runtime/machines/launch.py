@@ -247,7 +247,8 @@ class WorkerGroup:
             worker.process.wait()
             for stream in (worker.process.stdin, worker.process.stdout, worker.process.stderr):
                 if stream:
-                    stream.close()
+                    with suppress(BrokenPipeError):  # it died before it had read all
+                        stream.close()
         self._selector.close()
 
     def _raise_first_failure(self) -> None:
