@@ -4,8 +4,9 @@
 
 A block of ``console`` below a line ``<!-- run -->`` holds commands (after ``$``, some with lines up
 to END) and what they print. ``<!-- run: first 8 -->``, or ``last 8``, keeps that many lines, and
-``<!-- run: check -->`` marks output that is the same everywhere, which a test compares. The
-commands of a page run in one new folder, at 80 columns and through a pipe.
+``<!-- run: check -->`` marks output that is the same everywhere, which a test compares; ``outline``
+keeps the rounds of a run and what it came to. The commands of a page run in one new folder, at 80
+columns and through a pipe.
 """
 
 import os
@@ -24,6 +25,9 @@ _BLOCK = re.compile(
     re.S,
 )
 _COMMAND = re.compile(r"\$ (?:[^\n]*<<'END'\n.*?\nEND\n|(?:[^\n]*\\\n)*[^\n]*\n)", re.S)
+_OUTLINE = re.compile(
+    r"round \d+/\d+ \| train|Job |  (validation.accuracy|bytes in all|time taken) "
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def _run(command: str, folder: Path) -> str:
 
 def _cut(output: str, block: Block) -> str:
     lines = output.splitlines(keepends=True)
+    if block.how == "outline":
+        return "".join(line for line in lines if _OUTLINE.match(line))
     if block.how not in ("first", "last") or len(lines) <= block.count:
         return output
     if block.how == "first":
