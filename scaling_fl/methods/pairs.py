@@ -48,8 +48,6 @@ def pairs_of(layout: Layout) -> list[Pair]:
 def adapter_coordinates(layout: Layout) -> Tensor:
     """Mark the coordinates of the pairs: bool of the layout's size."""
     marks = torch.zeros(layout.size, dtype=torch.bool)
-    for pair in pairs_of(layout):
-        for place in (pair.a, pair.b):
-            if place is not None:
-                marks[place] = True
+    for name, view in layout.views(marks).items():
+        view.fill_(A in name or B in name)
     return marks

@@ -96,8 +96,8 @@ def test_a_cpu_quota_is_what_the_workers_share(
     assert re.search(r"1 CPU workers?, 1 thread", said), said
 
 
-def test_the_command_of_the_readme(project: Project, shell: Shell) -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_command_of_the_page_on_containers(project: Project, shell: Shell) -> None:
+    text = (ROOT / "docs/containers.md").read_text()
     (command,) = re.findall(r"^\$ (docker run --rm --read-only .*?demo)$", text, re.M | re.S)
     command = command.replace("scaling-fl:train", TRAIN_IMAGE).replace("with demo", "print_config")
     home = shell.folder / "home"

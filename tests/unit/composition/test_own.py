@@ -166,6 +166,10 @@ def test_the_examples_of_a_task_depend_on_its_source(folder: Path) -> None:
 @pytest.mark.parametrize("method", sorted(MERGES))
 def test_every_merge_of_the_table_is_built_and_in_the_conformance_suite(method: str) -> None:
     assert method in CONFORMING
-    sparse = {"upload": {"density": 0.5}} if method == "mean_of_senders" else {}
-    config = read_config({"task_name": "20newsgroups", "merge": {"method": method}, **sparse})
+    needed: dict[str, Any] = {}
+    if MERGES[method].partial:
+        needed = {"upload": {"density": 0.5}}
+    if MERGES[method].low_rank:
+        needed = {"adapter": {"kind": "lora"}}
+    config = read_config({"task_name": "20newsgroups", "merge": {"method": method}, **needed})
     assert merged(lambda: make_merge(config), some_updates(3, 1)).any()
