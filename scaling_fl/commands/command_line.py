@@ -39,7 +39,7 @@ REFUSED: dict[tuple[str, str], str] = {
     ("-s", "--sql"): f"{_DATABASE}, and to no other database",
     ("-S", "--s3"): f"{_TRACKED}; checkpoints_dir may be s3://BUCKET/FOLDER",
     ("-t", "--tiny_db"): f"{_DATABASE}, and to no other database",
-    ("-u", "--unobserved"): f"{_TRACKED}; type tracking.runs_dir=/tmp/runs for one to throw away",
+    ("-u", "--unobserved"): f"{_TRACKED}; name another with tracking.runs_dir=FOLDER",
 }
 """Sacred's options that would do harm or nothing here, and what to do in place of each."""
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.merging.merge import Merge, Round, SentTerm, Update, Updates
-from scaling_fl.methods.merging.signs import ties
-from scaling_fl.methods.wire.sparsity import count_kept, top_k
+from scaling_fl.methods.merging.signs import ties, trim
 
 _UNIT = 2.0**-20
 """The share of a client where all count alike, in sums of up to 2**20 clients."""
@@ -33,13 +32,7 @@ def magnitude_mask(density: float) -> Merge:
 
     Source: arXiv 2311.03099, section 4.5 (magnitude-based pruning, without rescaling).
     """
-
-    def keep_largest(update: Update, round: Round) -> Tensor:
-        vector = update.vector
-        kept = top_k(vector.cpu(), count_kept(vector.numel(), density)).to(vector.device)
-        return torch.zeros_like(vector).index_copy_(0, kept, vector[kept])
-
-    return _of_masked(keep_largest, mean())
+    return _of_masked(lambda u, round: trim(u.vector, density), mean())
 
 
 def consensus_mask(threshold: float, agreeing: int) -> Merge:

@@ -18,11 +18,11 @@ def ties(density: float) -> Merge:
     """
 
     def merge(updates: Updates, round: Round) -> Tensor:
-        elected = round.total((_trim(u.vector, density), u.share) for u in updates.again()).sign()
+        elected = round.total((trim(u.vector, density), u.share) for u in updates.again()).sign()
 
         def agreeing() -> Iterator[SentTerm]:
             for u in updates.again():
-                trimmed = _trim(u.vector, density)
+                trimmed = trim(u.vector, density)
                 agrees = trimmed.sign() == elected
                 yield trimmed.mul_(agrees), u.share, agrees
 
@@ -31,7 +31,8 @@ def ties(density: float) -> Merge:
     return merge
 
 
-def _trim(vector: Tensor, density: float) -> Tensor:
+def trim(vector: Tensor, density: float) -> Tensor:
+    """Keep the largest coordinates of an update, a share of ``density``; the others are 0."""
     kept = top_k(vector.cpu(), count_kept(vector.numel(), density)).to(vector.device)
     trimmed = torch.zeros_like(vector)
     trimmed[kept] = vector[kept]

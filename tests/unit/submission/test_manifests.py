@@ -54,7 +54,8 @@ def test_the_manifest_as_it_stands_runs(platform: str) -> None:
     for arguments, environ in containers(documents, {}):
         settings = settings_of(arguments)
         node = read_node(settings["site_ids"], environ)
-        read_config(settings, num_nodes=node.num_nodes)
+        config = read_config(settings, num_nodes=node.num_nodes)
+        assert list(config.site_ids) == node.site_ids
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
