@@ -146,7 +146,7 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
         mirror.poke()
         slowest = max(slowest, time.monotonic() - began)
         if rounds == 8:
-            server.stop(kill=True)
+            server.stop()
         if rounds == 25:
             wait_until(lambda: notes)
             server.start()
