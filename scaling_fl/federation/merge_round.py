@@ -102,6 +102,21 @@ class MergeRound:
         cohort = self.cohort
         return {r.client: cohort.shares[r.client] / cohort.divisor for r in cohort.usable}
 
+    def of_size(self, size: int) -> "MergeRound":
+        other = MergeRound(
+            self._exchange,
+            ExactSums(self._exchange, size, self._device),
+            torch.empty(size, device=self._device),
+            lambda: self.cohort,
+            self._wrap,
+            seed=self._seed,
+            start=self.start,
+            pairs=self.pairs,
+            trained=self.trained,
+        )
+        other.metrics = self.metrics
+        return other
+
     def random(self, client: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive(self._seed, "merge", client))
 

@@ -108,6 +108,12 @@ class Round(Protocol):
         clients are in memory.
         """
 
+    def of_size(self, size: int) -> "Round":
+        """Return the same round for terms of ``size`` values, such as matrices of statistics.
+
+        Its sums have memory of their own.
+        """
+
     def report(self, name: str, value: float) -> None:
         """Report a metric of the merge, such as ``update.drift``."""
 
