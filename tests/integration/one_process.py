@@ -8,12 +8,12 @@ import torch
 from harness import Run
 
 from scaling_fl.composition.federation import build
+from scaling_fl.conformance.workers import EndAll, on_workers
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.rounds import Hooks
 from scaling_fl.runtime.record.journal import Journal
-from tests.unit.federation.worker_threads import Interrupted, on_workers
 
 DEVICE = torch.device("cpu")
 
@@ -55,7 +55,7 @@ class QuickRun(Run):
 
     def _check(self) -> None:
         if self._stopped.is_set():
-            raise Interrupted
+            raise EndAll
 
 
 def _mute(text: str) -> None:

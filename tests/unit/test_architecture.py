@@ -21,12 +21,13 @@ LAYERS: dict[str, set[str]] = {
     "learning": {"core"},
     "runtime": {"core"},
     "federation": {"core", "methods", "learning"},
+    "conformance": {"core", "config", "methods", "federation"},
     "reporting": {"core"},
     "submission": {"core", "config", "runtime"},
 }
 LAYERS["composition"] = {"core", "config", "methods", "learning", "runtime", "federation"}
 LAYERS["jobs"] = LAYERS["composition"] | {"composition", "reporting"}
-LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission"}
+LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "conformance"}
 
 # The floors of each wing that has folders, from below: no arrow goes up or along a floor.
 FLOORS: dict[str, list[set[str]]] = {

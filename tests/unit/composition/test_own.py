@@ -17,6 +17,7 @@ from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.tasks import make_task, own_metrics
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.merges import MERGES
+from scaling_fl.conformance.rounds import merged, some_updates
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.methods import partitioning
@@ -25,7 +26,6 @@ from scaling_fl.methods.wire.direction import Direction, Payload
 from scaling_fl.methods.wire.payloads import PayloadError
 from tests.own_things import EXAMPLES, OWN, write_messages
 from tests.unit.config.settings import problems
-from tests.unit.methods.merging.rounds import merged, some_updates
 from tests.unit.methods.merging.test_conformance import MERGES as CONFORMING
 
 

@@ -9,10 +9,10 @@ import torch
 from scaling_fl.composition.fingerprint import OWNERS, SEAL
 from scaling_fl.composition.secrecy import Seal, Secrecy, make_seal, make_secrecy
 from scaling_fl.config import NOISE_SECRET, read_config
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.seeding import Randomness, numpy_generator
-from tests.unit.federation.worker_threads import on_workers
 
 ALONE = SingleExchange(1)
 CPU = torch.device("cpu")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.seeding import from_seed
@@ -26,7 +27,6 @@ from tests.unit.federation.test_server import (
     reply_of,
     vector_of,
 )
-from tests.unit.federation.worker_threads import on_workers
 
 SCALES = (0.001, 0.1, 5.0, 0.2)
 """Of the clients' updates, whose norms are about 17 times as large."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.seeding import from_seed
@@ -34,7 +35,6 @@ from tests.unit.federation.federations import (
     make_examples,
     make_trainer,
 )
-from tests.unit.federation.worker_threads import on_workers
 
 
 @dataclass

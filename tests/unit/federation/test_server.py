@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.exchange import Exchange, SingleExchange
@@ -31,7 +32,6 @@ from scaling_fl.methods.server_optimisers import ServerOptimiser, sgd
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.direction import PLAIN, Direction, Payload
 from scaling_fl.methods.wire.holding import RankHolding
-from tests.unit.federation.worker_threads import on_workers
 
 SIZE = 300
 START = torch.randn(SIZE, generator=torch.Generator().manual_seed(1))

@@ -15,6 +15,7 @@ from scaling_fl.composition.federation import build
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import TASKS, make_task
 from scaling_fl.config import read_config
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import RoundReport
@@ -29,7 +30,6 @@ from scaling_fl.learning.text.labelled import DataError, Labelled
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.points import TRAIN, Points, Regression
 from tests.tiny_models import make_adapter, make_classification
-from tests.unit.federation.worker_threads import on_workers
 
 TASK: Task = Regression()
 CPU = torch.device("cpu")

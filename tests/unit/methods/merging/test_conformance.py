@@ -16,14 +16,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.composition.own import find_callable
-from scaling_fl.methods.merging.low_rank import flexlora
-from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
-from scaling_fl.methods.merging.means import mean, mean_of_senders, task_arithmetic
-from scaling_fl.methods.merging.merge import Merge, Round, Updates
-from scaling_fl.methods.merging.robust import krum, median, multikrum, trimmed_mean
-from scaling_fl.methods.merging.signs import ties
-from scaling_fl.methods.pairs import pairs_of
-from tests.unit.methods.merging.rounds import (
+from scaling_fl.conformance.rounds import (
     LAYOUT,
     SIZE,
     Sent,
@@ -31,6 +24,13 @@ from tests.unit.methods.merging.rounds import (
     merged_on_workers,
     some_updates,
 )
+from scaling_fl.methods.merging.low_rank import flexlora
+from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
+from scaling_fl.methods.merging.means import mean, mean_of_senders, task_arithmetic
+from scaling_fl.methods.merging.merge import Merge, Round, Updates
+from scaling_fl.methods.merging.robust import krum, median, multikrum, trimmed_mean
+from scaling_fl.methods.merging.signs import ties
+from scaling_fl.methods.pairs import pairs_of
 
 
 def coordinate_median() -> Merge:

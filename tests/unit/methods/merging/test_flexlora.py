@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from scaling_fl.conformance.rounds import LAYOUT, SIZE, Sent, merge_on, some_updates
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.federation.link import Link
 from scaling_fl.methods.merging.low_rank import flexlora
 from scaling_fl.methods.pairs import Pair, pairs_of
 from scaling_fl.methods.wire.holding import RankHolding
-from tests.unit.federation.worker_threads import on_workers
-from tests.unit.methods.merging.rounds import LAYOUT, SIZE, Sent, merge_on, some_updates
 
 START = torch.randn(SIZE, generator=torch.Generator().manual_seed(1))
 HOLDING = RankHolding(LAYOUT, 1)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from scaling_fl.conformance.rounds import SIZE, Sent, merged, some_updates
 from scaling_fl.core.seeding import derive
 from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
 from scaling_fl.methods.merging.signs import ties
-from tests.unit.methods.merging.rounds import SIZE, Sent, merged, some_updates
 
 
 def stacked(updates: list[Sent]) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from scaling_fl.conformance.rounds import SIZE, Sent, merged, some_updates
 from scaling_fl.methods.merging.means import mean, mean_of_senders
-from tests.unit.methods.merging.rounds import SIZE, Sent, merged, some_updates
 
 
 def dense(updates: list[Sent]) -> Tensor:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.stats import trim_mean
 
+from scaling_fl.conformance.rounds import SIZE, Sent, merged, some_updates
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.merging.robust import krum, median, multikrum, trimmed_mean
-from tests.unit.methods.merging.rounds import SIZE, Sent, merged, some_updates
 
 
 def as_array(updates: list[Sent]) -> np.ndarray:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from scaling_fl.conformance.rounds import SIZE, Sent, merged, some_updates
 from scaling_fl.methods.merging.signs import ties
-from tests.unit.methods.merging.rounds import SIZE, Sent, merged, some_updates
 
 
 def dense(updates: list[Sent], density: float) -> torch.Tensor:

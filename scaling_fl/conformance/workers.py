@@ -12,11 +12,11 @@ from scaling_fl.core.exchange import Exchange
 T = TypeVar("T")
 
 
-class Interrupted(BaseException):
+class EndAll(BaseException):
     """A worker's wish to end all workers in the middle of what they do; no error."""
 
 
-class Meeting:
+class MeetingPlace:
     """Where the threads meet. One of them computes at a time, because torch's dice are common."""
 
     def __init__(self, size: int) -> None:
@@ -36,18 +36,18 @@ class Meeting:
 
 
 class ThreadExchange:
-    """The exchange of one of several threads, which share a meeting."""
+    """The exchange of one of several threads, which share a meeting place."""
 
-    def __init__(self, rank: int, meeting: Meeting) -> None:
-        self.rank, self.size = rank, len(meeting.slots)
+    def __init__(self, rank: int, place: MeetingPlace) -> None:
+        self.rank, self.size = rank, len(place.slots)
         self.sites = list(range(self.size))
-        self._meeting = meeting
+        self._place = place
 
     def _swap(self, value: T) -> list[T]:
-        self._meeting.slots[self.rank] = value
-        self._meeting.wait()
-        values = list(self._meeting.slots)
-        self._meeting.wait()
+        self._place.slots[self.rank] = value
+        self._place.wait()
+        values = list(self._place.slots)
+        self._place.wait()
         return values
 
     def zeros(self, size: int, device: torch.device) -> Tensor:
@@ -73,23 +73,23 @@ class ThreadExchange:
 
 def on_workers(size: int, work: Callable[[Exchange], T]) -> list[T]:
     """Run ``work`` on so many workers and return what each came to, or None if interrupted."""
-    meeting = Meeting(size)
+    place = MeetingPlace(size)
     results: list[Any] = [None] * size
     errors: list[BaseException] = []
 
     def run(rank: int) -> None:
-        with meeting.turn:
+        with place.turn:
             try:
-                results[rank] = work(ThreadExchange(rank, meeting))
+                results[rank] = work(ThreadExchange(rank, place))
             except BaseException as error:
                 errors.append(error)
-                meeting.leave()
+                place.leave()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if errors and not isinstance(errors[0], Interrupted):  # the others only follow from the first
+    if errors and not isinstance(errors[0], EndAll):  # the others only follow from the first
         raise errors[0]
     return results

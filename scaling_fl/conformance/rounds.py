@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
@@ -18,7 +19,6 @@ from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.wire.direction import Payload
 from scaling_fl.methods.wire.payloads import encode
-from tests.unit.federation.worker_threads import on_workers
 
 LAYOUT = Layout(
     ("q.lora_A.default", "q.lora_B.default", "v.lora_A.default", "v.lora_B.default", "head"),
