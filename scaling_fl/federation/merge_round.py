@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -148,9 +149,12 @@ class MergeRound:
             rows = {client: vector[offset : offset + size] for client, vector in mine.items()}
             yield self._stack(rows, [min(size, self._size - offset)])
 
-    def spread(self, jobs: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
-        mine = range(self._exchange.rank, len(jobs), self._exchange.size)
-        results = {number: jobs[number]() for number in mine}
+    def spread(self, jobs: Iterable[Callable[[], Tensor]]) -> list[Tensor]:
+        rank, size = self._exchange.rank, self._exchange.size
+        results: dict[int, Tensor] = {}
+        rest = enumerate(jobs)
+        while group := list(islice(rest, size)):
+            results |= {number: job() for number, job in group[rank : rank + 1]}
         sizes = {
             row["job"]: row["size"]
             for row in self._exchange.gather(

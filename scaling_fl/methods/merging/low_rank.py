@@ -6,14 +6,14 @@ adapter's scale, alpha / rank, is the same for all clients of a run and for the 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from scaling_fl.methods.merging.merge import Merge, Round, Updates
+from scaling_fl.methods.merging.merge import Merge, Round, Term, Updates
 from scaling_fl.methods.pairs import Pair
 
 
@@ -87,10 +87,15 @@ def flexlora() -> Merge:
     """
 
     def merge(updates: Updates, round: Round) -> Tensor:
-        update = round.total((u.vector, u.share) for u in updates.again())
-        trained = {u.client: round.trained(u) for u in updates.again()}
-        jobs = [_job(pair, trained, round) for pair in round.pairs]
-        del trained
+        trained: dict[int, Tensor] = {}
+
+        def arriving() -> Iterator[Term]:
+            for u in updates.once():
+                trained[u.client] = round.trained(u)
+                yield u.vector, u.share
+
+        update = round.total(arriving())
+        jobs = (_job(pair, trained, round) for pair in round.pairs)
         norms = torch.zeros(3, dtype=torch.float64)
         for pair, result in zip(round.pairs, round.spread(jobs), strict=True):
             assert pair.a is not None

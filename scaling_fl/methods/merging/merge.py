@@ -72,10 +72,11 @@ class Round(Protocol):
     def trained(self, update: Update) -> Tensor:
         """Return the vector that a client came to: new memory, 0 where the client holds nothing."""
 
-    def spread(self, jobs: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+    def spread(self, jobs: Iterable[Callable[[], Tensor]]) -> list[Tensor]:
         """Run each job on one worker, and return all results (fp32, 1-D) on every worker.
 
-        So the machines of a run need not compute alike to the bit.
+        So the machines of a run need not compute alike to the bit. Every worker takes all jobs in
+        turn, as many at a time as there are workers; so a job may hold what was gathered for it.
         """
 
     def random(self, client: int) -> Generator:
