@@ -241,7 +241,7 @@ class Config(Section):
         return {
             path: value
             for path, value in settings.items()
-            if path not in NOT_IDENTITY and not (path in NEWER and value is None)
+            if path not in NOT_IDENTITY and (path not in NEWER or value != NEWER[path])
         }
 
 
@@ -256,10 +256,12 @@ NOT_IDENTITY = frozenset(
 )
 
 
-NEWER = frozenset(
-    {"data.text_pair", "data.label", "data.labels", "data.test_share", "partition.column"}
-)
-"""Settings that older jobs did not have: left alone (None), they do not change digests."""
+NEWER: dict[str, Any] = {
+    **dict.fromkeys(("data.text_pair", "data.label", "data.labels", "data.test_share")),
+    "partition.column": None,
+    "server.bias_correction": None,
+}
+"""Settings that older jobs did not have, with what those did: left so, they change no digest."""
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

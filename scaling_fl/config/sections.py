@@ -241,11 +241,15 @@ class ServerSettings(Section):
     """Added to the root of the squares (tau of FedOpt); the larger, the less the steps adapt."""
     weight_decay: Annotated[NonNegative, With(".optimiser", "adamw")] = 0.0
     """Decoupled weight decay."""
+    bias_correction: Annotated[bool | None, With(".optimiser", "adam", "adamw", "yogi")] = None
+    """Correct the means for their start at 0, as torch's Adam; False begins the mean square with
+    the square of epsilon, as FedOpt's paper. None: adam and adamw correct, yogi does not."""
 
     @property
     def options(self) -> dict[str, float]:
         """Collect the settings of the chosen optimiser besides its learning rate."""
-        return options_of(self, "optimiser")
+        options = options_of(self, "optimiser")
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class TrackingSettings(Section):

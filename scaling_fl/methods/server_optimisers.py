@@ -47,34 +47,34 @@ def sgd(learning_rate: float, *, momentum: float = 0.0) -> ServerOptimiser:
 
 
 def adam(
-    learning_rate: float, *, beta1: float, beta2: float, epsilon: float, weight_decay: float = 0.0
+    learning_rate: float,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float = 0.0,
+    bias_correction: bool = True,
 ) -> ServerOptimiser:
     """Step x += lr * mean(u) / (sqrt(mean(u**2)) + epsilon), with decaying means.
 
-    Both means start at 0 and are corrected for that start; FedAdam in the paper does not correct
-    them. As torch.optim.AdamW, and as torch.optim.Adam where the weight decay is 0.
+    With ``bias_correction``, both means start at 0 and are corrected for that start: as
+    torch.optim.AdamW, and as torch.optim.Adam where the weight decay is 0. Without, nothing is
+    corrected, and the mean of squares starts at epsilon**2: FedAdam.
 
-    Source: arXiv 1412.6980, algorithm 1; arXiv 1711.05101, algorithm 2 (decoupled weight decay).
+    Source: arXiv 1412.6980, algorithm 1; arXiv 1711.05101, algorithm 2 (decoupled weight decay);
+    arXiv 2003.00295, algorithm 2 (FedAdam; epsilon is its tau).
     """
 
-    def init(vector: Tensor) -> State:
-        return {
-            "step": torch.zeros((), dtype=torch.int64, device=vector.device),
-            "mean": torch.zeros_like(vector),
-            "square": torch.zeros_like(vector),
-        }
-
     def apply(vector: Tensor, update: Tensor, state: State) -> None:
-        step = int(state["step"].add_(1))
-        rate, root = learning_rate / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        divisor, root = _correct(state, beta1, beta2)
         for x, u, mean, square in _chunks(vector, update, state["mean"], state["square"]):
             if weight_decay:
                 x.mul_(1 - learning_rate * weight_decay)
             mean.lerp_(u, 1 - beta1)
             square.mul_(beta2).addcmul_(u, u, value=1 - beta2)
-            x.addcdiv_(mean, square.sqrt().div_(root).add_(epsilon), value=rate)
+            x.addcdiv_(mean, square.sqrt().div_(root).add_(epsilon), value=learning_rate / divisor)
 
-    return ServerOptimiser(init, _on_copies(apply))
+    return ServerOptimiser(_moments(epsilon, bias_correction), _on_copies(apply))
 
 
 def adagrad(learning_rate: float, *, epsilon: float) -> ServerOptimiser:
@@ -96,29 +96,52 @@ def adagrad(learning_rate: float, *, epsilon: float) -> ServerOptimiser:
     return ServerOptimiser(init, _on_copies(apply))
 
 
-def yogi(learning_rate: float, *, beta1: float, beta2: float, epsilon: float) -> ServerOptimiser:
+def yogi(
+    learning_rate: float,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    bias_correction: bool = False,
+) -> ServerOptimiser:
     """Step as adam, but with square -= (1 - beta2) * sign(square - u**2) * u**2.
 
-    As in the paper, the means are not corrected for their start, and the square starts at
-    epsilon**2.
+    As adam's, the means are corrected or not; the paper does not.
 
     Source: arXiv 2003.00295, algorithm 2 (FedYogi; epsilon is its tau).
     """
 
-    def init(vector: Tensor) -> State:
-        return {
-            "mean": torch.zeros_like(vector),
-            "square": torch.full_like(vector, epsilon**2),
-        }
-
     def apply(vector: Tensor, update: Tensor, state: State) -> None:
+        divisor, root = _correct(state, beta1, beta2)
         for x, u, mean, square in _chunks(vector, update, state["mean"], state["square"]):
             mean.lerp_(u, 1 - beta1)
             new = u * u
             square.addcmul_((square - new).sign_(), new, value=beta2 - 1)
-            x.addcdiv_(mean, square.sqrt().add_(epsilon), value=learning_rate)
+            x.addcdiv_(mean, square.sqrt().div_(root).add_(epsilon), value=learning_rate / divisor)
 
-    return ServerOptimiser(init, _on_copies(apply))
+    return ServerOptimiser(_moments(epsilon, bias_correction), _on_copies(apply))
+
+
+def _moments(epsilon: float, bias_correction: bool) -> Callable[[Tensor], State]:
+    """Return the ``init`` of an optimiser with a mean and a mean square."""
+
+    def init(vector: Tensor) -> State:
+        steps = torch.zeros((), dtype=torch.int64, device=vector.device)
+        return {
+            **({"step": steps} if bias_correction else {}),
+            "mean": torch.zeros_like(vector),
+            "square": torch.full_like(vector, 0.0 if bias_correction else epsilon**2),
+        }
+
+    return init
+
+
+def _correct(state: State, beta1: float, beta2: float) -> tuple[float, float]:
+    """Count a step; return what to divide the mean and the root of the mean square by."""
+    if "step" not in state:
+        return 1.0, 1.0
+    step = int(state["step"].add_(1))
+    return 1 - beta1**step, (1 - beta2**step) ** 0.5
 
 
 def _on_copies(

@@ -126,7 +126,11 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "server": {
         ".": {"server.learning_rate": 0.7},
         "momentum": {"server.momentum": 0.9},
-        "adam": {"server.optimiser": "adam", "server.learning_rate": 0.01},
+        "adam": {
+            "server.optimiser": "adam",
+            "server.learning_rate": 0.01,
+            "server.bias_correction": False,
+        },
         "adamw": {
             "server.optimiser": "adamw",
             "server.learning_rate": 0.01,

@@ -194,6 +194,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("server.weight_decay", "server.optimiser"): {
         "server": {"optimiser": "adam", "weight_decay": 0.01}
     },
+    ("server.bias_correction", "server.optimiser"): {"server": {"bias_correction": False}},
 }
 
 
@@ -223,7 +224,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {"server": {"momentum": 0.9}},
     {"server": {"optimiser": "adamw", "beta1": 0, "beta2": 0.9, "weight_decay": 0.1}},
     {"server": {"optimiser": "adagrad", "epsilon": 1e-3}},
-    {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1}},
+    {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1, "bias_correction": True}},
+    {"server": {"optimiser": "adam", "bias_correction": False}},
     {"merge": {"method": "ties", "density": 0.5}},
     {"merge": {"method": "scaling_fl.methods.merging.means:mean"}},
 ]

@@ -1,7 +1,8 @@
 """The identity of a run: the settings that decide what is computed."""
 
 from scaling_fl.config import read_config
-from tests.unit.config.settings import PACKAGED, with_tiers
+from scaling_fl.config.schema import NEWER
+from tests.unit.config.settings import PACKAGED, merged, with_tiers
 
 
 def test_the_identity_leaves_out_what_decides_nothing() -> None:
@@ -26,3 +27,11 @@ def test_tiers_are_part_of_the_identity() -> None:
     changed = {**PACKAGED, **with_tiers({"rank": 4}, {})}
     assert read_config(base).identity() != read_config(changed).identity()
     assert read_config(read_config(base).model_dump(mode="json")) == read_config(base)
+
+
+def test_newer_settings_are_part_of_the_identity_only_when_they_are_set() -> None:
+    adam = {**PACKAGED, "server": {"optimiser": "adam"}}
+    base = read_config(adam).identity()
+    assert NEWER.keys() & base.keys() == set()
+    changed = read_config(merged(adam, {"server": {"bias_correction": False}})).identity()
+    assert changed == base | {"server.bias_correction": False}

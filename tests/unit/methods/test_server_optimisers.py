@@ -58,7 +58,10 @@ def test_the_configuration_has_the_options_that_each_optimiser_takes(name: str) 
     taken = set(parameters) - {"learning_rate"}
     if name == "adam":  # which is adamw without it
         taken.remove("weight_decay")
-    assert taken == ServerSettings.model_validate({"optimiser": name}).options.keys()
+    settings = ServerSettings(optimiser=name, bias_correction=True)
+    assert taken == settings.options.keys()
+    by_default = ServerSettings(optimiser=name).options  # leaves this choice to the optimiser
+    assert by_default.keys() == taken - {"bias_correction"}
 
 
 def test_sgd_with_learning_rate_1_adds_the_update() -> None:
@@ -111,6 +114,89 @@ def test_yogi_by_hand() -> None:
     assert state["mean"][0].item() == pytest.approx(0.3)
     assert state["square"][0].item() == pytest.approx(0.97)
     assert vector[0].item() == pytest.approx(before + 0.5 * 0.3 / (0.97**0.5 + 0.1))
+
+
+RATE, BETA1, BETA2 = 0.1, 0.9, 0.99
+NEW_SQUARE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "adam": lambda v, u2: BETA2 * v + (1 - BETA2) * u2,
+    "yogi": lambda v, u2: v - (1 - BETA2) * u2 * torch.sign(v - u2),
+}
+
+
+def fedopt(
+    name: str, updates: list[Tensor], *, tau: float, square: float, power: int | None = None
+) -> Tensor:
+    """Step from 0 in fp64 by arXiv 2003.00295, algorithm 2, and by Flower's FedAdam and FedYogi.
+
+    The square starts at ``square``: tau**2 in the paper, 0 in Flower. ``power`` is that of the
+    betas in the correction of the first step; None: there is no correction.
+    """
+    x = mean = torch.zeros(SIZE, dtype=torch.float64)
+    squares = torch.full_like(x, square)
+    for update in (u.double() for u in updates):
+        mean = BETA1 * mean + (1 - BETA1) * update
+        squares = NEW_SQUARE[name](squares, update.square())
+        rate = RATE
+        if power is not None:
+            rate = RATE * (1 - BETA2**power) ** 0.5 / (1 - BETA1**power)
+            power += 1
+        x = x + rate * mean / (squares.sqrt() + tau)
+    return x
+
+
+def ours(name: str, updates: list[Tensor], *, tau: float, correct: bool, **start: Any) -> Tensor:
+    """Step from 0 by our optimiser; ``start`` replaces values that its state starts with."""
+    optimiser = SERVER_OPTIMISERS[name](
+        RATE, beta1=BETA1, beta2=BETA2, epsilon=tau, bias_correction=correct
+    )
+    vector = torch.zeros(SIZE)
+    state = optimiser.init(vector)
+    for key, value in start.items():
+        state[key].fill_(value)
+    for update in updates:
+        vector, state = optimiser.step(vector, update, state)
+    return vector.double()
+
+
+def differ(one: Tensor, other: Tensor) -> float:
+    return float(torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(other))
+
+
+@pytest.mark.parametrize("name", sorted(NEW_SQUARE))
+def test_without_bias_correction_the_steps_are_those_of_the_paper_of_fedopt(name: str) -> None:
+    tau = 1e-3
+    updates = [u * tau for u in start_and_updates()[1:]]  # so small that the square's start counts
+    paper, flower = (fedopt(name, updates, tau=tau, square=square) for square in (tau**2, 0.0))
+    assert differ(ours(name, updates, tau=tau, correct=False), paper) < 1e-6
+    assert differ(ours(name, updates, tau=tau, correct=False, square=0.0), flower) < 1e-6
+    assert differ(paper, flower) > 0.1
+
+
+def test_fedadam_of_flower_corrects_its_first_step_as_a_second_one() -> None:
+    tau, updates = 1e-9, start_and_updates()[1:]
+    by_power = {n: fedopt("adam", updates, tau=tau, square=0.0, power=n) for n in (1, 2)}
+    assert differ(ours("adam", updates, tau=tau, correct=True), by_power[1]) < 1e-6
+    assert differ(ours("adam", updates, tau=tau, correct=True, step=1), by_power[2]) < 1e-6
+    assert differ(by_power[1], by_power[2]) > 0.1
+
+
+def test_fedadagrad_of_flower_is_ours() -> None:
+    tau, updates = 1e-3, start_and_updates()[1:]
+    optimiser = SERVER_OPTIMISERS["adagrad"](RATE, epsilon=tau)
+    vector, x = torch.zeros(SIZE), torch.zeros(SIZE, dtype=torch.float64)
+    state, squares = optimiser.init(vector), torch.zeros_like(x)
+    for update in updates:
+        vector, state = optimiser.step(vector, update, state)
+        squares += update.double() ** 2
+        x += RATE * update.double() / (squares.sqrt() + tau)
+    assert differ(vector.double(), x) < 1e-6
+
+
+def test_a_corrected_yogi_starts_as_adam() -> None:
+    first = start_and_updates()[1:2]  # in a first step, both squares are a share of u**2
+    yogi, adam = (ours(name, first, tau=1e-3, correct=True) for name in ("yogi", "adam"))
+    assert differ(yogi, adam) < 1e-6
+    assert differ(yogi, RATE * first[0].sign()) < 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
