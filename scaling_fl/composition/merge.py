@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from scaling_fl.composition.own import find_callable
 from scaling_fl.config import Config
 from scaling_fl.config.merges import MERGES
+from scaling_fl.core.vector import Layout
 from scaling_fl.learning.task import Statistic
 from scaling_fl.methods.merging.merge import Merge
+from scaling_fl.methods.pairs import coordinates_of
 
 
 def make_merge(config: Config) -> Merge:
@@ -27,6 +31,12 @@ def payloads_of_merge(config: Config) -> Mapping[str, str]:
     """Return the other payloads that the merge needs: name -> path of the function."""
     row = MERGES.get(config.merge.method)
     return row.payloads if row else {}
+
+
+def turns_of_merge(config: Config, layout: Layout) -> list[Tensor]:
+    """Mark what clients train and send in each of the merge's turns; empty: it has none."""
+    row = MERGES.get(config.merge.method)
+    return [coordinates_of(parts, layout) for parts in (row.turns if row else ())]
 
 
 def make_statistics(config: Config) -> dict[str, Statistic]:

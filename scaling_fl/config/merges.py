@@ -36,9 +36,15 @@ class MergeRow:
     """What clients send beside their updates: name -> ``package.module:function`` that computes it
     (see ``learning.task.Statistic``)."""
     low_rank: bool = False
-    """Whether the merge needs the pairs of an adapter, A and B."""
+    """Whether the merge averages the products B A of an adapter's pairs."""
+    turns: tuple[tuple[str, ...], ...] = ()
+    """What clients train and send in round 1, 2 and so on, in turns: names of ``methods.pairs``."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        return self.low_rank or bool(self.turns)
 
 
 _DENSITY = Option(Density, 0.2, "Share of every update that is merged, the largest coordinates.")
@@ -84,6 +90,11 @@ MERGES: dict[str, MergeRow] = {
     ),
     "flexlora": MergeRow(
         make="scaling_fl.methods.merging.low_rank:flexlora", low_rank=True, private=False
+    ),
+    "alternate": MergeRow(
+        make="scaling_fl.methods.merging.means:mean",
+        turns=(("b", "rest"), ("a", "rest")),  # B first: while B is 0, A has no gradient
+        private=True,
     ),
     "median": MergeRow(make="scaling_fl.methods.merging.robust:median", private=False),
     "trimmed_mean": MergeRow(

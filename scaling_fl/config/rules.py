@@ -34,8 +34,14 @@ def _merges_products(config: Config) -> bool:
 
 
 def _has_the_pairs_of_its_merge(config: Config) -> bool:
+    row = MERGES.get(config.merge.method)
     has_pairs = config.adapter.kind in ("lora", "dora") and not config.adapter.freeze_a
-    return has_pairs or not _merges_products(config)
+    return has_pairs or row is None or not row.needs_pairs
+
+
+def _takes_turns(config: Config) -> bool:
+    row = MERGES.get(config.merge.method)
+    return row is not None and bool(row.turns)
 
 
 RULES: tuple[Rule, ...] = (
@@ -55,7 +61,7 @@ RULES: tuple[Rule, ...] = (
         "merge.method",
         ("adapter.kind", "adapter.freeze_a"),
         _has_the_pairs_of_its_merge,
-        "must be another one unless A and B of an adapter are trained, whose products it averages",
+        "must be another one unless A and B of an adapter are trained, which it tells apart",
         "set adapter.kind=lora or dora, leave adapter.freeze_a alone, or change merge.method",
     ),
     Rule(
@@ -65,6 +71,22 @@ RULES: tuple[Rule, ...] = (
         "must be another one with upload.error_feedback, because the basis of the factors changes"
         " in every round, and what was held back is in the old one",
         "drop upload.error_feedback or change merge.method",
+    ),
+    Rule(
+        "merge.method",
+        ("client_freeze",),
+        lambda c: not _takes_turns(c) or not c.client_freeze,
+        "must be another one with client_freeze, because what a client received of a part that is"
+        " sent in turns depends on the values, and so would the bytes",
+        "drop client_freeze or change merge.method",
+    ),
+    Rule(
+        "server.optimiser",
+        ("merge.method",),
+        lambda c: not _takes_turns(c) or c.server.optimiser not in ("adam", "adamw"),
+        "must be another one with merge.method=alternate, because A and B step every other round,"
+        " and its means are corrected by the number of all rounds",
+        "choose sgd, adagrad or yogi, or change merge.method",
     ),
 )
 

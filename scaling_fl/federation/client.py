@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
+from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.task import Batch, Examples, Statistic
 from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
@@ -129,6 +130,8 @@ class Clients:
         turn = _Turn(round_number, client, learning_rate, progress, check)
         tier = self.tier_of[client]
         end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
+        own = with_own(received.vector, end.link.personal, memory or {})
+        received = replace(received, vector=own)
         num_units, num_unclipped = 1, 0
         extras: dict[str, Payload] = {}
         if self.groups is None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scaling_fl.core.state import Tensors
 from scaling_fl.federation.link import Download, Link, count_at, select
+from scaling_fl.federation.personal import own_of
 from scaling_fl.methods.wire.direction import Payload
 
 RESIDUAL = "upload.residual"
@@ -19,7 +20,9 @@ class Received:
 
     vector: Tensor
     trainable: Tensor | None
-    """The coordinates that the client may change and send, ascending; None: all."""
+    """The coordinates that the client may change, ascending; None: all."""
+    sendable: Tensor | None
+    """The coordinates that the client may send, ascending; None: all."""
     num_bytes: int
 
 
@@ -29,18 +32,22 @@ class ClientEnd:
 
     link: Link
 
-    def receive(self, download: Download, device: torch.device) -> Received:
-        """Decode a download onto a device."""
+    def receive(
+        self, download: Download, device: torch.device, first: Tensor | None = None
+    ) -> Received:
+        """Decode a download onto a device; ``first`` has what clients keep, before a first turn."""
         values = download.payload.decode().to(device)
-        held = download.coordinates(self.link)
+        where = download.coordinates(self.link)
         vector = values
-        if held is not None:
+        if where is not None:
             vector = torch.zeros(self.link.size, device=device)
-            vector[held.to(device)] = values
-        trainable = download.trainable(self.link)
-        return Received(
-            vector, None if trainable is None else trainable.to(device), download.num_bytes
-        )
+            vector[where.to(device)] = values
+        kept = self.link.kept(download.choice)
+        if kept is not None and first is not None:
+            vector[kept.to(device)] = select(first, kept)
+        places = (download.trainable(self.link), download.sendable(self.link))
+        trainable, sendable = (None if p is None else p.to(device) for p in places)
+        return Received(vector, trainable, sendable, download.num_bytes)
 
     def send_trained(
         self, trained: Tensor, received: Received, round_number: int, memory: Tensors
@@ -50,20 +57,22 @@ class ClientEnd:
         Overwrites ``trained`` (fp32). ``memory`` is what the client remembers of its last turn.
         Returns the payload, and what the client must remember for its next turn.
         """
+        own = own_of(trained, self.link.personal)
         if not self.link.uploads_state:
             trained.sub_(received.vector)
-        return self.send(trained, received, round_number, memory)
+        payload, remembered = self.send(trained, received, round_number, memory)
+        return payload, {**remembered, **own}
 
     def send(
         self, values: Tensor, received: Received, round_number: int, memory: Tensors
     ) -> tuple[Payload, Tensors]:
         """Send ``values`` (fp32 of the vector's size); overwrites them."""
-        link, trainable = self.link, received.trainable
+        link, sendable = self.link, received.sendable
         residual = memory.get(RESIDUAL)
         if residual is not None:
             values.add_(residual)
-        mine = select(values, trainable)
-        always, num_always = count_at(link.always_up, trainable)
+        mine = select(values, sendable)
+        always, num_always = count_at(link.always_up, sendable)
         payload = link.up.send(
             mine, link.num_up(mine.numel(), round_number, num_always), always=always
         )
@@ -71,6 +80,6 @@ class ClientEnd:
             return payload, {}
         # Where the client may not change a coordinate now, its residual waits for a later round.
         rest = torch.zeros_like(values) if residual is None else residual.clone()
-        where = slice(None) if trainable is None else trainable
+        where = slice(None) if sendable is None else sendable
         rest[where] = mine - payload.decode().to(mine.device)
         return payload, {RESIDUAL: rest}

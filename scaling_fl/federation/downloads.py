@@ -37,6 +37,7 @@ class Downloads:
     def received(self, tier: int) -> Received:
         """Return what every client of a tier receives."""
         if tier not in self._received:
-            end = ClientEnd(self._links[tier])
-            self._received[tier] = end.receive(self.sent(tier), self._state.vector.device)
+            end, vector = ClientEnd(self._links[tier]), self._state.vector
+            # Nothing moves what clients keep in the global vector: it is what they began with.
+            self._received[tier] = end.receive(self.sent(tier), vector.device, first=vector)
         return self._received[tier]

@@ -1,7 +1,9 @@
 """The link between the server and the clients of a tier: the settings that both ends know."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
+import torch
 from torch import Tensor
 
 from scaling_fl.methods.wire.direction import PLAIN, Direction, Payload
@@ -37,6 +39,12 @@ class Link:
     """bool of ``size``: sent up whatever their magnitude."""
     num_extras: int = 0
     """The number of other vectors of ``size`` that the merge needs from a client, in fp32."""
+    turns: Sequence[Tensor] = ()
+    """What a client changes and sends in round 1, 2 and so on, in turns (bool of ``size`` each);
+    empty: everything."""
+    personal: Tensor | None = None
+    """bool of ``size``: what every client trains and keeps. It is sent neither way, so that the
+    global vector has there what all clients began with."""
 
     @property
     def num_held(self) -> int:
@@ -45,35 +53,67 @@ class Link:
 
     def num_bytes(self, round_number: int) -> tuple[int, int]:
         """Predict a client's bytes (down, up) in a round; they do not depend on the values."""
-        num_down = self.num_down(round_number, _count(self.always_down))
-        down = self.down.num_bytes(self.num_held, num_down)
-        num_trainable = num_down if self.client_freeze else self.num_held
-        num_up = self.num_up(num_trainable, round_number, _count(self.always_up))
-        choice = self.holding.num_bytes if self.holding else 0
+        choice = self.holding.choose(torch.zeros(self.size)) if self.holding else b""
+        lower = self.down_coordinates(choice, round_number)
+        upper = self.up_coordinates(choice, round_number)
+        size = self._len(lower)
+        num_down = self.num_down(size, round_number, count_at(self.always_down, lower)[1])
+        down = self.down.num_bytes(size, num_down)
+        num_sendable = num_down if self.client_freeze else self._len(upper)
+        num_up = self.num_up(num_sendable, round_number, count_at(self.always_up, upper)[1])
         extras = self.num_extras * PLAIN.num_bytes(self.size, self.size)
-        return choice + down, self.up.num_bytes(num_trainable, num_up) + extras
+        return len(choice) + down, self.up.num_bytes(num_sendable, num_up) + extras
 
-    def num_down(self, round_number: int, num_always: int) -> int:
-        """Count the coordinates that are sent down; ``num_always`` are sent in any case."""
+    def num_down(self, size: int, round_number: int, num_always: int) -> int:
+        """Count the coordinates that are sent down of ``size``; ``num_always`` in any case."""
         if self.server_freeze and round_number == 1:
-            return self.num_held
-        return self.down.num_sent(self.num_held, round_number, num_always)
+            return size
+        return self.down.num_sent(size, round_number, num_always)
 
-    def num_up(self, num_trainable: int, round_number: int, num_always: int) -> int:
-        """Count the coordinates that a client sends: min(num_trainable, density * num_held).
+    def num_up(self, num_sendable: int, round_number: int, num_always: int) -> int:
+        """Count the coordinates that a client sends of the ``num_sendable`` that it may send.
 
-        The client may change ``num_trainable`` coordinates; ``num_always`` are sent in any case.
+        The density is a share of these or, where a client sends only what it received, of all that
+        it holds. ``num_always`` are sent in any case.
         """
-        return min(num_trainable, self.up.num_sent(self.num_held, round_number, num_always))
+        size = self.num_held if self.client_freeze else num_sendable
+        return min(num_sendable, self.up.num_sent(size, round_number, num_always))
+
+    def turn(self, round_number: int) -> Tensor | None:
+        """Mark what a round may move of the global vector: bool of ``size``; None: all."""
+        if self.personal is not None:
+            return ~self.personal
+        return self.turns[(round_number - 1) % len(self.turns)] if self.turns else None
+
+    def held(self, choice: bytes) -> Tensor | None:
+        """Return the coordinates that a client holds, ascending; None: all."""
+        return self.holding.coordinates(choice) if self.holding else None
+
+    def down_coordinates(self, choice: bytes, round_number: int) -> Tensor | None:
+        """Return the coordinates that a download is about, ascending; None: all."""
+        personal = self.personal is not None
+        return _marked(self.held(choice), self.turn(round_number) if personal else None)
+
+    def up_coordinates(self, choice: bytes, round_number: int) -> Tensor | None:
+        """Return the coordinates that an upload is about, ascending; None: all."""
+        return _marked(self.held(choice), self.turn(round_number))
+
+    def kept(self, choice: bytes) -> Tensor | None:
+        """Return the coordinates that a client trains and keeps, ascending; None: none."""
+        return None if self.personal is None else _marked(self.held(choice), self.personal)
+
+    def _len(self, coordinates: Tensor | None) -> int:
+        return self.size if coordinates is None else len(coordinates)
 
 
 @dataclass(frozen=True)
 class Download:
-    """What the server sends to a client: which coordinates the client holds, and their values."""
+    """What the server sends to a client in a round: what it holds, and the values there."""
 
     choice: bytes
     """See ``Holding.choose``; empty if the client holds the same coordinates in every round."""
     payload: Payload
+    round_number: int
 
     @property
     def num_bytes(self) -> int:
@@ -81,14 +121,18 @@ class Download:
 
     def coordinates(self, link: Link) -> Tensor | None:
         """Return the coordinates of the payload's vector, ascending; None: all."""
-        return link.holding.coordinates(self.choice) if link.holding else None
+        return link.down_coordinates(self.choice, self.round_number)
+
+    def sendable(self, link: Link) -> Tensor | None:
+        """Return the coordinates that the client may send, ascending; None: all."""
+        if not link.client_freeze or self.payload.indices is None:
+            return link.up_coordinates(self.choice, self.round_number)
+        held = self.coordinates(link)
+        return self.payload.indices if held is None else held[self.payload.indices]
 
     def trainable(self, link: Link) -> Tensor | None:
-        """Return the coordinates that the client may change and send, ascending; None: all."""
-        held = self.coordinates(link)
-        if not link.client_freeze or self.payload.indices is None:
-            return held
-        return self.payload.indices if held is None else held[self.payload.indices]
+        """Return the coordinates that the client may change, ascending; None: all."""
+        return self.sendable(link) if link.personal is None else link.held(self.choice)
 
 
 def select(vector: Tensor, coordinates: Tensor | None) -> Tensor:
@@ -99,8 +143,11 @@ def select(vector: Tensor, coordinates: Tensor | None) -> Tensor:
 def count_at(marks: Tensor | None, coordinates: Tensor | None) -> tuple[Tensor | None, int]:
     """Return the marks at some coordinates (None: all), and the number of marks that are set."""
     selected = None if marks is None else select(marks, coordinates)
-    return selected, _count(selected)
+    return selected, 0 if selected is None else int(selected.count_nonzero())
 
 
-def _count(marks: Tensor | None) -> int:
-    return 0 if marks is None else int(marks.count_nonzero())
+def _marked(coordinates: Tensor | None, marks: Tensor | None) -> Tensor | None:
+    """Return those of the coordinates (None: all) that are marked (None: all)."""
+    if marks is None:
+        return coordinates
+    return marks.nonzero().squeeze(1) if coordinates is None else coordinates[marks[coordinates]]

@@ -22,7 +22,7 @@ from scaling_fl.federation.privacy import Guard, Privacy
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.merge import Merge, Update
 from scaling_fl.methods.pairs import Pair
-from scaling_fl.methods.server_optimisers import ServerOptimiser
+from scaling_fl.methods.server_optimisers import ServerOptimiser, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,14 @@ class Server:
         vector, optimiser, norm = state.vector, state.optimiser, 0.0
         if shares or (guard and guard.is_noisy):
             update = self._merge(arrivals, round)
+            optimiser_now = self._optimiser
+            turn = self._links[0].turn(state.round + 1)  # that of all tiers
+            if turn is not None:
+                turn = turn.to(update.device)
+                update.mul_(turn)  # the noise of privacy is everywhere
+                optimiser_now = within(turn, optimiser_now)
             norm = float(torch.linalg.vector_norm(update))
-            vector, optimiser = self._optimiser.step(vector, update, optimiser)
+            vector, optimiser = optimiser_now.step(vector, update, optimiser)
         reports = round.cohort.reports
         after = GlobalState(
             vector,
@@ -148,7 +154,7 @@ class Server:
     def _trained(self, update: Update, state: GlobalState, downloads: Downloads) -> Tensor:
         link, received = self._links[update.tier], downloads.received(update.tier)
         trained = (state.vector if link.uploads_state else received.vector) + update.vector
-        held = downloads.sent(update.tier).coordinates(link)
+        held = link.held(downloads.sent(update.tier).choice)
         if held is None:
             return trained
         held = held.to(trained.device)

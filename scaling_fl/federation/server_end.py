@@ -25,15 +25,16 @@ class ServerEnd:
         """
         link = self.link
         choice = link.holding.choose(vector) if link.holding else b""
-        held = link.holding.coordinates(choice) if link.holding else None
-        always, num_always = count_at(link.always_down, held)
+        where = link.down_coordinates(choice, round_number)
+        always, num_always = count_at(link.always_down, where)
+        values = select(vector, where)
         payload = link.down.send(
-            select(vector, held),
-            link.num_down(round_number, num_always),
-            rank_by=None if mask_by is None else select(mask_by, held),
+            values,
+            link.num_down(values.numel(), round_number, num_always),
+            rank_by=None if mask_by is None else select(mask_by, where),
             always=always,
         )
-        return Download(choice, payload)
+        return Download(choice, payload, round_number)
 
     def update(
         self, payload: Payload, sent: Download, state: Tensor, out: Tensor | None = None
@@ -45,20 +46,20 @@ class ServerEnd:
         payload carries a state, the update is (that state) - (global vector). Then the mean of the
         updates takes the global vector to the mean of the states.
         """
-        trainable = sent.trainable(self.link)
-        if trainable is not None:
-            trainable = trainable.to(state.device)
-        arrived = payload.decode(None if trainable is not None else out).to(state.device)
+        sendable = sent.sendable(self.link)
+        if sendable is not None:
+            sendable = sendable.to(state.device)
+        arrived = payload.decode(None if sendable is not None else out).to(state.device)
         update = arrived
-        if trainable is not None:
+        if sendable is not None:
             update = torch.empty_like(state) if out is None else out
-            update.zero_()[trainable] = arrived
+            update.zero_()[sendable] = arrived
         elif out is not None and arrived is not out:
             update = out.copy_(arrived)
         if self.link.uploads_state:
-            where = slice(None) if trainable is None else trainable
+            where = slice(None) if sendable is None else sendable
             update[where] -= state[where]
         indices = payload.indices
-        if trainable is None or indices is None:
-            return update, trainable if indices is None else indices
-        return update, trainable[indices.to(trainable.device)]
+        if sendable is None or indices is None:
+            return update, sendable if indices is None else indices
+        return update, sendable[indices.to(sendable.device)]

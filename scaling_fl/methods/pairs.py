@@ -4,6 +4,7 @@ Component j of a pair is row j of A with column j of B: only their product has a
 convolution, ``in`` counts the places of its kernel, too.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from scaling_fl.core.vector import Layout
 
 A, B = ".lora_A.", ".lora_B."
+
+PARTS = ("a", "b", "rest")
+"""A of all pairs, B of all pairs, and everything outside the pairs."""
 
 
 class Pair(NamedTuple):
@@ -47,7 +51,13 @@ def pairs_of(layout: Layout) -> list[Pair]:
 
 def adapter_coordinates(layout: Layout) -> Tensor:
     """Mark the coordinates of the pairs: bool of the layout's size."""
+    return coordinates_of(("a", "b"), layout)
+
+
+def coordinates_of(parts: Collection[str], layout: Layout) -> Tensor:
+    """Mark the coordinates of some of ``PARTS``: bool of the layout's size."""
     marks = torch.zeros(layout.size, dtype=torch.bool)
     for name, view in layout.views(marks).items():
-        view.fill_(A in name or B in name)
+        part = PARTS[0 if A in name else 1 if B in name else 2]
+        view.fill_(part in parts)
     return marks

@@ -144,6 +144,23 @@ def _correct(state: State, beta1: float, beta2: float) -> tuple[float, float]:
     return 1 - beta1**step, (1 - beta2**step) ** 0.5
 
 
+def within(marks: Tensor, optimiser: ServerOptimiser) -> ServerOptimiser:
+    """Let an optimiser step at the marked coordinates alone (bool of the vector's size).
+
+    Neither the others nor the state there change, whatever the state would still move.
+    """
+
+    def step(vector: Tensor, update: Tensor, state: State) -> tuple[Tensor, State]:
+        moved, after = optimiser.step(vector, update, state)
+        rested = {
+            name: torch.where(marks, value, state[name]) if value.shape == marks.shape else value
+            for name, value in after.items()
+        }
+        return torch.where(marks, moved, vector), rested
+
+    return ServerOptimiser(optimiser.init, step)
+
+
 def _on_copies(
     apply: Callable[[Tensor, Tensor, State], None],
 ) -> Callable[[Tensor, Tensor, State], tuple[Tensor, State]]:

@@ -125,21 +125,30 @@ class LocalTrainer:
         """Train from ``received`` (fp32, the layout's size); ``vector`` then holds the result.
 
         ``seed`` decides the dropout masks. ``trainable`` lists the coordinates that may change
-        (None: all). ``received`` is zero at the other coordinates, so that weight decay does not
-        change them either.
+        (None: all). A parameter that has none of them stays as it is. In any other parameter,
+        ``received`` is zero at the other coordinates, so that weight decay does not change them.
         """
         self._begin(received, learning_rate, seed)
         anchors = list(self.layout.views(received).values()) if self._prox_mu else []
         masks: list[Tensor] = []
+        still: list[tuple[Tensor, Tensor]] = []
         if trainable is not None:
             mask = torch.zeros_like(received)
             mask[trainable] = 1.0
             masks = list(self.layout.views(mask).values())
+            values = self.layout.views(received).values()
+            still = [
+                (parameter.data, value)
+                for parameter, value, each in zip(self._parameters, values, masks, strict=True)
+                if not each.any()
+            ]
         device = self.vector.device
         sums = _Sums(device)
         next_report = 0.0
         for batch in batches:
             found = self._step(batch.to(device), anchors, masks)
+            for parameter, value in still:
+                parameter.copy_(value)  # weight decay moves it without a gradient
             sums.add(found, len(batch))
             if progress and time.monotonic() > next_report:
                 progress(sums.num_steps, float(found.mean))

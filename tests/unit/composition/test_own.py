@@ -169,7 +169,7 @@ def test_every_merge_of_the_table_is_built_and_in_the_conformance_suite(method: 
     needed: dict[str, Any] = {}
     if MERGES[method].partial:
         needed = {"upload": {"density": 0.5}}
-    if MERGES[method].low_rank:
+    if MERGES[method].needs_pairs:
         needed = {"adapter": {"kind": "lora"}}
     config = read_config({"task_name": "20newsgroups", "merge": {"method": method}, **needed})
     assert merged(lambda: make_merge(config), some_updates(3, 1)).any()

@@ -63,6 +63,7 @@ def test_privacy_needs_clients_that_count_alike() -> None:
     assert "got 'examples' with privacy.clip=1.0" in problem
 
 
+TURNS = LORA | {"merge": {"method": "alternate"}}
 SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
         with_tiers({"download": {"density": 0.5}}),
@@ -188,6 +189,24 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
         "privacy.groups_per_round must be at most privacy.groups_per_client, got 5 with "
         "privacy.groups_per_client=4; lower privacy.groups_per_round or raise "
         "privacy.groups_per_client.",
+    ),
+    (
+        {"adapter": {"kind": "lora", "freeze_a": True}, "merge": {"method": "alternate"}},
+        "merge.method must be another one unless A and B of an adapter are trained, which it tells"
+        " apart, got 'alternate' with adapter.kind=lora and adapter.freeze_a=True; set "
+        "adapter.kind=lora or dora, leave adapter.freeze_a alone, or change merge.method.",
+    ),
+    (
+        TURNS | {"client_freeze": True, "download": {"density": 0.5}},
+        "merge.method must be another one with client_freeze, because what a client received of a"
+        " part that is sent in turns depends on the values, and so would the bytes, got 'alternate'"
+        " with client_freeze=True; drop client_freeze or change merge.method.",
+    ),
+    (
+        TURNS | {"server": {"optimiser": "adam"}},
+        "server.optimiser must be another one with merge.method=alternate, because A and B step "
+        "every other round, and its means are corrected by the number of all rounds, got 'adam' "
+        "with merge.method=alternate; choose sgd, adagrad or yogi, or change merge.method.",
     ),
 ]
 

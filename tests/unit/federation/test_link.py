@@ -65,7 +65,9 @@ def trip(
     sent = server.download(state, round_number, mask_by=mask_by)
     heard = sent
     if over_the_wire:
-        heard = Download(bytes(sent.choice), Payload.from_bytes(bytes(sent.payload), link.num_held))
+        heard = Download(
+            bytes(sent.choice), Payload.from_bytes(bytes(sent.payload), link.num_held), round_number
+        )
     received = client.receive(heard, CPU)
     payload, memory = client.send_trained(trained, received, round_number, memory or {})
     reply = payload

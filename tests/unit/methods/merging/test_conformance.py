@@ -86,6 +86,7 @@ MERGES: dict[str, Laws] = {
         partial(magnitude_mask, density=0.2), partial(trimmed, density=0.2), is_linear=True
     ),
     "consensus_mask": Laws(partial(consensus_mask, threshold=0.4, agreeing=2)),
+    "alternate": Laws(mean, is_linear=True),
     "flexlora": Laws(flexlora, is_linear=True, of_factors=True),
     "median": Laws(median),
     "trimmed_mean": Laws(partial(trimmed_mean, trim=0.2)),
