@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from scaling_fl.commands.endings import Misused, end, show, stage
-from scaling_fl.composition.restored import check_alike, restore, settings_of
+from scaling_fl.composition.restored import check_alike, moved_base, restore, settings_of
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.json_text import json_text
@@ -90,11 +90,19 @@ def merge(request: ExportRequest) -> str:
             f"--adapter needs checkpoints of adapter.kind=lora or dora, got {config.adapter.kind}; "
             "drop it for a folder with the whole model."
         )
+    moved = _mean_base(states, weights)
+    if request.adapter and moved is not None:
+        raise Misused(
+            "--adapter needs checkpoints whose base model stayed as it was, and "
+            f"{states[0].where} has moved it, as merge.method=exact and stack do; drop --adapter "
+            "for a folder with the whole model."
+        )
     mean = mean_of([state.checkpoint.vector for state in states], weights, request.quantize)
     task = make_task(config, labels=states[0].label_names)
     stage(f"loading model {config.model}")
     trainer = restore(states[0], config, task, torch.device("cpu"))
     trainer.vector.copy_(mean.vector)
+    trainer.base.move_to(moved)
     with _appearing(request.out, zipped=request.zip) as folder:
         if request.adapter:
             base_model = _base_model(config)
@@ -143,6 +151,16 @@ def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | No
     if len(vectors) > 1:
         vector = way.send(vector, size).decode()
     return Mean(vector=vector, payload_bytes=payload_size(size, None, codec))
+
+
+def _mean_base(states: Sequence[Saved], weights: Sequence[float]) -> Tensor | None:
+    """Average what the bases have moved by; None if none has."""
+    found = [moved_base(state) for state in states]
+    some = next((moved for moved in found if moved is not None), None)
+    if some is None:
+        return None
+    still = torch.zeros_like(some)
+    return average((still if moved is None else moved for moved in found), weights)
 
 
 def _base_model(config: Config) -> str:

@@ -12,6 +12,7 @@ from scaling_fl.config import Config
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState, Memory
+from scaling_fl.federation.base import FACTORS, HOLDERS, MOVED
 from scaling_fl.federation.downloads import MASK
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.models.adapters import frozen_digest
@@ -89,6 +90,8 @@ def _broadcast_memory(memory: Memory, exchange: Exchange, device: torch.device) 
 def forget_unused(state: GlobalState, config: Config) -> GlobalState:
     """Remove from the memory what belongs to settings that the job no longer has."""
     used = {CLIP: config.privacy.target_quantile is not None, MASK: config.server_freeze}
+    # Whatever the merge is from now on, the base stays where it has moved to.
+    used |= dict.fromkeys((MOVED, FACTORS, HOLDERS), True)
     of_server = {name: t for name, t in state.memory.server.items() if used.get(name)}
     of_clients = state.memory.clients if config.upload.error_feedback else {}
     return replace(state, memory=Memory(of_server, of_clients))

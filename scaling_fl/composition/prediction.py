@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
+from operator import add
 from typing import Any
 
 import torch
@@ -20,12 +21,15 @@ from scaling_fl.composition.data import count_clients
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
+from scaling_fl.config.merges import MERGES
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.vector import Layout
+from scaling_fl.federation.base import BaseSizes
 from scaling_fl.federation.link import Link
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.task import Task
+from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.wire.payloads import payload_size
 
@@ -107,8 +111,12 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         draw = make_cohorts(config, num_clients)
         cohorts = [draw(number, "") for number in range(1, num_rounds + 1)]
     down, up = _bytes(links, tier_of, cohorts, rate)
+    base = _base(config, layout, tier_of)
+    if base:
+        down = list(map(add, down, base.download_bytes(cohorts)))
     seen = len({client for cohort in cohorts for client in cohort})
     beside = _server_bytes(config, layout.size, seen)
+    beside += base.memory_bytes(cohorts) if base else 0
     noisy = budget is not None and budget.epsilon is not None
     return Prediction(
         total_parameters=sum(p.numel() for p in model.parameters()),
@@ -122,7 +130,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
             2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)) * rate
         ),
         checkpoint_bytes=FP32 * layout.size + beside,
-        memory=_memory(config, task, model, layout.size, beside),
+        memory=_memory(config, task, model, layout.size, beside)
+        | ({"original base": FP32 * base.moved} if base else {}),
         noise_multiplier=budget.total_noise if budget and noisy else None,
         delta=config.privacy.delta if noisy else None,
         epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
@@ -144,6 +153,19 @@ def _bytes(
     ]
     down, up = ([round(sum(pair[way] for pair in row) * rate) for row in rounds] for way in (0, 1))
     return down, up
+
+
+def _base(config: Config, layout: Layout, tier_of: list[int]) -> BaseSizes | None:
+    """Make what predicts the cost of a base that moves; None: it stays."""
+    row = MERGES.get(config.merge.method)
+    if row is None or row.moves_base is None:
+        return None
+    ranks = [tier.adapter.rank for tier in config.by_tier()]
+    return BaseSizes(
+        pairs_of(layout),
+        [ranks[tier] for tier in tier_of],
+        of_server=row.moves_base * config.adapter.rank,
+    )
 
 
 def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:

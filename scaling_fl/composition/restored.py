@@ -15,6 +15,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
+from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.learning.models.adapters import frozen_digest
@@ -85,7 +86,14 @@ def restore(saved: Saved, config: Config, task: Task, device: torch.device) -> L
     model = _verified_model(saved, config, task)
     trainer = LocalTrainer(model.to(device), task.loss, optimiser=config.optimiser)
     trainer.vector.copy_(saved.checkpoint.vector)
+    moved = moved_base(saved)
+    trainer.base.move_to(None if moved is None else moved.to(device))
     return trainer
+
+
+def moved_base(saved: Saved) -> Tensor | None:
+    """Return what the frozen weights of a state have moved by; None if they have not."""
+    return _memory_of(saved).server.get(MOVED)
 
 
 def _verified_model(saved: Saved, config: Config, task: Task) -> nn.Module:
@@ -117,15 +125,20 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     if not config.tiers:
         raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
     found = saved.checkpoint
-    memory = {
-        name.removeprefix("memory."): tensor
-        for name, tensor in found.optimiser.items()
-        if name.startswith("memory.")
-    }
-    state = GlobalState(found.vector, memory=Memory.from_tensors(memory), round=found.round)
+    state = GlobalState(found.vector, memory=_memory_of(saved), round=found.round)
     links = [make_link(settings, config, found.layout) for settings in config.by_tier()]
     downloads = Downloads(links, state, found.round + 1)
     return [downloads.received(tier).vector for tier in range(len(links))]
+
+
+def _memory_of(saved: Saved) -> Memory:
+    return Memory.from_tensors(
+        {
+            name.removeprefix("memory."): tensor
+            for name, tensor in saved.checkpoint.optimiser.items()
+            if name.startswith("memory.")
+        }
+    )
 
 
 def evaluate_vector(

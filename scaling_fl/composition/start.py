@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from scaling_fl.composition.fingerprint import MEANING, START, of_values
+from scaling_fl.composition.restored import moved_base
 from scaling_fl.config import Config
 from scaling_fl.core.errors import InputError
 from scaling_fl.core.exchange import Exchange
@@ -38,7 +39,7 @@ def load_start(
     ``kept`` is the fingerprint that the run's own checkpoints must have.
 
     Raises:
-        InputError: it is of another model or adapter, or has other labels.
+        InputError: it is of another model or adapter, has other labels, or has moved its base.
         UserError, CheckpointError, StorageError: there is nothing that can be loaded.
     """
     if config.init_from is None:
@@ -49,6 +50,7 @@ def load_start(
         digest = _digest_of_begun(job)
         if not digest:
             saved = open_saved(config.init_from, lambda text: None, option=START)
+            _check_base(saved)
             vector = _fitting(saved, trainer.layout, kept)
             digest = of_values(vector)
             vector = vector.to(trainer.vector.device)
@@ -64,6 +66,15 @@ def _digest_of_begun(job: JobPlaces) -> str:
         return ""
     computation = checkpoints.load().manifest["progress"].get("computation", {})
     return str(computation.get(START, "the model"))
+
+
+def _check_base(saved: Saved) -> None:
+    if moved_base(saved) is not None:
+        raise InputError(
+            f"init_from must be of a job whose base model stayed as it was, got {saved.where}, "
+            "which has moved it, as merge.method=exact and stack do; export it by "
+            "scripts/merge_adapter.py, and give that folder as model instead."
+        )
 
 
 def _fitting(saved: Saved, layout: Layout, kept: dict[str, Any]) -> Tensor:

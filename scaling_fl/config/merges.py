@@ -39,6 +39,9 @@ class MergeRow:
     """Whether the merge averages the products B A of an adapter's pairs."""
     turns: tuple[tuple[str, ...], ...] = ()
     """What clients train and send in round 1, 2 and so on, in turns: names of ``methods.pairs``."""
+    moves_base: int | None = None
+    """The merge moves the frozen weights that the pairs are added to, by the products of the
+    clients and of so many more adapters; None: the frozen weights stay."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
 
@@ -95,6 +98,18 @@ MERGES: dict[str, MergeRow] = {
         make="scaling_fl.methods.merging.means:mean",
         turns=(("b", "rest"), ("a", "rest")),  # B first: while B is 0, A has no gradient
         private=True,
+    ),
+    "exact": MergeRow(
+        make="scaling_fl.methods.merging.moving:exact",
+        low_rank=True,
+        moves_base=1,
+        private=False,
+    ),
+    "stack": MergeRow(
+        make="scaling_fl.methods.merging.moving:stack",
+        low_rank=True,
+        moves_base=0,
+        private=False,
     ),
     "median": MergeRow(make="scaling_fl.methods.merging.robust:median", private=False),
     "trimmed_mean": MergeRow(

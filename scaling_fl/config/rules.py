@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from scaling_fl.config.base_rules import BASE
 from scaling_fl.config.client_rules import cohort_problems
 from scaling_fl.config.data_rules import (
     COLUMNS,
@@ -49,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     *PRIVACY,
     *TIERS,
     *DATA,
+    *BASE,
     Rule(
         "upload.values",
         ("download.density",),

@@ -12,6 +12,7 @@ from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.arrivals import Reply
+from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import Server, Step
 from scaling_fl.methods.merging.merge import Merge
@@ -67,7 +68,10 @@ def merge_on(
     start: Tensor | None = None,
     links: Sequence[Link] = (Link(SIZE),),
 ) -> tuple[Tensor, Step]:
-    """Merge on one of several workers, which has the updates of ``mine``."""
+    """Merge on one of several workers, which has the updates of ``mine``.
+
+    Returns the vector after the round, followed by what the base moved by, if it did.
+    """
     state = GlobalState(torch.zeros(SIZE) if start is None else start)
     server = Server(
         exchange,
@@ -81,7 +85,8 @@ def merge_on(
     shares = {one.client: one.share for one in everyone}
     replies: Iterator[Reply] = (one.reply() for one in mine)
     after, step = server.step(state, server.downloads(state), shares, replies)
-    return after.vector, step
+    moved = after.memory.server.get(MOVED, torch.empty(0))
+    return torch.cat([after.vector, moved]), step
 
 
 def merged(make: Callable[[], Merge], updates: Sequence[Sent]) -> Tensor:

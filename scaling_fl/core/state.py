@@ -13,8 +13,9 @@ Tensors = Mapping[str, Tensor]
 class Memory:
     """What is remembered from round to round beside the global vector; equal on all workers.
 
-    The server remembers an adaptive clip, and the vector that froze the download mask. A client
-    remembers its residual: what its last payload did not carry, for error feedback.
+    The server remembers an adaptive clip, the vector that froze the download mask, and what the
+    frozen base of an adapter has moved by. A client remembers its residual: what its last payload
+    did not carry, for error feedback.
     """
 
     server: Tensors = field(default_factory=dict)

@@ -13,6 +13,7 @@ from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.core.state import GlobalState, Tensors
 from scaling_fl.federation.arrivals import Reply
+from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
@@ -81,6 +82,10 @@ class Clients:
         steps = [work.total_steps(len(group)) for group in self.groups.examples[client]]
         return round(sum(steps) * self.groups.per_round / len(steps))
 
+    def hold_base(self, state: GlobalState) -> None:
+        """Give the model the frozen weights of a state, to train and to be evaluated with."""
+        self._trainer.base.move_to(state.memory.server.get(MOVED))
+
     def train_each(
         self,
         mine: Sequence[int],
@@ -95,7 +100,7 @@ class Clients:
         """Train the clients of this worker one after the other, in the round after ``state``."""
         for client in mine:
             yield self.train(
-                downloads.received(self.tier_of[client]),
+                downloads.received_by(client, self.tier_of[client]),
                 client,
                 round_number=state.round + 1,
                 learning_rate=learning_rate,

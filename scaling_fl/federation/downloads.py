@@ -1,8 +1,10 @@
 """The downloads of a round: one for each tier, which this process encodes and decodes once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.base import send_base
 from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.link import Download, Link
 from scaling_fl.federation.server_end import ServerEnd
@@ -41,3 +43,11 @@ class Downloads:
             # Nothing moves what clients keep in the global vector: it is what they began with.
             self._received[tier] = end.receive(self.sent(tier), vector.device, first=vector)
         return self._received[tier]
+
+    def received_by(self, client: int, tier: int) -> Received:
+        """Return what a client of a tier receives, with the bytes of the base that it lacks."""
+        received = self.received(tier)
+        base = send_base(self._state.memory.server, client)
+        if base is None:
+            return received
+        return replace(received, num_bytes=received.num_bytes + base.num_bytes)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 
 import torch
@@ -14,6 +14,7 @@ from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
+from scaling_fl.federation.base import Move, product
 from scaling_fl.methods.merging.merge import SentTerm, Term, Update, Updates
 from scaling_fl.methods.pairs import Pair
 
@@ -86,6 +87,7 @@ class MergeRound:
         self.start, self.pairs, self.trained = start, pairs, trained
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
+        self.base_move: Move | None = None
         self.waiting_seconds = 0.0
         """The time that this worker waited for the clients of other workers."""
 
@@ -167,6 +169,11 @@ class MergeRound:
             parts[number].copy_(result.view(torch.int32))
         numbers = self._exchange.total(bits).to(torch.int32).view(torch.float32)
         return list(numbers.split([sizes[number] for number in sorted(sizes)]))
+
+    def move_base(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
+        dense = self.spread(partial(product, *each) for each in factors)
+        parts = [part.flatten() for each in factors for part in each]
+        self.base_move = Move(torch.cat(dense), torch.cat(parts))
 
     def report(self, name: str, value: float) -> None:
         self.metrics[name] = value

@@ -74,6 +74,7 @@ def run_rounds(
         worker_of = deal(cohort, work, exchange.sites)
         return [client for client in cohort if worker_of[client] == exchange.rank]
 
+    clients.hold_base(state)
     for number in range(state.round + 1, rounds.num_rounds + 1):
         began = time.perf_counter()
         if rounds.epsilon:
@@ -90,6 +91,7 @@ def run_rounds(
             check=hooks.check,
         )
         state, step = server.step(state, downloads, rounds.shares(cohort), replies)
+        clients.hold_base(state)
         del downloads, replies  # with them, the memory of the state before
         if not rounds.disclosure.of_bytes:
             state = replace(state, total_bytes=0)

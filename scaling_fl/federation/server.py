@@ -14,6 +14,7 @@ from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.federation.arrivals import Arrivals, Decode, Reply
+from scaling_fl.federation.base import Move, base_after
 from scaling_fl.federation.downloads import MASK, Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.memory import memories_of_all
@@ -121,7 +122,7 @@ class Server:
         after = GlobalState(
             vector,
             optimiser,
-            self._memory_after(state, vector, arrivals, round.cohort, guard),
+            self._memory_after(state, vector, arrivals, round.cohort, guard, round.base_move),
             round=state.round + 1,
             total_bytes=state.total_bytes + sum(r.download_bytes + r.upload_bytes for r in reports),
             digest=state.digest,
@@ -203,8 +204,9 @@ class Server:
         arrivals: Arrivals,
         cohort: Cohort,
         guard: Guard | None,
+        move: Move | None,
     ) -> Memory:
-        of_server = dict(state.memory.server)
+        of_server = base_after(state.memory.server, move, cohort.shares)
         if state.round == 0 and any(link.server_freeze for link in self._links):
             of_server[MASK] = vector
         if guard:

@@ -25,6 +25,15 @@ class Pair(NamedTuple):
     b: slice
     rank: int
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of B A: (out, in)."""
+        assert self.a is not None
+        return (
+            (self.b.stop - self.b.start) // self.rank,
+            (self.a.stop - self.a.start) // self.rank,
+        )
+
     def a_of(self, vector: Tensor) -> Tensor:
         """Return A (rank x in) as a view into the vector."""
         assert self.a is not None

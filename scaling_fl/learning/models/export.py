@@ -11,9 +11,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from scaling_fl.learning.models.adapter_card import adapter_card
 from scaling_fl.learning.models.adapters import frozen_and_new
+from scaling_fl.learning.models.base import ADAPTER
 
-ADAPTER = "default"
-"""PEFT's name of the only adapter that ``adapters.adapt`` puts into a model."""
 _PREFIX = "base_model.model."
 """Where PEFT's wrapper keeps the model, by which the weights in its files are named."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scaling_fl.core.vector import Layout, flatten_parameters
+from scaling_fl.learning.models.base import Base
 from scaling_fl.learning.task import Batch, BatchLoss, LossFunction
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -103,6 +104,7 @@ class LocalTrainer:
         self.model, self.loss = model, loss
         self.layout: Layout
         self.layout, self.vector = flatten_parameters(model)
+        self.base = Base(model, self.layout)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._max_grad_norm, self._prox_mu = max_grad_norm, prox_mu
         self._autocast_dtype = autocast_dtype

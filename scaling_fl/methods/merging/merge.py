@@ -79,6 +79,12 @@ class Round(Protocol):
         turn, as many at a time as there are workers; so a job may hold what was gathered for it.
         """
 
+    def move_base(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Move the frozen weights that each pair is added to, by left @ right as by a product B A.
+
+        ``factors`` are left (out x k) and right (k x in) of every pair, fp32, equal on all workers.
+        """
+
     def random(self, client: int) -> Generator:
         """Return the randomness of a client's update: a function of seed, round and client."""
 

@@ -98,3 +98,38 @@ def test_an_older_name_on_the_command_line_is_refused_with_todays() -> None:
         assert only_problem({"merge": {"divide_by": value}}) == (
             f"merge.divide_by must be a known setting, got {value!r}; {remedy}."
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"adapter": {"kind": "dora"}}, "adapter.kind=dora; set adapter.kind=lora"),
+        ({"adapter": {"kind": "none"}}, "set adapter.kind=lora or dora"),
+        ({"adapter": {"kind": "lora", "freeze_a": True}}, "leave adapter.freeze_a alone"),
+        ({"server": {"momentum": 0.9}}, "leave the section server alone"),
+        ({"server": {"learning_rate": 0.5}}, "leave the section server alone"),
+    ],
+)
+@pytest.mark.parametrize("method", ["exact", "stack"])
+def test_what_goes_with_no_move_of_the_base(
+    method: str, changes: dict[str, Any], problem: str
+) -> None:
+    mapping = {**PACKAGED, "adapter": {"kind": "lora"}, "merge": {"method": method}}
+    found = only_problem({**mapping, **changes})
+    assert found.startswith("merge.method must be another one")
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"client_freeze": True, "download": {"density": 0.5}}, "drop client_freeze"),
+        ({"tier_ranks": "largest", "tiers": [{"rank": 2}, {}]}, "drop tier_ranks"),
+    ],
+)
+def test_what_goes_with_exact_and_not_with_fresh_adapters(
+    changes: dict[str, Any], problem: str
+) -> None:
+    mapping = {**PACKAGED, "adapter": {"kind": "lora"}, **changes}
+    read_config(mapping | {"merge": {"method": "exact"}})
+    assert problem in only_problem(mapping | {"merge": {"method": "stack"}})

@@ -28,6 +28,7 @@ from scaling_fl.methods.merging.low_rank import flexlora
 from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
 from scaling_fl.methods.merging.means import mean, mean_of_senders, task_arithmetic
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
+from scaling_fl.methods.merging.moving import exact, stack
 from scaling_fl.methods.merging.robust import krum, median, multikrum, trimmed_mean
 from scaling_fl.methods.merging.signs import ties
 from scaling_fl.methods.pairs import pairs_of
@@ -88,6 +89,8 @@ MERGES: dict[str, Laws] = {
     "consensus_mask": Laws(partial(consensus_mask, threshold=0.4, agreeing=2)),
     "alternate": Laws(mean, is_linear=True),
     "flexlora": Laws(flexlora, is_linear=True, of_factors=True),
+    "exact": Laws(exact, is_linear=True, of_factors=True),
+    "stack": Laws(stack, is_linear=True, of_factors=True),
     "median": Laws(median),
     "trimmed_mean": Laws(partial(trimmed_mean, trim=0.2)),
     "krum": Laws(partial(krum, byzantine=1)),
@@ -102,12 +105,14 @@ if own := os.environ.get("OWN_MERGE"):
 def are_close(name: str, found: Tensor, expected: Tensor, *, rtol: float, atol: float) -> bool:
     if not MERGES[name].of_factors:
         return torch.allclose(found, expected, rtol=rtol, atol=atol)
-    pairs = [(products(found), products(expected)), (found[HEAD:], expected[HEAD:])]
+    pairs = [(products(found), products(expected)), (found[HEAD:SIZE], expected[HEAD:SIZE])]
     return all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
 
 
 def products(vector: Tensor) -> Tensor:
-    return torch.cat([(p.b_of(vector) @ p.a_of(vector)).flatten() for p in pairs_of(LAYOUT)])
+    """Return the product of each pair, with what the base beside it moved by."""
+    found = torch.cat([(p.b_of(vector) @ p.a_of(vector)).flatten() for p in pairs_of(LAYOUT)])
+    return found + vector[SIZE:] if len(vector) > SIZE else found
 
 
 HEAD = LAYOUT.offsets[-2]
@@ -156,7 +161,7 @@ def test_twice_the_updates_are_twice_the_merge(name: str) -> None:
         once, doubled = merged(MERGES[name].make, updates), merged(MERGES[name].make, twice)
         if MERGES[name].of_factors:  # both factors are twice as large
             assert torch.allclose(products(doubled), 4 * products(once), rtol=1e-5, atol=1e-7)
-            assert torch.allclose(doubled[HEAD:], 2 * once[HEAD:], rtol=2e-7, atol=2.0**-50)
+            assert torch.allclose(doubled[HEAD:SIZE], 2 * once[HEAD:SIZE], rtol=2e-7, atol=2.0**-50)
         else:
             assert torch.allclose(doubled, 2 * once, rtol=2e-7, atol=2.0**-50)
 
@@ -172,7 +177,7 @@ def test_a_client_that_did_not_move_moves_nothing(name: str) -> None:
         halved = merged(MERGES[name].make, [*others, zero])
         expected = merged(MERGES[name].make, some_updates(3, 1))
         if MERGES[name].of_factors:
-            expected *= torch.where(torch.arange(SIZE) < HEAD, 0.5**0.5, 0.5)
+            expected *= torch.where(torch.arange(len(expected)) < HEAD, 0.5**0.5, 0.5)
         else:
             expected *= 0.5
         assert are_close(name, halved, expected, rtol=1e-6, atol=1e-9)
