@@ -75,6 +75,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="where the base model is now; its weights must be those of the run",
     )
+    add(
+        "--client",
+        type=client,
+        metavar="N",
+        help="the model of one client alone, where each client keeps a part of it",
+    )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
     add("--json", action="store_true", help="write one JSON object, and nothing else")
@@ -85,6 +91,13 @@ def count(text: str) -> int:
     """Read a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
+
+
+def client(text: str) -> int:
+    """Read the number of a client."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text}")
     return int(text)
 
 

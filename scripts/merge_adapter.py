@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         help="weights of the checkpoints in their mean, such as 2,1 (default: all alike)",
     )
     add(
+        "--client",
+        type=client,
+        metavar="N",
+        help="whose model to write, where each client keeps a part of it",
+    )
+    add(
         "--quantize",
         metavar="CODEC",
         choices=CODECS,
@@ -95,6 +101,13 @@ def weights(text: str) -> list[float]:
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise argparse.ArgumentTypeError(f"must be positive numbers such as 2,1, got {text}")
     return numbers
+
+
+def client(text: str) -> int:
+    """Read the number of a client."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.composition.federation import choose_device
 from scaling_fl.composition.restored import (
     evaluate_vector,
+    model_of,
+    own_parts,
     received_by_tier,
     restore,
     settings_of,
+    with_owners,
 )
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
@@ -45,6 +48,7 @@ class EvaluationRequest:
     batch_size: int | None = None
     max_test_examples: int | None = None
     device: str | None = None
+    client: int | None = None
     per_class: bool = False
     tiers: bool = False
     json: bool = False
@@ -102,6 +106,10 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
         stage(caveat)
     stage(f"loading model {config.model}")
     trainer = restore(saved, config, task, device)
+    own = own_parts(saved) if request.client is None else None
+    if own:
+        stage(f"reading {config.task_name} for training, which tells whose the test examples are")
+        own = with_owners(own, saved, config, task, examples)
     stage(f"evaluating {len(examples)} examples")
     vectors = {"": saved.checkpoint.vector}
     if request.tiers:
@@ -109,7 +117,14 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
         vectors |= {f".tier{tier}": vector for tier, vector in enumerate(received)}
     metrics: dict[str, float] = {}
     for suffix, vector in vectors.items():
-        found = evaluate_vector(trainer, vector, examples, task, batch_size=config.val_batch_size)
+        found = evaluate_vector(
+            trainer,
+            vector if own else model_of(saved, request.client, vector),
+            examples,
+            task,
+            batch_size=config.val_batch_size,
+            own=own,
+        )
         metrics |= {f"{name}{suffix}": value for name, value in found.items()}
     everything = task.describe(examples, [np.arange(len(examples))])
     (num_examples,) = everything.fields["histograms"]

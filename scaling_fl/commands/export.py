@@ -16,7 +16,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from scaling_fl.commands.endings import Misused, end, show, stage
-from scaling_fl.composition.restored import check_alike, moved_base, restore, settings_of
+from scaling_fl.composition.restored import (
+    check_alike,
+    model_of,
+    moved_base,
+    restore,
+    settings_of,
+)
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.json_text import json_text
@@ -43,6 +49,7 @@ class ExportRequest:
     checkpoints: list[str]
     out: Path
     weights: list[float] | None = None
+    client: int | None = None
     quantize: str | None = None
     model: str | None = None
     adapter: bool = False
@@ -97,7 +104,8 @@ def merge(request: ExportRequest) -> str:
             f"{states[0].where} has moved it, as merge.method=exact and stack do; drop --adapter "
             "for a folder with the whole model."
         )
-    mean = mean_of([state.checkpoint.vector for state in states], weights, request.quantize)
+    vectors = [model_of(state, request.client, state.checkpoint.vector) for state in states]
+    mean = mean_of(vectors, weights, request.quantize)
     task = make_task(config, labels=states[0].label_names)
     stage(f"loading model {config.model}")
     trainer = restore(states[0], config, task, torch.device("cpu"))
@@ -111,7 +119,7 @@ def merge(request: ExportRequest) -> str:
                 task.save_model(task.load_model(), folder / BESIDE)
         else:
             task.save_model(merge_adapter(trainer.model), folder)
-        origin = _origin(states, weights, request.quantize, mean)
+        origin = _origin(states, weights, request.quantize, mean, request.client)
         (folder / ORIGIN).write_text(json_text(origin, indent=1))
         for file in _files(folder):  # safetensors keeps what it writes to its owner
             file.chmod((folder / ORIGIN).stat().st_mode)
@@ -175,7 +183,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _origin(
-    states: Sequence[Saved], weights: Sequence[float], codec: str | None, mean: Mean
+    states: Sequence[Saved],
+    weights: Sequence[float],
+    codec: str | None,
+    mean: Mean,
+    client: int | None,
 ) -> dict[str, Any]:
     """Say what a folder was made from, so that it can be traced to its runs."""
     rows = [
@@ -187,7 +199,8 @@ def _origin(
         }
         for state, weight in zip(states, weights, strict=True)
     ]
-    return {"checkpoints": rows, "quantize": codec, "payload_bytes": mean.payload_bytes}
+    found = {"checkpoints": rows, "quantize": codec, "payload_bytes": mean.payload_bytes}
+    return found if client is None else {**found, "client": client}
 
 
 def _closing_text(

@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
+from scaling_fl.config.merges import row_of
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.base import FACTORS, HOLDERS, MOVED
+from scaling_fl.federation.client_end import RESIDUAL
 from scaling_fl.federation.downloads import MASK
+from scaling_fl.federation.personal import PERSONAL
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.runtime.record.recorder import Recorder
@@ -93,7 +96,13 @@ def forget_unused(state: GlobalState, config: Config) -> GlobalState:
     # Whatever the merge is from now on, the base stays where it has moved to.
     used |= dict.fromkeys((MOVED, FACTORS, HOLDERS), True)
     of_server = {name: t for name, t in state.memory.server.items() if used.get(name)}
-    of_clients = state.memory.clients if config.upload.error_feedback else {}
+    used |= {RESIDUAL: config.upload.error_feedback}
+    used |= {PERSONAL: bool(row_of(config.merge.method).personal)}
+    of_clients = {
+        client: kept
+        for client, tensors in state.memory.clients.items()
+        if (kept := {name: t for name, t in tensors.items() if used.get(name)})
+    }
     return replace(state, memory=Memory(of_server, of_clients))
 
 

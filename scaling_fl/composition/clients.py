@@ -6,7 +6,12 @@ from numpy.typing import NDArray
 from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
 from scaling_fl.composition.data import Data
-from scaling_fl.composition.merge import make_statistics, payloads_of_merge, turns_of_merge
+from scaling_fl.composition.merge import (
+    make_statistics,
+    payloads_of_merge,
+    personal_of_merge,
+    turns_of_merge,
+)
 from scaling_fl.config import Config
 from scaling_fl.config.sections import DirectionSettings
 from scaling_fl.core.errors import InputError
@@ -104,6 +109,7 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         always_up=heads if config.upload.keep_heads else None,
         num_extras=len(payloads_of_merge(config)),
         turns=turns_of_merge(config, layout),
+        personal=personal_of_merge(config, layout),
     )
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from scaling_fl.composition.own import find_callable
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
+from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import is_own
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.task import Examples, Indices, NaturalClients, Task
-from scaling_fl.methods.partitioning import Partitioner, partition
+from scaling_fl.methods.partitioning import Partitioner, owners_alike, partition
 
 _SHOWN_CLIENTS = 5
 
@@ -25,6 +26,8 @@ class Data:
     """For every client, the indices of its training examples."""
     client_names: list[str] | None = None
     """The clients' names, where they are those of a column."""
+    test_owners: Indices | None = None
+    """The client whose own model answers each test example, -1: none's; None: there are none."""
     notes: list[str] = field(default_factory=list)
     """What is worth knowing of the data, in sentences; with noise, nobody else must know it."""
 
@@ -60,14 +63,41 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     task = make_task(config)
     stage(f"reading {config.task_name}")
     train, test = task.load_examples("train"), task.load_examples("test")
-    owners, client_names, notes = train.strata, None, list[str]()
+    client_names, notes = None, list[str]()
     if config.partition_kind == "column":
         natural = _natural(config, task)
-        client_names, owners = _client_names(config, natural), natural.owners(train)
-        _check_all_have_examples(config, owners, client_names)
+        client_names = _client_names(config, natural)
         notes += _notes(config, natural.num_foreign(test), len(test))
+    partitions = deal(config, task, train, num_clients)
+    owners = None
+    if row_of(config.merge.method).personal:
+        owners = owners_of_test(config, task, test, train, partitions)
+    return Data(
+        task=task,
+        train=train,
+        test=test,
+        partitions=partitions,
+        client_names=client_names,
+        test_owners=owners,
+        notes=notes,
+    )
+
+
+def deal(config: Config, task: Task, train: Examples, num_clients: int) -> list[Indices]:
+    """Deal the training examples to the clients.
+
+    Raises:
+        UserError: a client has none of them.
+    """
+    owners = train.strata
+    if config.partition_kind == "column":
+        natural = _natural(config, task)
+        found = natural.owners(train)
+        assert found is not None
+        owners = found
+        _check_all_have_examples(config, owners, _client_names(config, natural))
     try:
-        partitions = partition(
+        return partition(
             owners,
             kind=_kind(config),
             num_clients=num_clients,
@@ -77,14 +107,20 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Data(
-        task=task,
-        train=train,
-        test=test,
-        partitions=partitions,
-        client_names=client_names,
-        notes=notes,
-    )
+
+
+def owners_of_test(
+    config: Config, task: Task, test: Examples, train: Examples, partitions: Sequence[Indices]
+) -> Indices:
+    """Return the client whose own model answers each test example, -1: none's.
+
+    It is the client in the column of clients or, by the label, one with such training examples.
+    """
+    if config.partition_kind == "column" and isinstance(task, NaturalClients):
+        found = task.owners(test)
+        if found is not None:
+            return found
+    return owners_alike(test.strata, train.strata, partitions, seed=config.data_seed)
 
 
 def _kind(config: Config) -> str | Partitioner:

@@ -18,7 +18,7 @@ from scaling_fl.composition.agreement import (
 from scaling_fl.composition.budget import Budget, make_budget
 from scaling_fl.composition.clients import make_clients, make_rounds
 from scaling_fl.composition.data import Data, count_clients, load_data
-from scaling_fl.composition.merge import make_merge
+from scaling_fl.composition.merge import make_merge, personal_of_merge
 from scaling_fl.composition.model import load_trainer
 from scaling_fl.composition.notices import Notices, coordinates_of_adapter
 from scaling_fl.composition.record import Note, make_recorder
@@ -212,6 +212,8 @@ def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluat
         data.task,
         batch_size=config.val_batch_size,
         detailed=config.per_class_metrics,
+        owners=data.test_owners,
+        personal=personal_of_merge(config, trainer.layout),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scaling_fl.config import Config
+from scaling_fl.config.merges import row_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,11 +62,12 @@ def of_guarantee(
 ) -> dict[str, Any]:
     """Collect what must stay for a job to go on, because what it keeps would mean something else.
 
-    Epsilon and the residuals of error feedback are of the owners of the data, as they were dealt.
+    Epsilon and what clients remember are of the owners of the data, as they were dealt.
     ``privacy_terms`` are those of the budget; empty without privacy.
     """
     found = dict(privacy_terms)
-    if found or config.upload.error_feedback:
+    remember = config.upload.error_feedback or row_of(config.merge.method).personal
+    if found or remember:
         split = {k: v for k, v in config.identity().items() if k.startswith("partition.")}
         found[OWNERS] = {
             "num_clients": num_clients,

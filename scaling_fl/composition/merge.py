@@ -6,7 +6,7 @@ from torch import Tensor
 
 from scaling_fl.composition.own import find_callable
 from scaling_fl.config import Config
-from scaling_fl.config.merges import MERGES
+from scaling_fl.config.merges import MERGES, row_of
 from scaling_fl.core.vector import Layout
 from scaling_fl.learning.task import Statistic
 from scaling_fl.methods.merging.merge import Merge
@@ -29,14 +29,18 @@ def make_merge(config: Config) -> Merge:
 
 def payloads_of_merge(config: Config) -> Mapping[str, str]:
     """Return the other payloads that the merge needs: name -> path of the function."""
-    row = MERGES.get(config.merge.method)
-    return row.payloads if row else {}
+    return row_of(config.merge.method).payloads
 
 
-def turns_of_merge(config: Config, layout: Layout) -> list[Tensor]:
+def turns_of_merge(config: Config, layout: Layout) -> tuple[Tensor, ...]:
     """Mark what clients train and send in each of the merge's turns; empty: it has none."""
-    row = MERGES.get(config.merge.method)
-    return [coordinates_of(parts, layout) for parts in (row.turns if row else ())]
+    return tuple(coordinates_of(parts, layout) for parts in row_of(config.merge.method).turns)
+
+
+def personal_of_merge(config: Config, layout: Layout) -> Tensor | None:
+    """Mark what clients train and keep; None: nothing."""
+    parts = row_of(config.merge.method).personal
+    return coordinates_of(parts, layout) if parts else None
 
 
 def make_statistics(config: Config) -> dict[str, Statistic]:

@@ -117,6 +117,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     seen = len({client for cohort in cohorts for client in cohort})
     beside = _server_bytes(config, layout.size, seen)
     beside += base.memory_bytes(cohorts) if base else 0
+    if (personal := links[0].personal) is not None:
+        beside += FP32 * int(personal.sum()) * seen
     noisy = budget is not None and budget.epsilon is not None
     return Prediction(
         total_parameters=sum(p.numel() for p in model.parameters()),

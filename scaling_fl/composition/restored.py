@@ -1,6 +1,7 @@
 """A state that a run has saved, put back into its model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from scaling_fl.composition.clients import make_link
-from scaling_fl.composition.fingerprint import FROZEN, MEANING
+from scaling_fl.composition.data import deal, owners_of_test
+from scaling_fl.composition.fingerprint import FROZEN, MEANING, OWNERS
 from scaling_fl.composition.model import load_model
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, read_single_settings
+from scaling_fl.config.merges import row_of
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
-from scaling_fl.core.state import GlobalState, Memory
+from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.models.adapters import frozen_digest
-from scaling_fl.learning.task import Examples, Task
+from scaling_fl.learning.task import Examples, Indices, Task
 from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.runtime.record.manifest import layout_differences
 from scaling_fl.runtime.tracking.places import Saved
 
@@ -47,7 +53,8 @@ def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
     data = {**kept.get("data", {}), **changes.get("data", {})}
     if data.get("cache_dir") and not Path(data["cache_dir"]).expanduser().is_dir():
         data["cache_dir"] = None
-    if data.get("test_share") is None:
+    is_same_task = changes.get("task_name") in (None, stored["task_name"])
+    if data.get("test_share") is None and not (_personal_parts(saved) and is_same_task):
         kept.pop("partition", None)
     return read_single_settings({**kept, **changes, "data": data})
 
@@ -93,7 +100,7 @@ def restore(saved: Saved, config: Config, task: Task, device: torch.device) -> L
 
 def moved_base(saved: Saved) -> Tensor | None:
     """Return what the frozen weights of a state have moved by; None if they have not."""
-    return _memory_of(saved).server.get(MOVED)
+    return memory_of(saved).server.get(MOVED)
 
 
 def _verified_model(saved: Saved, config: Config, task: Task) -> nn.Module:
@@ -125,20 +132,106 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     if not config.tiers:
         raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
     found = saved.checkpoint
-    state = GlobalState(found.vector, memory=_memory_of(saved), round=found.round)
+    state = GlobalState(found.vector, memory=memory_of(saved), round=found.round)
     links = [make_link(settings, config, found.layout) for settings in config.by_tier()]
     downloads = Downloads(links, state, found.round + 1)
     return [downloads.received(tier).vector for tier in range(len(links))]
 
 
-def _memory_of(saved: Saved) -> Memory:
-    return Memory.from_tensors(
-        {
-            name.removeprefix("memory."): tensor
-            for name, tensor in saved.checkpoint.optimiser.items()
-            if name.startswith("memory.")
-        }
-    )
+def memory_of(saved: Saved) -> Memory:
+    """Return what the server and the clients of a run remember."""
+    tensors = {
+        name.removeprefix("memory."): tensor
+        for name, tensor in saved.checkpoint.optimiser.items()
+        if name.startswith("memory.")
+    }
+    return Memory.from_tensors(tensors)
+
+
+@dataclass(frozen=True)
+class OwnParts:
+    """What the clients of a run keep of the model, and who answers which test examples by it."""
+
+    personal: Tensor
+    """bool of the layout's size: the coordinates that clients keep."""
+    memories: Mapping[int, Tensors]
+    owners: Indices | None = None
+    """The client that answers each test example, -1: none; None: the global vector does."""
+
+    def of(self, client: int, vector: Tensor) -> Tensor:
+        """Return the vector of one client's model, on the global ``vector``.
+
+        Raises:
+            UserError: the client has taken part in no round.
+        """
+        if client not in self.memories:
+            known = ", ".join(map(str, sorted(self.memories)))
+            raise UserError(
+                f"--client must be one that has taken part in a round ({known}), got {client}; "
+                "name another one."
+            )
+        return with_own(vector, self.personal, self.memories[client])
+
+
+def own_parts(saved: Saved) -> OwnParts | None:
+    """Return what the clients of a run keep; None: every client has the global model."""
+    parts = _personal_parts(saved)
+    if not parts:
+        return None
+    return OwnParts(coordinates_of(parts, saved.checkpoint.layout), memory_of(saved).clients)
+
+
+def _personal_parts(saved: Saved) -> tuple[str, ...]:
+    return row_of(read_single_settings(saved.checkpoint.config).merge.method).personal
+
+
+def model_of(saved: Saved, client: int | None, vector: Tensor) -> Tensor:
+    """Return the vector of a run's model or, where clients keep a part of it, of a client's.
+
+    ``vector`` is the global one, or what a tier receives of it.
+
+    Raises:
+        UserError: the client is not named where models differ, or named where they do not.
+    """
+    own = own_parts(saved)
+    if own and client is not None:
+        return own.of(client, vector)
+    if own:
+        raise UserError(
+            f"--client must name a client, because each client of {saved.where} keeps a part of "
+            "its model; give its number."
+        )
+    if client is not None:
+        raise UserError(
+            f"--client needs a run whose clients keep a part of the model (merge.method=share_a), "
+            f"and {saved.where} has one model for all; leave it out."
+        )
+    return vector
+
+
+def with_owners(
+    own: OwnParts, saved: Saved, config: Config, task: Task, test: Examples
+) -> OwnParts:
+    """Find out who answers each test example, as the run did: its training data tells.
+
+    Raises:
+        UserError: the training data cannot be read, or is not that of the run.
+    """
+    stored = saved.checkpoint.config
+    kept = {name: stored[name] for name in (*_OF_MODEL, *_OF_TEST, "iid_split") if name in stored}
+    data = {**kept["data"], "cache_dir": config.data.cache_dir}
+    run = read_single_settings({**kept, "model": config.model, "data": data})
+    dealt = saved.fingerprint[OWNERS]
+    its_task = make_task(run)
+    train = its_task.load_examples("train")
+    if not train.key.startswith(dealt["data"][0]):
+        raise UserError(
+            f"train_path must have the training data of {saved.where}, which tells who answers "
+            f"each test example, got other data at {run.train_path}; put it back, or evaluate one "
+            "client's model by --client."
+        )
+    partitions = deal(run, its_task, train, dealt["num_clients"])
+    return replace(own, owners=owners_of_test(run, task, test, train, partitions))
 
 
 def evaluate_vector(
@@ -148,7 +241,17 @@ def evaluate_vector(
     task: Task,
     *,
     batch_size: int,
+    own: OwnParts | None = None,
 ) -> dict[str, float]:
     """Evaluate a vector (fp32, the layout's size) as a round of a run does, per class as well."""
-    evaluator = Evaluator(trainer, examples, task, batch_size=batch_size, detailed=True)
-    return evaluator(vector.to(trainer.vector.device), SingleExchange(num_sites=1))
+    evaluator = Evaluator(
+        trainer,
+        examples,
+        task,
+        batch_size=batch_size,
+        detailed=True,
+        owners=own.owners if own else None,
+        personal=own.personal if own else None,
+    )
+    device = trainer.vector.device
+    return evaluator(vector.to(device), SingleExchange(num_sites=1), own.memories if own else None)

@@ -42,12 +42,19 @@ class MergeRow:
     moves_base: int | None = None
     """The merge moves the frozen weights that the pairs are added to, by the products of the
     clients and of so many more adapters; None: the frozen weights stay."""
+    personal: tuple[str, ...] = ()
+    """What every client trains and keeps, by the same names: it is never sent."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
 
     @property
     def needs_pairs(self) -> bool:
-        return self.low_rank or bool(self.turns)
+        return self.low_rank or self.in_part
+
+    @property
+    def in_part(self) -> bool:
+        """Say whether clients send a part of what an adapter adds to the model."""
+        return bool(self.turns or self.personal)
 
 
 _DENSITY = Option(Density, 0.2, "Share of every update that is merged, the largest coordinates.")
@@ -111,6 +118,9 @@ MERGES: dict[str, MergeRow] = {
         moves_base=0,
         private=False,
     ),
+    "share_a": MergeRow(
+        make="scaling_fl.methods.merging.means:mean", personal=("b", "rest"), private=False
+    ),
     "median": MergeRow(make="scaling_fl.methods.merging.robust:median", private=False),
     "trimmed_mean": MergeRow(
         make="scaling_fl.methods.merging.robust:trimmed_mean",
@@ -132,7 +142,14 @@ MERGES: dict[str, MergeRow] = {
     ),
 }
 
+_OF_THE_USER = MergeRow(make="", private=False)
+
 MergeName = Annotated[str, *or_own(MERGES, "my_module:my_merge")]
+
+
+def row_of(method: str) -> MergeRow:
+    """Return the row of a merge; of a function of the user, what the defaults say."""
+    return MERGES.get(method, _OF_THE_USER)
 
 
 def merge_options() -> dict[str, tuple[Option, list[str]]]:

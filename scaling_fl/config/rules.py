@@ -1,9 +1,10 @@
 """The rules between settings: what belongs together, and what excludes each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from scaling_fl.config.base_rules import BASE
 from scaling_fl.config.client_rules import cohort_problems
+from scaling_fl.config.conditions import is_set
 from scaling_fl.config.data_rules import (
     COLUMNS,
     DATA,
@@ -13,7 +14,7 @@ from scaling_fl.config.data_rules import (
     path_problems,
 )
 from scaling_fl.config.effects import EFFECTS
-from scaling_fl.config.merges import MERGES
+from scaling_fl.config.merges import MergeRow, row_of
 from scaling_fl.config.own import why_missing
 from scaling_fl.config.privacy_rules import PRIVACY
 from scaling_fl.config.problems import Problem, Rule
@@ -29,20 +30,22 @@ def _keeps_what_was_not_received(config: Config) -> bool:
     return not sparse or config.upload.values != "state"
 
 
-def _merges_products(config: Config) -> bool:
-    row = MERGES.get(config.merge.method)
-    return row is not None and row.low_rank
+def _row(config: Config) -> MergeRow:
+    return row_of(config.merge.method)
 
 
 def _has_the_pairs_of_its_merge(config: Config) -> bool:
-    row = MERGES.get(config.merge.method)
     has_pairs = config.adapter.kind in ("lora", "dora") and not config.adapter.freeze_a
-    return has_pairs or row is None or not row.needs_pairs
+    return has_pairs or not _row(config).needs_pairs
 
 
-def _takes_turns(config: Config) -> bool:
-    row = MERGES.get(config.merge.method)
-    return row is not None and bool(row.turns)
+def _corrects_means(config: Config) -> bool:
+    chosen = config.server.bias_correction
+    return config.server.optimiser in ("adam", "adamw") if chosen is None else chosen
+
+
+def _is_default_where_clients_keep_parts(path: str) -> Callable[[Config], bool]:
+    return lambda config: not _row(config).personal or not is_set(config, path)
 
 
 RULES: tuple[Rule, ...] = (
@@ -69,7 +72,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "merge.method",
         ("upload.error_feedback",),
-        lambda c: not _merges_products(c) or not c.upload.error_feedback,
+        lambda c: not _row(c).low_rank or not c.upload.error_feedback,
         "must be another one with upload.error_feedback, because the basis of the factors changes"
         " in every round, and what was held back is in the old one",
         "drop upload.error_feedback or change merge.method",
@@ -77,18 +80,31 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "merge.method",
         ("client_freeze",),
-        lambda c: not _takes_turns(c) or not c.client_freeze,
-        "must be another one with client_freeze, because what a client received of a part that is"
-        " sent in turns depends on the values, and so would the bytes",
+        lambda c: not _row(c).in_part or not c.client_freeze,
+        "must be another one with client_freeze, because both of them say what a client changes",
         "drop client_freeze or change merge.method",
     ),
     Rule(
         "server.optimiser",
-        ("merge.method",),
-        lambda c: not _takes_turns(c) or c.server.optimiser not in ("adam", "adamw"),
-        "must be another one with merge.method=alternate, because A and B step every other round,"
-        " and its means are corrected by the number of all rounds",
-        "choose sgd, adagrad or yogi, or change merge.method",
+        ("server.bias_correction", "merge.method"),
+        lambda c: not _row(c).turns or not _corrects_means(c),
+        "must not correct its means with merge.method=alternate, because A and B step every other"
+        " round, and the correction counts all rounds",
+        "set server.bias_correction=False, or change server.optimiser or merge.method",
+    ),
+    *(
+        Rule(
+            path,
+            ("merge.method",),
+            _is_default_where_clients_keep_parts(path),
+            f"must be left alone with merge.method=share_a, because {why} stay with the clients",
+            f"drop {path} or change merge.method",
+        )
+        for path, why in (
+            ("download.keep_heads", "the heads"),
+            ("upload.keep_heads", "the heads"),
+            ("tier_ranks", "the columns of B, which it compares,"),
+        )
     ),
 )
 

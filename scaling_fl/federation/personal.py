@@ -15,7 +15,7 @@ def with_own(vector: Tensor, personal: Tensor | None, memory: Tensors) -> Tensor
     """
     if personal is None or PERSONAL not in memory:
         return vector
-    return vector.masked_scatter(personal.to(vector.device), memory[PERSONAL])
+    return vector.masked_scatter(personal.to(vector.device), memory[PERSONAL].to(vector.device))
 
 
 def own_of(trained: Tensor, personal: Tensor | None) -> Tensors:

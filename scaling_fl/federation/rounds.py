@@ -114,15 +114,19 @@ def _with_shared_digest(state: GlobalState, exchange: Exchange) -> GlobalState:
 def _evaluate(
     state: GlobalState, rounds: Rounds, server: Server, evaluate: Evaluator, exchange: Exchange
 ) -> dict[str, float]:
-    """Evaluate the global vector and, if it differs, the vector that each tier would receive."""
-    metrics = evaluate(state.vector, exchange)
+    """Evaluate the global vector and, if it differs, the vector that each tier would receive.
+
+    Where clients keep a part of the model, each answers its own test examples, by its own part.
+    """
+    memories = state.memory.clients
+    metrics = evaluate(state.vector, exchange, memories)
     downloads = server.downloads(state)
     if downloads.num_tiers > 1:
         for tier in range(downloads.num_tiers):
-            found = evaluate(downloads.received(tier).vector, exchange)
+            found = evaluate(downloads.received(tier).vector, exchange, memories)
             metrics |= {f"{name}.tier{tier}": value for name, value in found.items()}
     elif rounds.evaluates_download:
-        found = evaluate(downloads.received(0).vector, exchange)
+        found = evaluate(downloads.received(0).vector, exchange, memories)
         metrics |= {
             name.replace("validation.", "download.", 1): value for name, value in found.items()
         }

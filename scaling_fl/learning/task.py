@@ -160,8 +160,11 @@ class NaturalClients(Protocol):
     def client_names(self) -> list[str]:
         """Name the clients of the training data; client i is named ``client_names()[i]``."""
 
-    def owners(self, examples: Examples) -> Indices:
-        """Return the client of each training example."""
+    def owners(self, examples: Examples) -> Indices | None:
+        """Return the client of each example, -1 where no client is so named.
+
+        None: these test examples do not say whose they are.
+        """
 
     def num_foreign(self, examples: Examples) -> int:
         """Count the test examples of clients that no training example is of."""

@@ -118,6 +118,25 @@ def partition(
     return [np.sort(examples).astype(np.int64, copy=False) for examples in partitions]
 
 
+def owners_alike(
+    labels: Indices, train_labels: Indices, partitions: Sequence[Indices], *, seed: int
+) -> Indices:
+    """Return a client for each test example, so that a client's are labelled as its training ones.
+
+    The test examples of a label are dealt at random, in proportion to the training examples of the
+    label that the clients own, or to all that they own if nobody owns any of the label.
+    """
+    rng = numpy_generator(seed, "test partition")
+    owners = np.empty(len(labels), dtype=np.int64)
+    for label, pool in zip(np.unique(labels), _class_pools(labels, rng), strict=True):
+        owned = np.array([np.count_nonzero(train_labels[each] == label) for each in partitions])
+        if not owned.any():
+            owned = np.array([len(each) for each in partitions])
+        ends = np.rint(np.cumsum(owned) / owned.sum() * len(pool)).astype(np.int64)
+        owners[pool] = np.searchsorted(ends, np.arange(len(pool)), side="right")
+    return owners
+
+
 def _checked(found: Sequence[Indices], num_examples: int, num_clients: int) -> list[Indices]:
     """Sort the examples of each client, once each example has one owner and no client has none."""
     rule = f"partition.kind must give each of {num_examples} examples to one of {num_clients}"

@@ -144,3 +144,23 @@ def test_what_is_held_out_is_evaluated_again_to_the_bit(
         "train.parquet: this file must exist, and does not; check the path, or give other test "
         "data than what was held out of it, by --test-path."
     )
+
+
+def test_a_client_that_keeps_its_part_answers_its_own_rows(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """The global model answers the rows of a ward that does not train."""
+    changes = {"adapter": {"kind": "lora"}, "merge": {"method": "share_a"}, "learning_rate": 0.05}
+    run = QuickRun(tmp_path / "run", **settings | changes).start_here()
+    torch.set_num_threads(1)
+    found = evaluate.evaluate(evaluate.EvaluationRequest(checkpoint=str(run.checkpoints)))
+    last = {name: values[-1] for name, (_, values) in run.results().items()}
+    assert {name: last[name] for name in found.overall} == found.overall
+    north = pq.read_table(tmp_path / "test.parquet").to_pylist()
+    north = [row for row in north if row["ward"] == "North"]
+    pq.write_table(pa.Table.from_pylist(north), tmp_path / "north.parquet")
+    request = evaluate.EvaluationRequest(
+        checkpoint=str(run.checkpoints), test_path=str(tmp_path / "north.parquet")
+    )
+    of_client = evaluate.EvaluationRequest(**{**vars(request), "client": 2})
+    assert evaluate.evaluate(request).overall == evaluate.evaluate(of_client).overall

@@ -117,10 +117,11 @@ def test_learning_rates_go_from_the_first_to_the_final_one() -> None:
 
 
 def test_what_a_setting_left_behind_goes_with_the_setting() -> None:
-    left = {"privacy.clip": 1, "download.mask": 2, "upload.residual.3": 3}
+    left = {"privacy.clip": 1, "download.mask": 2, "upload.residual.3": 3, "personal.3": 4}
     for changes, kept in (
         ({}, set()),
         ({"upload": {"codec": "nf4", "error_feedback": True}}, {"upload.residual.3"}),
+        ({"adapter": {"kind": "lora"}, "merge": {"method": "share_a"}}, {"personal.3"}),
         ({"server_freeze": True, "download": {"density": 0.5}}, {"download.mask"}),
         ({"weighting": "uniform", "privacy": {"clip": 1.0, "target_quantile": 0.5}}, {CLIP}),
     ):

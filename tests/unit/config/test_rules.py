@@ -64,6 +64,7 @@ def test_privacy_needs_clients_that_count_alike() -> None:
 
 
 TURNS = LORA | {"merge": {"method": "alternate"}}
+KEPT = LORA | {"merge": {"method": "share_a"}}
 SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
         with_tiers({"download": {"density": 0.5}}),
@@ -198,15 +199,28 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         TURNS | {"client_freeze": True, "download": {"density": 0.5}},
-        "merge.method must be another one with client_freeze, because what a client received of a"
-        " part that is sent in turns depends on the values, and so would the bytes, got 'alternate'"
-        " with client_freeze=True; drop client_freeze or change merge.method.",
+        "merge.method must be another one with client_freeze, because both of them say what a "
+        "client changes, got 'alternate' with client_freeze=True; drop client_freeze or change "
+        "merge.method.",
+    ),
+    (
+        KEPT | {"upload": {"density": 0.5, "keep_heads": True}},
+        "upload.keep_heads must be left alone with merge.method=share_a, because the heads stay "
+        "with the clients, got True with merge.method=share_a; drop upload.keep_heads or change "
+        "merge.method.",
+    ),
+    (
+        with_tiers({"rank": 2}, {}, merge={"method": "share_a"}, tier_ranks="largest"),
+        "tier_ranks must be left alone with merge.method=share_a, because the columns of B, which "
+        "it compares, stay with the clients, got 'largest' with merge.method=share_a; drop "
+        "tier_ranks or change merge.method.",
     ),
     (
         TURNS | {"server": {"optimiser": "adam"}},
-        "server.optimiser must be another one with merge.method=alternate, because A and B step "
-        "every other round, and its means are corrected by the number of all rounds, got 'adam' "
-        "with merge.method=alternate; choose sgd, adagrad or yogi, or change merge.method.",
+        "server.optimiser must not correct its means with merge.method=alternate, because A and B "
+        "step every other round, and the correction counts all rounds, got 'adam' with "
+        "server.bias_correction=None and merge.method=alternate; set "
+        "server.bias_correction=False, or change server.optimiser or merge.method.",
     ),
 ]
 

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
+from scaling_fl.federation.personal import PERSONAL
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.task import Batch, BatchLoss
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.methods.server_optimisers import sgd
-from tests.points import Points
+from tests.points import Points, Regression
 
 ROWS = [([1, 0, 2], 1), ([0, 1, 1], -2), ([2, 1, 0], 1), ([1, 3, 0], 2), ([1, 1, 1], 3)]
 PARTITIONS = [np.array([0, 1]), np.array([2, 3, 4])]
@@ -160,3 +162,68 @@ def test_a_turn_is_sent_and_nothing_else_while_downloads_are_whole() -> None:
     assert link.num_bytes(1) == (header + 4 * 7, header + 4 * (2 + 2))
     assert link.num_bytes(2) == (header + 4 * 7, header + 4 * (3 + 2))
     assert link.num_bytes(3) == link.num_bytes(1)
+
+
+def test_with_a_shared_each_client_keeps_its_b_and_its_head() -> None:
+    """Client 1 takes part in rounds 2 and 3 alone, and begins as client 0 did."""
+    trainer = make_trainer()
+    layout = trainer.layout
+    link = Link(layout.size, personal=coordinates_of(("b", "rest"), layout))
+    assert link.num_bytes(1) == (28 + 4 * 3, 28 + 4 * 3)
+    clients, server = make_federation(trainer, link, SERVER_MOMENTUM)
+    state = GlobalState(trainer.vector.clone(), server_state(trainer, SERVER_MOMENTUM))
+    start = values_of(trainer, state.vector)
+    a, speed = start["a"], torch.zeros_like(start["a"])
+    own = {client: {"b": start["b"], "rest": start["rest"]} for client in SHARES}
+    for cohort in ([0], [0, 1], [1]):
+        state = play(clients, server, state, cohort)
+        now = {c: trained({"a": a, **own[c]}, c, ("a", "b", "rest")) for c in cohort}
+        total = sum(SHARES[c] for c in cohort)
+        speed = SERVER_MOMENTUM * speed + sum(SHARES[c] / total * (now[c]["a"] - a) for c in cohort)
+        a = a + speed
+        own |= {c: {"b": now[c]["b"], "rest": now[c]["rest"]} for c in cohort}
+        found = values_of(trainer, state.vector)
+        assert torch.allclose(found["a"], a, rtol=1e-5, atol=1e-6)
+        assert torch.equal(found["b"], start["b"])
+        assert torch.equal(found["rest"], start["rest"])
+        for client, memory in state.memory.clients.items():
+            kept = torch.cat([own[client]["b"].flatten(), own[client]["rest"].flatten()])
+            assert torch.allclose(memory[PERSONAL].double(), kept, rtol=1e-5, atol=1e-6)
+    assert sorted(state.memory.clients) == [0, 1]
+
+
+def test_each_test_example_is_answered_once_by_its_owner() -> None:
+    """Client 1 keeps a head that is twice as large; example 3 is nobody's, client 2 has no own."""
+    trainer = make_trainer()
+    layout = trainer.layout
+    personal, vector = coordinates_of(("rest",), layout), trainer.vector.clone()
+    layout.views(vector)["layer.lora_B.default.weight"].fill_(1.0)
+    kept = {1: {PERSONAL: 2 * vector[personal]}}
+    owners = np.array([1, 0, 2, -1, 1])
+    seen: list[int] = []
+
+    class Answers(Regression):
+        def count(self, model: nn.Module, batch: Batch) -> Tensor:
+            seen.extend(batch.indices.tolist())
+            return super().count(model, batch)
+
+    evaluate = Evaluator(
+        trainer,
+        Points(ROWS),
+        Answers(),
+        batch_size=2,
+        detailed=True,
+        owners=owners,
+        personal=personal,
+    )
+    found = evaluate(vector, SingleExchange(1), kept)
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    a = torch.tensor([0.5, -1.0, 0.25])
+    # B is ones and the head (1, -0.5), so a plain answer is 0.5 A x; client 1's is twice that.
+    answers = [
+        (1.0 if owner == 1 else 0.5) * float(a @ torch.tensor(x).float())
+        for (x, _), owner in zip(ROWS, owners, strict=True)
+    ]
+    errors = [(answer - y) ** 2 for answer, (_, y) in zip(answers, ROWS, strict=True)]
+    assert found["validation.loss"] == pytest.approx(sum(errors) / 5)
+    assert found["validation.points"] == 5

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
 from scaling_fl.methods.partitioning import (
     PARTITIONERS,
+    owners_alike,
     partition,
 )
 
@@ -132,3 +133,14 @@ def test_natural_clients_have_what_is_theirs():
     owners = np.array([2, 0, 2, 1, 0])
     partitions = partition(owners, kind="column", num_clients=3, seed=0)
     assert [examples.tolist() for examples in partitions] == [[1, 4], [3], [0, 2]]
+
+
+def test_test_examples_go_to_clients_with_such_training_examples():
+    train = np.array([0, 0, 0, 1, 1, 2])
+    partitions = [np.array([0, 1, 3]), np.array([2, 4]), np.array([5])]
+    labels = np.array([0] * 6 + [1] * 4 + [2] * 3 + [7] * 6)
+    owners = owners_alike(labels, train, partitions, seed=3)
+    counts = [[int(np.sum((owners == c) & (labels == k))) for k in (0, 1, 2, 7)] for c in range(3)]
+    assert counts == [[4, 2, 0, 3], [2, 2, 0, 2], [0, 0, 3, 1]]
+    assert np.array_equal(owners, owners_alike(labels, train, partitions, seed=3))
+    assert not np.array_equal(owners, owners_alike(labels, train, partitions, seed=4))

@@ -88,6 +88,7 @@ MERGES: dict[str, Laws] = {
     ),
     "consensus_mask": Laws(partial(consensus_mask, threshold=0.4, agreeing=2)),
     "alternate": Laws(mean, is_linear=True),
+    "share_a": Laws(mean, is_linear=True),
     "flexlora": Laws(flexlora, is_linear=True, of_factors=True),
     "exact": Laws(exact, is_linear=True, of_factors=True),
     "stack": Laws(stack, is_linear=True, of_factors=True),
