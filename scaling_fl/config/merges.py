@@ -46,6 +46,10 @@ class MergeRow:
     """What every client trains and keeps, by the same names: it is never sent."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
+    breaks: Mapping[str, str] = field(default_factory=dict)
+    """The laws (``conformance.merge_laws``) that the merge breaks by its nature -> why."""
+    tried_with: Mapping[str, Any] = field(default_factory=dict)
+    """The settings with which laws are tried, where the default makes the merge a plain mean."""
 
     @property
     def needs_pairs(self) -> bool:
@@ -64,31 +68,68 @@ _BYZANTINE = Option(
     Annotated[int, Field(ge=0)], 1, "Number of wrong clients that the merge withstands."
 )
 
+_APART = {"gauge": "A and B are merged apart, each by its coordinates"}
+_TRIMMED = {"one client": "only the largest coordinates of an update are merged"}
+_RANDOM = {
+    "numbers": "a client's number chooses the coordinates that are dropped",
+    "one client": "coordinates are dropped at random, and the others are larger",
+    "equal clients": "each client loses other coordinates",
+    "weights": "each client loses other coordinates",
+}
+_ELECTED = {"zero client": "the client has no sign, and the mean is over those that have"}
+_VOTES = {
+    "weights": "all clients have one vote, whatever their shares",
+    "zero client": "the client votes against every coordinate",
+}
+_ALIKE = {
+    "weights": "all clients count alike, whatever their shares",
+    "zero client": "all clients count alike, whatever their shares",
+}
+_COLUMNS = {"memory": "a worker needs a block of coordinates of all clients"}
+_FACTORS = {"memory": "a worker needs the factors of all clients"}
+_NEAREST = {
+    "numbers": "of equally near clients, the lower number is chosen",
+    "gauge": "distances are those of A and B, not of B A",
+}
+
 MERGES: dict[str, MergeRow] = {
-    "mean": MergeRow(make="scaling_fl.methods.merging.means:mean", private=True),
+    "mean": MergeRow(make="scaling_fl.methods.merging.means:mean", private=True, breaks=_APART),
     "mean_of_senders": MergeRow(
-        make="scaling_fl.methods.merging.means:mean_of_senders", private=False, partial=True
+        make="scaling_fl.methods.merging.means:mean_of_senders",
+        private=False,
+        breaks=_APART,
+        partial=True,
     ),
     "task_arithmetic": MergeRow(
         make="scaling_fl.methods.merging.means:task_arithmetic",
         options={"scale": Option(Positive, 1.0, "Factor of the mean.")},
         private=True,
+        breaks=_APART | {"one client": "the mean is multiplied"},
+        tried_with={"scale": 0.5},
     ),
     "ties": MergeRow(
-        make="scaling_fl.methods.merging.signs:ties", options={"density": _DENSITY}, private=False
+        make="scaling_fl.methods.merging.signs:ties",
+        options={"density": _DENSITY},
+        private=False,
+        breaks=_APART | _TRIMMED | _ELECTED,
     ),
     "dare": MergeRow(
-        make="scaling_fl.methods.merging.masks:dare", options={"drop": _DROP}, private=False
+        make="scaling_fl.methods.merging.masks:dare",
+        options={"drop": _DROP},
+        private=False,
+        breaks=_APART | _RANDOM,
     ),
     "dare_ties": MergeRow(
         make="scaling_fl.methods.merging.masks:dare_ties",
         options={"drop": _DROP, "density": _DENSITY},
         private=False,
+        breaks=_APART | _RANDOM | _ELECTED,
     ),
     "magnitude_mask": MergeRow(
         make="scaling_fl.methods.merging.masks:magnitude_mask",
         options={"density": _DENSITY},
         private=False,
+        breaks=_APART | _TRIMMED,
     ),
     "consensus_mask": MergeRow(
         make="scaling_fl.methods.merging.masks:consensus_mask",
@@ -97,9 +138,13 @@ MERGES: dict[str, MergeRow] = {
             "agreeing": Option(Count, 2, "Fewest clients whose own a merged coordinate must be."),
         },
         private=False,
+        breaks=_APART | _VOTES,
     ),
     "flexlora": MergeRow(
-        make="scaling_fl.methods.merging.low_rank:flexlora", low_rank=True, private=False
+        make="scaling_fl.methods.merging.low_rank:flexlora",
+        low_rank=True,
+        private=False,
+        breaks=_FACTORS,
     ),
     "alternate": MergeRow(
         make="scaling_fl.methods.merging.means:mean",
@@ -111,26 +156,38 @@ MERGES: dict[str, MergeRow] = {
         low_rank=True,
         moves_base=1,
         private=False,
+        breaks=_FACTORS,
     ),
     "stack": MergeRow(
         make="scaling_fl.methods.merging.moving:stack",
         low_rank=True,
         moves_base=0,
         private=False,
+        breaks=_FACTORS,
     ),
     "share_a": MergeRow(
-        make="scaling_fl.methods.merging.means:mean", personal=("b", "rest"), private=False
+        make="scaling_fl.methods.merging.means:mean",
+        personal=("b", "rest"),
+        private=False,
+        breaks={"gauge": "A is averaged, and B is the client's own"},
     ),
-    "median": MergeRow(make="scaling_fl.methods.merging.robust:median", private=False),
+    "median": MergeRow(
+        make="scaling_fl.methods.merging.robust:median",
+        private=False,
+        breaks=_APART | _ALIKE | _COLUMNS,
+    ),
     "trimmed_mean": MergeRow(
         make="scaling_fl.methods.merging.robust:trimmed_mean",
         options={"trim": Option(_Half, 0.1, "Share of the clients left out on either side.")},
         private=False,
+        breaks=_APART | _ALIKE | _COLUMNS,
+        tried_with={"trim": 0.25},
     ),
     "krum": MergeRow(
         make="scaling_fl.methods.merging.robust:krum",
         options={"byzantine": _BYZANTINE},
         private=False,
+        breaks=_NEAREST | _ALIKE | _COLUMNS,
     ),
     "multikrum": MergeRow(
         make="scaling_fl.methods.merging.robust:multikrum",
@@ -139,6 +196,7 @@ MERGES: dict[str, MergeRow] = {
             "selected": Option(Count, 3, "Number of updates that are averaged."),
         },
         private=False,
+        breaks=_NEAREST | _ALIKE | _COLUMNS,
     ),
 }
 

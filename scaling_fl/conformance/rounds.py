@@ -1,12 +1,11 @@
 """A merge's updates and round on one worker or several, without clients, links or models."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
@@ -18,7 +17,7 @@ from scaling_fl.federation.server import Server, Step
 from scaling_fl.methods.merging.merge import Merge
 from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import sgd
-from scaling_fl.methods.wire.direction import Payload
+from scaling_fl.methods.wire.direction import PLAIN, Payload
 from scaling_fl.methods.wire.payloads import encode
 
 LAYOUT = Layout(
@@ -39,10 +38,11 @@ class Sent:
     sent: Tensor | None = None
     loss: float = 0.5
     tier: int = 0
-    held: Tensor | None = None
-    """The coordinates that the client holds and sends; None: all."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """The other payloads that the merge needs, by name."""
 
-    def reply(self) -> Reply:
+    def reply(self, link: Link) -> Reply:
+        """Make what the client sends in round 1, over the link of its tier."""
         report = ClientReport(
             round=1,
             client=self.client,
@@ -53,11 +53,19 @@ class Sent:
             upload_bytes=1,
             seconds=0.1,
         )
+        return Reply(
+            report=report,
+            payload=self._payload(link.up_coordinates(b"", 1)),
+            extras={name: PLAIN.send(one, len(one)) for name, one in self.extras.items()},
+        )
+
+    def _payload(self, sendable: Tensor | None) -> Payload:
+        places = torch.arange(len(self.vector)) if sendable is None else sendable
+        values = self.vector[places]
         if self.sent is None:
-            values = self.vector.clone() if self.held is None else self.vector[self.held]
-            return Reply(report=report, payload=Payload(len(values), 1, vector=values))
-        data = encode(self.vector, indices=self.sent)
-        return Reply(report=report, payload=Payload.from_bytes(data, SIZE))
+            return PLAIN.send(values, len(values))
+        indices = torch.isin(places, self.sent).nonzero().squeeze(1)
+        return Payload.from_bytes(encode(values, indices=indices), len(values))
 
 
 def merge_on(
@@ -83,7 +91,7 @@ def merge_on(
         pairs=pairs_of(LAYOUT),
     )
     shares = {one.client: one.share for one in everyone}
-    replies: Iterator[Reply] = (one.reply() for one in mine)
+    replies: Iterator[Reply] = (one.reply(links[one.tier]) for one in mine)
     after, step = server.step(state, server.downloads(state), shares, replies)
     moved = after.memory.server.get(MOVED, torch.empty(0))
     return torch.cat([after.vector, moved]), step
@@ -92,19 +100,6 @@ def merge_on(
 def merged(make: Callable[[], Merge], updates: Sequence[Sent]) -> Tensor:
     """Merge on one worker; from a state of zeros, the new state is the merged update."""
     return merge_on(SingleExchange(1), make(), updates, updates)[0]
-
-
-def merged_on_workers(
-    make: Callable[[], Merge], updates: Sequence[Sent], placement: Sequence[int]
-) -> list[Tensor]:
-    """Merge on as many workers as ``placement`` names, and one more; returns what each got."""
-
-    def work(exchange: Exchange) -> Tensor:
-        pairs = zip(updates, placement, strict=True)
-        mine = [one for one, worker in pairs if worker == exchange.rank]
-        return merge_on(exchange, make(), mine, updates)[0]
-
-    return on_workers(max(placement) + 2, work)
 
 
 def some_updates(num_clients: int, seed: int, *, density: float | None = None) -> list[Sent]:

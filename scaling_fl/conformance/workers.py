@@ -23,16 +23,22 @@ class MeetingPlace:
         self.slots: list[Any] = [None] * size
         self.turn = threading.Lock()
         self._barrier = threading.Barrier(size, timeout=60)
+        self._is_left = False
 
     def wait(self) -> None:
+        if self._is_left:
+            raise threading.BrokenBarrierError
         self.turn.release()
         try:
             self._barrier.wait()
         finally:
             self.turn.acquire()
 
-    def leave(self) -> None:
-        self._barrier.abort()
+    def leave(self, *, at_once: bool) -> None:
+        """Meet no more. Those who wait wait in vain; those who are about to go on may do so."""
+        self._is_left = True
+        if at_once or self._barrier.n_waiting:
+            self._barrier.abort()
 
 
 class ThreadExchange:
@@ -72,7 +78,11 @@ class ThreadExchange:
 
 
 def on_workers(size: int, work: Callable[[Exchange], T]) -> list[T]:
-    """Run ``work`` on so many workers and return what each came to, or None if interrupted."""
+    """Run ``work`` on so many workers and return what each came to, or None if interrupted.
+
+    Raises:
+        BrokenBarrierError: a worker waits for one that makes no more calls.
+    """
     place = MeetingPlace(size)
     results: list[Any] = [None] * size
     errors: list[BaseException] = []
@@ -83,7 +93,9 @@ def on_workers(size: int, work: Callable[[Exchange], T]) -> list[T]:
                 results[rank] = work(ThreadExchange(rank, place))
             except BaseException as error:
                 errors.append(error)
-                place.leave()
+                place.leave(at_once=True)
+            else:
+                place.leave(at_once=False)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:

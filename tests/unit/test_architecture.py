@@ -21,11 +21,11 @@ LAYERS: dict[str, set[str]] = {
     "learning": {"core"},
     "runtime": {"core"},
     "federation": {"core", "methods", "learning"},
-    "conformance": {"core", "config", "methods", "federation"},
     "reporting": {"core"},
     "submission": {"core", "config", "runtime"},
 }
 LAYERS["composition"] = {"core", "config", "methods", "learning", "runtime", "federation"}
+LAYERS["conformance"] = {"core", "config", "methods", "federation", "composition"}
 LAYERS["jobs"] = LAYERS["composition"] | {"composition", "reporting"}
 LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "conformance"}
 

@@ -9,7 +9,7 @@ order of the clients and the number of workers do not change a bit of the result
         return merge
 
 This example is not a good one: equal clients should be a fixed point of a merge. The laws are in
-``tests/unit/methods/merging/test_conformance.py``, which also checks a merge of the user.
+``conformance.merge_laws``, on which ``scripts/check_merge.py`` tries a merge of the user.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,37 +1,35 @@
-"""The laws that every merge keeps; a new merge is one line of ``MERGES``.
+"""The laws of merges, on every row of the table, on examples of users, and on wrong merges."""
 
-A merge of one's own is held to them by
-``OWN_MERGE=my_module:my_merge PYTHONPATH=its/folder ./run-local.sh pytest`` with this file.
-"""
-
-import math
-import os
-import random
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from scaling_fl.composition.own import find_callable
-from scaling_fl.conformance.rounds import (
-    LAYOUT,
-    SIZE,
-    Sent,
-    merged,
-    merged_on_workers,
-    some_updates,
-)
-from scaling_fl.methods.merging.low_rank import flexlora
-from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
-from scaling_fl.methods.merging.means import mean, mean_of_senders, task_arithmetic
+from scaling_fl.config.merges import MERGES
+from scaling_fl.conformance.merge_laws import MERGE_LAWS
+from scaling_fl.conformance.trial import BROKEN, DECLARED, UNBROKEN, judge
+from scaling_fl.conformance.tried_merge import TriedMerge, tried_merge
+from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
-from scaling_fl.methods.merging.moving import exact, stack
-from scaling_fl.methods.merging.robust import krum, median, multikrum, trimmed_mean
-from scaling_fl.methods.merging.signs import ties
-from scaling_fl.methods.pairs import pairs_of
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small only wait for each other on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_a_merge_of_the_table_keeps_the_laws_but_for_those_that_it_declares(name: str) -> None:
+    verdicts = judge(MERGE_LAWS, tried_merge(name), num_cases=5, shrink=False)
+    assert [verdict for verdict in verdicts if not verdict.is_good] == []
+    declared = {verdict.law for verdict in verdicts if verdict.outcome == DECLARED}
+    assert declared == MERGES[name].breaks.keys()
 
 
 def coordinate_median() -> Merge:
@@ -56,155 +54,131 @@ def largest_client() -> Merge:
     return merge
 
 
-@dataclass(frozen=True)
-class Laws:
-    """What a merge promises beyond the laws that hold for all."""
+def forgets_weights() -> Merge:
+    def merge(updates: Updates, round: Round) -> Tensor:
+        return round.mean_over_senders((u.vector, 2.0**-20, None) for u in updates.once())
 
-    make: Callable[[], Merge]
-    of_equals: Callable[[Tensor], Tensor] = lambda vector: vector
-    """What equal updates come to: themselves, or what the merge leaves of each."""
-    is_linear: bool = False
-    """A client whose update is zero counts, with its share."""
-    is_random: bool = False
-    """Equal updates are not merged to themselves: each loses other coordinates."""
-    of_factors: bool = False
-    """The merge averages products B A, whose factors are not unique: products are compared."""
+    return merge
 
 
-def trimmed(vector: Tensor, density: float) -> Tensor:
-    kept = torch.topk(vector.abs(), int(SIZE * density)).indices
-    return torch.zeros(SIZE).index_copy(0, kept, vector[kept])
+def averages_nan() -> Merge:
+    """Divides by a norm, which is 0 where a client did not move."""
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        vectors = {u.client: u.vector / u.vector.norm() * u.vector.norm() for u in updates.again()}
+        rows = round.gather(vectors.items())
+        shares = torch.tensor(list(round.shares.values()))
+        return (rows * shares[:, None]).sum(0)
+
+    return merge
 
 
-MERGES: dict[str, Laws] = {
-    "mean": Laws(mean, is_linear=True),
-    "mean_of_senders": Laws(mean_of_senders, is_linear=True),
-    "ties": Laws(partial(ties, density=0.2), partial(trimmed, density=0.2)),
-    "task_arithmetic": Laws(partial(task_arithmetic, scale=0.5), lambda vector: 0.5 * vector, True),
-    "dare": Laws(partial(dare, drop=0.5), is_linear=True, is_random=True),
-    "dare_ties": Laws(partial(dare_ties, drop=0.5, density=0.2), is_random=True),
-    "magnitude_mask": Laws(
-        partial(magnitude_mask, density=0.2), partial(trimmed, density=0.2), is_linear=True
-    ),
-    "consensus_mask": Laws(partial(consensus_mask, threshold=0.4, agreeing=2)),
-    "alternate": Laws(mean, is_linear=True),
-    "share_a": Laws(mean, is_linear=True),
-    "flexlora": Laws(flexlora, is_linear=True, of_factors=True),
-    "exact": Laws(exact, is_linear=True, of_factors=True),
-    "stack": Laws(stack, is_linear=True, of_factors=True),
-    "median": Laws(median),
-    "trimmed_mean": Laws(partial(trimmed_mean, trim=0.2)),
-    "krum": Laws(partial(krum, byzantine=1)),
-    "multikrum": Laws(partial(multikrum, byzantine=1, selected=3)),
-    "a median of one's own": Laws(coordinate_median),
-    "one's own by gathering": Laws(largest_client),
-}
-if own := os.environ.get("OWN_MERGE"):
-    MERGES = {own: Laws(find_callable(own, "OWN_MERGE"))}
+def counts_lost_clients() -> Merge:
+    """Takes shares to add up to 1, also when a client is left out."""
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        rows = round.gather((u.client, u.vector * u.share) for u in updates.again())
+        return rows.double().sum(0).float()
+
+    return merge
 
 
-def are_close(name: str, found: Tensor, expected: Tensor, *, rtol: float, atol: float) -> bool:
-    if not MERGES[name].of_factors:
-        return torch.allclose(found, expected, rtol=rtol, atol=atol)
-    pairs = [(products(found), products(expected)), (found[HEAD:SIZE], expected[HEAD:SIZE])]
-    return all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
+def depends_on_arrival() -> Merge:
+    """Adds in the order in which clients arrive at this worker."""
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        mine = sum((u.vector * u.share for u in updates.again()), torch.zeros_like(round.start))
+        return round.total([(mine, 1.0)])
+
+    return merge
 
 
-def products(vector: Tensor) -> Tensor:
-    """Return the product of each pair, with what the base beside it moved by."""
-    found = torch.cat([(p.b_of(vector) @ p.a_of(vector)).flatten() for p in pairs_of(LAYOUT)])
-    return found + vector[SIZE:] if len(vector) > SIZE else found
+def sends_back_a_transpose() -> Merge:
+    def merge(updates: Updates, round: Round) -> Tensor:
+        update = round.total((u.vector, u.share) for u in updates.once())
+        for pair in round.pairs:
+            update[pair.b] = pair.b_of(update).T.flatten()
+        return update
+
+    return merge
 
 
-HEAD = LAYOUT.offsets[-2]
-SEEDS = range(5)
-each_merge = pytest.mark.parametrize("name", sorted(MERGES))
+def remembers() -> Merge:
+    """Has momentum of its own, which a resumed run would not have."""
+    before: list[Tensor] = []
+
+    def merge(updates: Updates, round: Round) -> Tensor:
+        update = round.total((u.vector, u.share) for u in updates.once())
+        update += 0.5 * sum(before)
+        before[:] = [update.clone()]
+        return update
+
+    return merge
 
 
-@each_merge
-def test_the_order_of_the_clients_changes_no_bit(name: str) -> None:
-    for seed in SEEDS:
-        updates = some_updates(6, seed)
-        shuffled = random.Random(seed).sample(updates, 6)
-        assert torch.equal(merged(MERGES[name].make, shuffled), merged(MERGES[name].make, updates))
+def asks_only_some_workers() -> Merge:
+    def merge(updates: Updates, round: Round) -> Tensor:
+        mine = list(updates.again())
+        if mine:
+            round.total((u.vector, u.share) for u in mine)
+        return torch.zeros_like(round.start)
+
+    return merge
 
 
-@each_merge
-@pytest.mark.parametrize("density", [None, 0.4])
-def test_the_place_of_the_clients_changes_no_bit(name: str, density: float | None) -> None:
-    """On two to four workers, of which one has no client; whatever part of it clients send."""
-    for seed in SEEDS:
-        updates = some_updates(6, seed, density=density)
-        alone = merged(MERGES[name].make, updates)
-        rng = random.Random(seed)
-        placement = [rng.randrange(3) for _ in updates]
-        for vector in merged_on_workers(MERGES[name].make, updates, placement):
-            assert torch.equal(vector, alone)
+def returns_doubles() -> Merge:
+    return lambda updates, round: round.start.double()
 
 
-@each_merge
-def test_equal_clients_are_a_fixed_point(name: str) -> None:
-    for seed in SEEDS:
-        shares = [one.share for one in some_updates(5, seed)]
-        vector = torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
-        equal = [Sent(client, vector, share) for client, share in enumerate(shares)]
-        expected = MERGES[name].of_equals(vector)
-        found = merged(MERGES[name].make, equal)
-        assert are_close(name, found, expected, rtol=2e-7, atol=0) != MERGES[name].is_random
+def writes_to_the_start() -> Merge:
+    return lambda updates, round: round.start.add_(1.0)
 
 
-@each_merge
-def test_twice_the_updates_are_twice_the_merge(name: str) -> None:
-    """To the bit: to double a number changes none of its digits."""
-    for seed in SEEDS:
-        updates = some_updates(5, seed)
-        twice = [replace(one, vector=2 * one.vector) for one in updates]
-        once, doubled = merged(MERGES[name].make, updates), merged(MERGES[name].make, twice)
-        if MERGES[name].of_factors:  # both factors are twice as large
-            assert torch.allclose(products(doubled), 4 * products(once), rtol=1e-5, atol=1e-7)
-            assert torch.allclose(doubled[HEAD:SIZE], 2 * once[HEAD:SIZE], rtol=2e-7, atol=2.0**-50)
-        else:
-            assert torch.allclose(doubled, 2 * once, rtol=2e-7, atol=2.0**-50)
+ALIKE = dict.fromkeys(("weights", "zero client"), "all clients count alike")
+APART = {"gauge": "A and B are merged apart"}
+GATHERED = {"memory": "the updates of all clients are gathered"}
 
 
-@each_merge
-def test_a_client_that_did_not_move_moves_nothing(name: str) -> None:
-    zero = Sent(3, torch.zeros(SIZE), 0.5)
-    alone = [replace(zero, client=client, share=0.25) for client in range(4)]
-    still = merged(MERGES[name].make, alone)
-    assert are_close(name, still, torch.zeros(SIZE), rtol=0, atol=0)
-    if MERGES[name].is_linear:
-        others = [replace(one, share=one.share / 2) for one in some_updates(3, 1)]
-        halved = merged(MERGES[name].make, [*others, zero])
-        expected = merged(MERGES[name].make, some_updates(3, 1))
-        if MERGES[name].of_factors:
-            expected *= torch.where(torch.arange(len(expected)) < HEAD, 0.5**0.5, 0.5)
-        else:
-            expected *= 0.5
-        assert are_close(name, halved, expected, rtol=1e-6, atol=1e-9)
+@pytest.mark.parametrize(
+    ("make", "breaks"),
+    [
+        (coordinate_median, APART | ALIKE | GATHERED),
+        (largest_client, APART | {"zero client": "one client alone counts"}),
+    ],
+)
+def test_an_example_keeps_the_laws_too(make: Callable[[], Merge], breaks: dict[str, str]) -> None:
+    verdicts = judge(MERGE_LAWS, TriedMerge(make, breaks), num_cases=5, shrink=False)
+    assert [verdict for verdict in verdicts if not verdict.is_good] == []
 
 
-@each_merge
-@pytest.mark.parametrize("how", ["its loss", "its update"])
-def test_a_client_that_diverged_is_as_if_it_had_not_been_there(name: str, how: str) -> None:
-    for seed in SEEDS:
-        updates = some_updates(4, seed)
-        share = 1.0 - updates[3].share
-        without = [replace(one, share=one.share / share) for one in updates[:3]]
-        bad = updates[3].vector.clone()
-        bad[5] = math.inf
-        lost = replace(updates[3], **({"loss": math.nan} if how == "its loss" else {"vector": bad}))
-        found = merged(MERGES[name].make, [*updates[:3], lost])
-        expected = merged(MERGES[name].make, without)
-        assert are_close(name, found, expected, rtol=1e-6, atol=1e-9)
+@pytest.mark.parametrize(
+    ("make", "law", "said"),
+    [
+        (forgets_weights, "weights", r"head\[0, 0\] is .*, and must be"),
+        (averages_nan, "still clients", "the merged update is not finite"),
+        (counts_lost_clients, "lost client", "and must be"),
+        (depends_on_arrival, "order", "in ascending order"),
+        (sends_back_a_transpose, "layers", r"\[.*\] moved, and no client moved it"),
+        (remembers, "resume", "of a merge that was not used before"),
+        (asks_only_some_workers, "placement", "do not make the same calls"),
+        (returns_doubles, "one client", "returns torch.float64, and must return a tensor of"),
+        (writes_to_the_start, "one client", "the merge writes to round.start"),
+    ],
+)
+def test_a_wrong_merge_is_told_with_a_small_case(
+    make: Callable[[], Merge], law: str, said: str
+) -> None:
+    tried = TriedMerge(make)
+    (verdict,) = judge([one for one in MERGE_LAWS if one.name == law], tried, num_cases=20)
+    assert verdict.outcome == BROKEN
+    assert re.search(said, verdict.found)
+    clients = [line for line in verdict.example.splitlines() if line.startswith("  client ")]
+    assert 1 <= len(clients) <= 5
 
 
-@each_merge
-def test_a_merge_keeps_nothing_from_round_to_round(name: str) -> None:
-    """So that a resumed run goes on with the same bits."""
-    merge = MERGES[name].make()
-    for seed in (1, 2, 1):
-        assert torch.equal(
-            merged(lambda: merge, some_updates(4, seed)),
-            merged(MERGES[name].make, some_updates(4, seed)),
-        )
+def test_a_law_that_is_declared_must_exist_and_must_be_broken() -> None:
+    (order, *_) = MERGE_LAWS
+    (verdict,) = judge([order], TriedMerge(mean, {"order": "no reason"}), num_cases=2)
+    assert (verdict.outcome, verdict.is_good) == (UNBROKEN, False)
+    with pytest.raises(ValueError, match="there is no law odour"):
+        judge(MERGE_LAWS, TriedMerge(mean, {"odour": "no reason"}), num_cases=2)

@@ -47,13 +47,13 @@ class Rounds:
                 self.state.vector[pair.b] = 0.0
         holding = RankHolding(self.layout, 1)
         self.held = torch.zeros(self.layout.size).index_fill_(0, holding.coordinates(b""), 1.0)
-        self.indices = holding.coordinates(b"")
+        self.links = [Link(self.layout.size), Link(self.layout.size, holding=holding)]
         self.server = Server(
             SingleExchange(1),
             MERGES[self.name](),
             sgd(1.0),
             torch.empty(self.layout.size),
-            links=[Link(self.layout.size), Link(self.layout.size, holding=holding)],
+            links=self.links,
             min_clients=1,
             pairs=pairs_of(self.layout),
         )
@@ -65,9 +65,7 @@ class Rounds:
         made = []
         for client, share in zip(cohort, shares, strict=True):
             vector = torch.randn(self.layout.size, generator=rng) * 0.3
-            odd = client % 2 == 1
-            held = {"tier": 1, "held": self.indices} if odd else {}
-            made.append(Sent(client, vector, share, **held))
+            made.append(Sent(client, vector, share, tier=client % 2))
         return made
 
     def trained(self, one: Sent) -> Tensor:
@@ -76,7 +74,7 @@ class Rounds:
     def step(self, updates: Sequence[Sent]) -> None:
         shares = {one.client: one.share for one in updates}
         downloads = self.server.downloads(self.state)
-        replies = [one.reply() for one in updates]
+        replies = [one.reply(self.links[one.tier]) for one in updates]
         self.state, _ = self.server.step(self.state, downloads, shares, iter(replies))
 
     def products(self, vector: Tensor) -> list[Tensor]:
@@ -224,9 +222,7 @@ def test_two_and_three_workers_come_to_the_same_bits(name: str) -> None:
     links = [Link(SIZE), Link(SIZE, holding=holding)]
     start = torch.randn(SIZE, generator=torch.Generator().manual_seed(1))
     updates = [
-        Sent(one.client, one.vector, one.share, tier=1, held=holding.coordinates(b""))
-        if one.client % 2
-        else one
+        Sent(one.client, one.vector, one.share, tier=1) if one.client % 2 else one
         for one in some_updates(5, 3)
     ]
     alone, _ = merge_on(SingleExchange(1), MERGES[name](), updates, updates, start, links)
