@@ -12,12 +12,13 @@ from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.core.state import GlobalState, Memory
+from scaling_fl.core.state import GlobalState, Memory, Tensors
 from scaling_fl.federation.base import FACTORS, HOLDERS, MOVED
 from scaling_fl.federation.client_end import RESIDUAL
 from scaling_fl.federation.downloads import MASK
 from scaling_fl.federation.personal import PERSONAL
 from scaling_fl.federation.privacy import CLIP
+from scaling_fl.federation.scaffold import CONTROL
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.runtime.record.recorder import Recorder
 
@@ -92,18 +93,25 @@ def _broadcast_memory(memory: Memory, exchange: Exchange, device: torch.device) 
 
 def forget_unused(state: GlobalState, config: Config) -> GlobalState:
     """Remove from the memory what belongs to settings that the job no longer has."""
-    used = {CLIP: config.privacy.target_quantile is not None, MASK: config.server_freeze}
-    # Whatever the merge is from now on, the base stays where it has moved to.
-    used |= dict.fromkeys((MOVED, FACTORS, HOLDERS), True)
-    of_server = {name: t for name, t in state.memory.server.items() if used.get(name)}
-    used |= {RESIDUAL: config.upload.error_feedback}
-    used |= {PERSONAL: bool(row_of(config.merge.method).personal)}
+    used = {
+        CLIP: config.privacy.target_quantile is not None,
+        MASK: config.server_freeze,
+        RESIDUAL: config.upload.error_feedback,
+        PERSONAL: bool(row_of(config.merge.method).personal),
+        CONTROL: config.scaffold,
+        # Whatever the merge is from now on, the base stays where it has moved to.
+        **dict.fromkeys((MOVED, FACTORS, HOLDERS), True),
+    }
+
+    def used_of(tensors: Tensors) -> Tensors:
+        return {name: tensor for name, tensor in tensors.items() if used.get(name)}
+
     of_clients = {
         client: kept
         for client, tensors in state.memory.clients.items()
-        if (kept := {name: t for name, t in tensors.items() if used.get(name)})
+        if (kept := used_of(tensors))
     }
-    return replace(state, memory=Memory(of_server, of_clients))
+    return replace(state, memory=Memory(used_of(state.memory.server), of_clients))
 
 
 def check_same_data(data: Data, exchange: Exchange) -> None:

@@ -15,6 +15,7 @@ from scaling_fl.composition.merge import (
 from scaling_fl.config import Config
 from scaling_fl.config.sections import DirectionSettings
 from scaling_fl.core.errors import InputError
+from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.seeding import Randomness, from_seed, numpy_generator
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.client import Clients, LocalWork, Tier
@@ -23,6 +24,7 @@ from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Rounds
+from scaling_fl.federation.scaffold import Controls
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import adapter_coordinates
 from scaling_fl.methods.sampling import (
@@ -77,6 +79,17 @@ def make_clients(
     )
 
 
+def make_controls(
+    config: Config, clients: Clients, num_clients: int, trainer: LocalTrainer, exchange: Exchange
+) -> Controls | None:
+    """Make the sum of SCAFFOLD's control variates; None: the run has none."""
+    if not config.scaffold:
+        return None
+    examples = [clients.num_examples(client) for client in range(num_clients)]
+    shares = dict(enumerate(WEIGHTINGS[config.weighting](examples)))
+    return Controls(exchange, trainer.layout.size, trainer.vector.device, shares)
+
+
 def _work(config: Config) -> LocalWork:
     return LocalWork(
         batch_size=config.batch_size,
@@ -108,6 +121,7 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         always_down=heads if config.download.keep_heads else always_down,
         always_up=heads if config.upload.keep_heads else None,
         num_extras=len(payloads_of_merge(config)),
+        controls=config.scaffold,
         turns=turns_of_merge(config, layout),
         personal=personal_of_merge(config, layout),
     )

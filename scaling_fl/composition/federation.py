@@ -16,7 +16,7 @@ from scaling_fl.composition.agreement import (
     forget_unused,
 )
 from scaling_fl.composition.budget import Budget, make_budget
-from scaling_fl.composition.clients import make_clients, make_rounds
+from scaling_fl.composition.clients import make_clients, make_controls, make_rounds
 from scaling_fl.composition.data import Data, count_clients, load_data
 from scaling_fl.composition.merge import make_merge, personal_of_merge
 from scaling_fl.composition.model import load_trainer
@@ -176,6 +176,7 @@ def build(
         adapter=coordinates_of_adapter(trainer.layout),
         seed=config.seed,
         pairs=pairs_of(trainer.layout),
+        controls=make_controls(config, clients, num_clients, trainer, exchange),
     )
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(

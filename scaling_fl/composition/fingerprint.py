@@ -62,12 +62,13 @@ def of_guarantee(
 ) -> dict[str, Any]:
     """Collect what must stay for a job to go on, because what it keeps would mean something else.
 
-    Epsilon and what clients remember are of the owners of the data, as they were dealt.
+    Epsilon and what clients remember are of the owners of the data, as they were dealt; and the
+    mean of SCAFFOLD's control variates that the server remembers has their weights.
     ``privacy_terms`` are those of the budget; empty without privacy.
     """
     found = dict(privacy_terms)
     remember = config.upload.error_feedback or row_of(config.merge.method).personal
-    if found or remember:
+    if found or remember or config.scaffold:
         split = {k: v for k, v in config.identity().items() if k.startswith("partition.")}
         found[OWNERS] = {
             "num_clients": num_clients,
@@ -75,6 +76,8 @@ def of_guarantee(
             "data": [train_key[:_SHOWN_CHARACTERS]],
             **split,
         }
+    if config.scaffold:
+        found["weighting"] = config.weighting
     if config.server_freeze:
         found["server_freeze"] = True
     return found

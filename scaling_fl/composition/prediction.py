@@ -187,25 +187,29 @@ def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:
 
 
 def _server_bytes(config: Config, size: int, num_seen: int) -> int:
-    """Count the bytes of the global state beside the vector: moments, mask, clip, residuals."""
+    """Count the bytes of the global state beside the vector.
+
+    They are moments, the mask, the clip, and the residuals and control variates of the clients.
+    """
     optimiser = SERVER_OPTIMISERS[config.server.optimiser](
         config.server.learning_rate, **config.server.options
     )
     moments = optimiser.init(torch.zeros(size, device="meta"))
     found = sum(value.nbytes for value in moments.values())
-    found += FP32 * size * config.server_freeze
+    found += FP32 * size * (config.server_freeze + config.scaffold)
     found += FP64 * (config.privacy.target_quantile is not None)
-    return found + FP32 * size * num_seen * config.upload.error_feedback
+    of_client = config.upload.error_feedback + config.scaffold
+    return found + FP32 * size * num_seen * of_client
 
 
 def _memory(config: Config, task: Task, model: nn.Module, size: int, beside: int) -> dict[str, int]:
-    moments = _MOMENTS[config.optimiser] + bool(config.momentum)
+    moments, method = _MOMENTS[config.optimiser] + bool(config.momentum), config.merge.method
     return {
         "model": sum(p.nbytes for p in model.parameters()),
         "global state": FP32 * size + beside,
-        "gradients": FP32 * size,
+        "gradients": FP32 * size * (1 + config.scaffold),  # and their correction
         "clients' optimiser": FP32 * size * moments,
-        "exact sums": INT64 * size * (2 if config.merge.method == "mean_of_senders" else 1),
+        "exact sums": INT64 * size * (1 + config.scaffold + (method == "mean_of_senders")),
         "activations of a full batch": activation_bytes(
             model, task.loss, task.largest_batch(config.batch_size)
         ),

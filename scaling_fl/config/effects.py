@@ -102,6 +102,21 @@ _TABLE = (
         "raise num_local_steps or drop prox_mu",
     ),
     _effect(
+        "scaffold",
+        "num_rounds",
+        lambda c: c.num_rounds > 1,
+        "must be False when there is a single round, because all control variates are 0 in it",
+        "raise num_rounds or drop scaffold",
+    ),
+    _effect(
+        "scaffold",
+        ("tiers", "adapter.rank"),
+        lambda c: not _has_smaller_rank(c),
+        "must be False when a tier has a smaller rank than adapter.rank, because its clients have"
+        " no gradient of what they do not hold",
+        "drop the ranks of tiers or scaffold",
+    ),
+    _effect(
         "cohorts",
         "num_rounds",
         lambda c: len(c.cohorts or ()) <= c.num_rounds,

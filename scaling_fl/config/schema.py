@@ -89,6 +89,19 @@ class Config(Section):
     """Largest gradient norm; longer gradients are scaled down to it. None never clips."""
     prox_mu: NonNegative = 0.0
     """Strength of FedProx's pull towards the received state."""
+    scaffold: Annotated[
+        bool,
+        With("optimiser", "sgd", because="only its step is a gradient times the rate"),
+        Without("momentum", because="a step is then more than a gradient"),
+        With("merge.method", "mean", because="corrections cancel out in a mean alone"),
+        Without("client_freeze", because="clients have no gradient of what they leave alone"),
+        Without(
+            "privacy.clip",
+            because="what clients send of their gradients is neither clipped nor noised",
+        ),
+    ] = False
+    """Correct every client's steps by how its gradients differ from those of all (SCAFFOLD). The
+    control variates that tell so travel beside the vector in fp32, both ways."""
     model: Location = "albert"
     """albert, bert, distilbert, minilm, tiny, a Hugging Face model id or a local folder."""
     task_name: AnyTask = "spooky_author"
@@ -260,6 +273,7 @@ NEWER: dict[str, Any] = {
     **dict.fromkeys(("data.text_pair", "data.label", "data.labels", "data.test_share")),
     "partition.column": None,
     "server.bias_correction": None,
+    "scaffold": False,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""
 

@@ -13,9 +13,10 @@ Tensors = Mapping[str, Tensor]
 class Memory:
     """What is remembered from round to round beside the global vector; equal on all workers.
 
-    The server remembers an adaptive clip, the vector that froze the download mask, and what the
-    frozen base of an adapter has moved by. A client remembers its residual: what its last payload
-    did not carry, for error feedback.
+    The server remembers an adaptive clip, the vector that froze the download mask, what the frozen
+    base of an adapter has moved by, and the mean of the clients' control variates. A client
+    remembers its own (SCAFFOLD), and its residual: what its last payload did not carry, for error
+    feedback.
     """
 
     server: Tensors = field(default_factory=dict)

@@ -11,6 +11,7 @@ from torch import Tensor
 from scaling_fl.core.exact_sum import LIMIT, is_summable
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import Tensors
+from scaling_fl.federation.scaffold import CONTROL
 from scaling_fl.methods.merging.merge import Update
 from scaling_fl.methods.wire.direction import Payload
 
@@ -38,7 +39,8 @@ class Arrivals:
     """The updates of a round, in as many passes as the merge needs.
 
     A client is left out when its loss or update is not finite, or when its update is too large for
-    a sum: its report says why, and no merge sees the update.
+    a sum: its report says why, and no merge sees the update. ``hear`` is called once with each of
+    the others.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Arrivals:
         shares: Mapping[int, float],
         decode: Decode,
         scratch: Tensor,
+        hear: Callable[[Update], None] = lambda update: None,
     ) -> None:
         self._replies, self._shares, self._decode = iter(replies), shares, decode
-        self._scratch = scratch
+        self._scratch, self._hear = scratch, hear
         self._usable: list[Reply] | None = None
         self.reports: list[ClientReport] = []
         self.memories: dict[int, Tensors] = {}
@@ -84,7 +87,7 @@ class Arrivals:
                 extras = {name: payload.encoded() for name, payload in reply.extras.items()}
                 reply = replace(reply, payload=reply.payload.encoded(), extras=extras)
             update = self._update(reply, self._scratch)
-            report = _checked(reply.report, update.vector)
+            report = _checked(reply.report, update)
             self.reports.append(report)
             # Clients that are left out also count: the count must not depend on any client's data.
             self.num_units += reply.num_units
@@ -92,6 +95,7 @@ class Arrivals:
             if report.failure is None:
                 self.memories[report.client] = reply.memory
                 self.num_unclipped += reply.num_unclipped
+                self._hear(update)
                 yield reply, update
 
     def _update(self, reply: Reply, out: Tensor) -> Update:
@@ -101,12 +105,15 @@ class Arrivals:
         return Update(report.client, report.tier, self._shares[report.client], vector, sent, extras)
 
 
-def _checked(report: ClientReport, update: Tensor) -> ClientReport:
+def _checked(report: ClientReport, update: Update) -> ClientReport:
     """Add to a report the norm of the update and, if the client is left out, the reason."""
-    norm, loss, failure = float(torch.linalg.vector_norm(update)), report.metrics["loss"], None
+    vector, control = update.vector, update.extras.get(CONTROL)
+    norm, loss, failure = float(torch.linalg.vector_norm(vector)), report.metrics["loss"], None
     if not math.isfinite(loss):
         failure = f"its loss is {loss}"
     # No coordinate is larger than the norm, so a small norm makes this pass unnecessary.
-    elif not norm < LIMIT / 2 and not is_summable(update):
+    elif not norm < LIMIT / 2 and not is_summable(vector):
         failure = f"its update is not finite or has a coordinate beyond {LIMIT:g}"
+    elif control is not None and not is_summable(control):
+        failure = f"its control variate is not finite or changes by more than {LIMIT:g}"
     return replace(report, update_norm=norm, failure=failure)

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.core.state import GlobalState, Tensors
+from scaling_fl.federation import scaffold
 from scaling_fl.federation.arrivals import Reply
 from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.client_end import ClientEnd, Received
@@ -132,17 +134,17 @@ class Clients:
         called before every step; it may raise an exception to abandon the round.
         """
         began = time.perf_counter()
-        turn = _Turn(round_number, client, learning_rate, progress, check)
+        memory = memory or {}
+        correction = scaffold.correction(received.control, memory)
+        turn = _Turn(round_number, client, learning_rate, progress, check, correction)
         tier = self.tier_of[client]
         end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
-        own = with_own(received.vector, end.link.personal, memory or {})
+        own = with_own(received.vector, end.link.personal, memory)
         received = replace(received, vector=own)
         num_units, num_unclipped = 1, 0
-        extras: dict[str, Payload] = {}
+        extras: Mapping[str, Payload] = {}
         if self.groups is None:
-            result = self._learn(received, turn, self._partitions[client])
-            extras = self._compute_statistics(client)
-            payload, remembered = end.send_trained(vector, received, round_number, memory or {})
+            result, payload, extras, remembered = self._train_whole(received, turn, end, memory)
         else:
             result, num_units, num_unclipped = self.groups.train(
                 client,
@@ -153,7 +155,7 @@ class Clients:
                 clip=clip,
                 learn=lambda examples, group: self._learn(received, turn, examples, group),
             )
-            payload, remembered = end.send(vector, received, round_number, memory or {})
+            payload, remembered = end.send(vector, received, round_number, memory)
         report = ClientReport(
             round=round_number,
             client=client,
@@ -173,6 +175,18 @@ class Clients:
             num_unclipped=num_unclipped,
         )
 
+    def _train_whole(
+        self, received: Received, turn: "_Turn", end: ClientEnd, memory: Tensors
+    ) -> tuple[TrainingResult, Payload, Mapping[str, Payload], Tensors]:
+        """Train a client that has no groups; returns all that follows from it."""
+        vector = self._trainer.vector
+        result = self._learn(received, turn, self._partitions[turn.client])
+        distance = result.num_steps * turn.learning_rate
+        extras, control = end.send_control(vector, received, distance, memory)
+        extras |= self._compute_statistics(turn.client)
+        payload, remembered = end.send_trained(vector, received, turn.round_number, memory)
+        return result, payload, extras, {**remembered, **control}
+
     def _learn(
         self, received: Received, turn: "_Turn", examples: NDArray[np.int64], *group: int
     ) -> TrainingResult:
@@ -190,6 +204,7 @@ class Clients:
             learning_rate=turn.learning_rate,
             seed=derive(self._seed, "dropout", number, client, *group),
             trainable=received.trainable,
+            correction=turn.correction,
             progress=progress if turn.progress else None,
         )
         progress(num_steps, result.loss)
@@ -244,3 +259,4 @@ class _Turn(NamedTuple):
     learning_rate: float
     progress: ClientProgress | None
     check: Callable[[], None]
+    correction: Tensor | None

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.state import Tensors
+from scaling_fl.federation import scaffold
 from scaling_fl.federation.link import Download, Link, count_at, select
 from scaling_fl.federation.personal import own_of
-from scaling_fl.methods.wire.direction import Payload
+from scaling_fl.federation.scaffold import CONTROL
+from scaling_fl.methods.wire.direction import PLAIN, Payload
 
 RESIDUAL = "upload.residual"
 """The key under which a client remembers its residual: what its last payload did not carry."""
@@ -24,6 +26,8 @@ class Received:
     sendable: Tensor | None
     """The coordinates that the client may send, ascending; None: all."""
     num_bytes: int
+    control: Tensor | None = None
+    """The server's control variate (fp32, the vector's size), with SCAFFOLD."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class ClientEnd:
             vector[kept.to(device)] = select(first, kept)
         places = (download.trainable(self.link), download.sendable(self.link))
         trainable, sendable = (None if p is None else p.to(device) for p in places)
-        return Received(vector, trainable, sendable, download.num_bytes)
+        control = download.control.decode().to(device) if download.control else None
+        return Received(vector, trainable, sendable, download.num_bytes, control)
 
     def send_trained(
         self, trained: Tensor, received: Received, round_number: int, memory: Tensors
@@ -62,6 +67,21 @@ class ClientEnd:
             trained.sub_(received.vector)
         payload, remembered = self.send(trained, received, round_number, memory)
         return payload, {**remembered, **own}
+
+    def send_control(
+        self, trained: Tensor, received: Received, distance: float, memory: Tensors
+    ) -> tuple[dict[str, Payload], Tensors]:
+        """Send what the client's control variate changes by; nothing without SCAFFOLD.
+
+        Call it before ``trained`` is sent. ``distance`` is as in ``scaffold.change``. Returns the
+        payload by its name, and what the client must remember for its next turn.
+        """
+        if received.control is None:
+            return {}, {}
+        change = scaffold.change(received.control, received.vector, trained, distance)
+        own = memory.get(CONTROL)
+        payload = PLAIN.send(change, change.numel())
+        return {CONTROL: payload}, {CONTROL: change if own is None else own + change}
 
     def send(
         self, values: Tensor, received: Received, round_number: int, memory: Tensors

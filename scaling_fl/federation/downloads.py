@@ -7,6 +7,7 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.base import send_base
 from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.link import Download, Link
+from scaling_fl.federation.scaffold import CONTROL
 from scaling_fl.federation.server_end import ServerEnd
 
 MASK = "download.mask"
@@ -31,8 +32,12 @@ class Downloads:
     def sent(self, tier: int) -> Download:
         """Return the download that the server sends to a tier."""
         if tier not in self._sent:
+            remembered = self._state.memory.server
             self._sent[tier] = ServerEnd(self._links[tier]).download(
-                self._state.vector, self._round, mask_by=self._state.memory.server.get(MASK)
+                self._state.vector,
+                self._round,
+                mask_by=remembered.get(MASK),
+                control=remembered.get(CONTROL),
             )
         return self._sent[tier]
 

@@ -39,6 +39,8 @@ class Link:
     """bool of ``size``: sent up whatever their magnitude."""
     num_extras: int = 0
     """The number of other vectors of ``size`` that the merge needs from a client, in fp32."""
+    controls: bool = False
+    """SCAFFOLD's control variates travel beside the vector, down and up, in fp32."""
     turns: Sequence[Tensor] = ()
     """What a client changes and sends in round 1, 2 and so on, in turns (bool of ``size`` each);
     empty: everything."""
@@ -61,8 +63,10 @@ class Link:
         down = self.down.num_bytes(size, num_down)
         num_sendable = num_down if self.client_freeze else self._len(upper)
         num_up = self.num_up(num_sendable, round_number, count_at(self.always_up, upper)[1])
-        extras = self.num_extras * PLAIN.num_bytes(self.size, self.size)
-        return len(choice) + down, self.up.num_bytes(num_sendable, num_up) + extras
+        up = self.up.num_bytes(num_sendable, num_up)
+        plain = PLAIN.num_bytes(self.size, self.size)
+        control = self.controls * plain
+        return len(choice) + down + control, up + self.num_extras * plain + control
 
     def num_down(self, size: int, round_number: int, num_always: int) -> int:
         """Count the coordinates that are sent down of ``size``; ``num_always`` in any case."""
@@ -114,10 +118,13 @@ class Download:
     """See ``Holding.choose``; empty if the client holds the same coordinates in every round."""
     payload: Payload
     round_number: int
+    control: Payload | None = None
+    """The server's control variate, with SCAFFOLD."""
 
     @property
     def num_bytes(self) -> int:
-        return len(self.choice) + self.payload.num_bytes
+        control = self.control.num_bytes if self.control else 0
+        return len(self.choice) + self.payload.num_bytes + control
 
     def coordinates(self, link: Link) -> Tensor | None:
         """Return the coordinates of the payload's vector, ascending; None: all."""

@@ -20,6 +20,7 @@ from scaling_fl.federation.link import Link
 from scaling_fl.federation.memory import memories_of_all
 from scaling_fl.federation.merge_round import Cohort, ExactSums, MergeRound
 from scaling_fl.federation.privacy import Guard, Privacy
+from scaling_fl.federation.scaffold import CONTROL, Controls
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.merge import Merge, Update
 from scaling_fl.methods.pairs import Pair
@@ -61,12 +62,13 @@ class Server:
         adapter: Tensor | None = None,
         seed: int = 0,
         pairs: Sequence[Pair] = (),
+        controls: Controls | None = None,
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
         self._adapter = None if adapter is None else adapter.to(scratch.device)
-        self._seed, self._pairs = seed, pairs
+        self._seed, self._pairs, self._controls = seed, pairs, controls
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
 
     def downloads(self, state: GlobalState) -> Downloads:
@@ -94,7 +96,8 @@ class Server:
             UserError: too few clients sent a usable update; the text says which ones and why.
         """
         began = time.perf_counter()
-        arrivals = Arrivals(replies, shares, self._decoder(state, downloads), self._scratch)
+        hear = self._controls.add if self._controls else lambda update: None
+        arrivals = Arrivals(replies, shares, self._decoder(state, downloads), self._scratch, hear)
         guard = self._privacy.guard(state) if self._privacy else None
         round = MergeRound(
             self._exchange,
@@ -213,6 +216,8 @@ class Server:
             num_unclipped = guard.num_unclipped + arrivals.num_unclipped
             counts = torch.tensor([num_unclipped, arrivals.num_units], device=vector.device)
             of_server |= guard.remember(*self._exchange.total(counts).tolist())
+        if self._controls:
+            of_server[CONTROL] = self._controls.after(state.memory.server.get(CONTROL))
         of_clients = memories_of_all(
             arrivals.memories, cohort.memories, self._exchange, vector.device
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.federation.link import Download, Link, count_at, select
-from scaling_fl.methods.wire.direction import Payload
+from scaling_fl.methods.wire.direction import PLAIN, Payload
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,18 @@ class ServerEnd:
     link: Link
 
     def download(
-        self, vector: Tensor, round_number: int, *, mask_by: Tensor | None = None
+        self,
+        vector: Tensor,
+        round_number: int,
+        *,
+        mask_by: Tensor | None = None,
+        control: Tensor | None = None,
     ) -> Download:
         """Make the download of the global vector (fp32) for every client of this link.
 
         The magnitudes of ``mask_by`` (None: of ``vector``) choose the coordinates that are sent;
-        it is the vector that froze the mask.
+        it is the vector that froze the mask. ``control`` is the server's control variate (None:
+        zeros), which is sent if the link has control variates.
         """
         link = self.link
         choice = link.holding.choose(vector) if link.holding else b""
@@ -34,7 +40,11 @@ class ServerEnd:
             rank_by=None if mask_by is None else select(mask_by, where),
             always=always,
         )
-        return Download(choice, payload, round_number)
+        beside = None
+        if link.controls:
+            control = torch.zeros_like(vector) if control is None else control
+            beside = PLAIN.send(control, link.size)
+        return Download(choice, payload, round_number, beside)
 
     def update(
         self, payload: Payload, sent: Download, state: Tensor, out: Tensor | None = None

@@ -53,6 +53,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         ".": {"weight_decay": 0.01},
         "adam": {"optimiser": "adam"},
         "sgd": {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.05},
+        "scaffold": {"optimiser": "sgd", "learning_rate": 0.05, "scaffold": True},
     },
     "rate": {
         ".": {},
@@ -165,47 +166,53 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
 """What the names in the table stand for; a dot is what is usual."""
 
 TABLE = """
-clients split  weight  work  opt  rate   adapter down thin_down up     thin_up sent     freeze tiers   merge   server   private  told
-named   client uniform .     .    cosine .       int8 quarter   .      .       .        .      .       .       .        groups   .
-.       .      .       .     .    .      lora    .    quarter   .      fifth   .        server links   ties    .        .        classes
-half    .      uniform .     .    .      head    int8 .         .      .       .        .      .       .       adagrad  groups   classes
-.       sorted uniform .     .    .      lora    nf4  decay     .      .       .        .      .       .       adamw    groups   received
-.       .      .       prox  .    cosine lora    .    .         fp16   .       state    .      largest senders momentum .        .
-cohorts client .       steps .    .      lora    bf16 .         int8   .       state    .      largest .       yogi     .        .
-named   .      uniform .     .    linear .       bf16 .         nf4    .       state    .      .       ties    adam     .        received
-poisson .      .       .     .    .      dora    bf16 decay     double .       .        .      ranks   ties    yogi     .        classes
-.       sorted uniform .     sgd  .      head    int8 .         double .       state    .      .       .       adam     clip     received
-half    sorted .       .     sgd  .      rslora  .    heads     .      decay   .        client ranks   senders adagrad  .        .
-half    client uniform steps .    .      .       nf4  quarter   .      .       .        server .       .       yogi     noise    received
-.       class  uniform steps adam .      .       bf16 .         double fifth   .        .      links   .       adagrad  adaptive .
-cohorts client .       prox  .    .      head    .    quarter   int8   .       .        client .       ties    adagrad  .        received
-named   class  .       .     sgd  .      dora    bf16 quarter   fp16   .       .        .      .       ties    adamw    .        classes
-named   client uniform steps .    cosine head    int8 quarter   .      .       .        .      .       .       momentum groups   received
-half    sorted .       .     .    cosine dora    int8 .         nf4    .       state    .      largest ties    momentum .        classes
-poisson class  uniform prox  adam cosine .       .    .         fp16   .       state    .      .       .       adagrad  noise    classes
-cohorts .      .       steps adam .      rslora  nf4  heads     fp16   decay   feedback .      ranks   ties    .        .        .
-cohorts client uniform prox  adam linear dora    .    heads     .      .       .        .      .       .       adam     groups   received
-half    .      uniform steps .    .      rslora  nf4  quarter   int8   .       .        .      largest .       adam     clip     classes
-poisson client uniform .     .    .      head    int8 decay     fp16   fifth   .        client links   .       adam     noise    .
-.       client uniform .     .    .      rslora  int8 heads     nf4    decay   feedback server links   .       yogi     clip     .
-half    sorted uniform steps sgd  linear dora    bf16 decay     fp16   .       .        .      links   .       .        clip     .
-named   sorted .       prox  adam cosine .       bf16 decay     int8   decay   .        server links   senders .        .        .
-poisson sorted uniform steps adam linear head    nf4  .         nf4    .       state    .      .       .       .        adaptive received
-cohorts .      uniform steps sgd  cosine rslora  int8 .         nf4    .       state    .      ranks   .       adamw    noise    .
-named   class  uniform .     adam linear lora    .    heads     double decay   .        client largest .       .        noise    .
-cohorts class  uniform .     .    .      rslora  bf16 decay     double fifth   .        client ranks   .       momentum adaptive .
-named   client uniform prox  adam .      lora    nf4  quarter   nf4    .       .        .      ranks   .       adagrad  clip     classes
-poisson class  uniform steps sgd  linear rslora  bf16 quarter   .      .       .        server .       .       yogi     groups   received
-poisson client uniform .     sgd  .      dora    nf4  heads     int8   decay   .        .      largest .       adamw    adaptive classes
-half    .      uniform prox  adam cosine lora    int8 decay     .      fifth   .        client largest .       adam     adaptive .
-named   sorted uniform .     sgd  cosine head    .    quarter   fp16   fifth   .        server .       .       yogi     adaptive received
-cohorts sorted .       steps .    linear dora    int8 decay     nf4    .       feedback server largest senders adagrad  .        .
-.       sorted uniform .     adam linear dora    bf16 heads     int8   fifth   .        client ranks   .       momentum noise    .
-poisson class  uniform prox  sgd  cosine .       nf4  .         .      decay   feedback server links   .       momentum clip     .
-cohorts class  uniform steps .    linear .       .    decay     nf4    fifth   feedback client links   .       adamw    clip     classes
-half    class  .       prox  adam .      head    bf16 quarter   double decay   feedback server .       senders adamw    .        received
-poisson class  .       prox  sgd  cosine lora    int8 heads     int8   decay   feedback server ranks   senders adam     .        .
-named   client uniform prox  adam cosine rslora  nf4  .         double fifth   feedback client links   senders yogi     .        classes
+clients split  weight  work  opt      rate   adapter down thin_down up     thin_up sent     freeze tiers   merge   server   private  told
+named   client uniform .     .        cosine .       int8 quarter   .      .       .        .      .       .       .        groups   .
+.       .      .       .     .        .      lora    .    quarter   .      fifth   .        server links   ties    .        .        classes
+half    .      uniform .     .        .      head    int8 .         .      .       .        .      .       .       adagrad  groups   classes
+.       sorted uniform .     .        .      lora    nf4  decay     .      .       .        .      .       .       adamw    groups   received
+.       .      .       prox  .        cosine lora    .    .         fp16   .       state    .      largest senders momentum .        .
+cohorts client .       steps .        .      lora    bf16 .         int8   .       state    .      largest .       yogi     .        .
+named   .      uniform .     .        linear .       bf16 .         nf4    .       state    .      .       ties    adam     .        received
+poisson .      .       .     .        .      dora    bf16 decay     double .       .        .      ranks   ties    yogi     .        classes
+.       sorted uniform .     sgd      .      head    int8 .         double .       state    .      .       .       adam     clip     received
+half    sorted .       .     sgd      .      rslora  .    heads     .      decay   .        client ranks   senders adagrad  .        .
+half    client uniform steps .        .      .       nf4  quarter   .      .       .        server .       .       yogi     noise    received
+.       class  uniform steps adam     .      .       bf16 .         double fifth   .        .      links   .       adagrad  adaptive .
+cohorts client .       prox  .        .      head    .    quarter   int8   .       .        client .       ties    adagrad  .        received
+named   class  .       .     sgd      .      dora    bf16 quarter   fp16   .       .        .      .       ties    adamw    .        classes
+named   client uniform steps .        cosine head    int8 quarter   .      .       .        .      .       .       momentum groups   received
+half    sorted .       .     .        cosine dora    int8 .         nf4    .       state    .      largest ties    momentum .        classes
+poisson class  uniform prox  adam     cosine .       .    .         fp16   .       state    .      .       .       adagrad  noise    classes
+cohorts .      .       steps adam     .      rslora  nf4  heads     fp16   decay   feedback .      ranks   ties    .        .        .
+cohorts client uniform prox  adam     linear dora    .    heads     .      .       .        .      .       .       adam     groups   received
+half    .      uniform steps .        .      rslora  nf4  quarter   int8   .       .        .      largest .       adam     clip     classes
+poisson client uniform .     .        .      head    int8 decay     fp16   fifth   .        client links   .       adam     noise    .
+.       client uniform .     .        .      rslora  int8 heads     nf4    decay   feedback server links   .       yogi     clip     .
+half    sorted uniform steps sgd      linear dora    bf16 decay     fp16   .       .        .      links   .       .        clip     .
+named   sorted .       prox  adam     cosine .       bf16 decay     int8   decay   .        server links   senders .        .        .
+poisson sorted uniform steps adam     linear head    nf4  .         nf4    .       state    .      .       .       .        adaptive received
+cohorts .      uniform steps sgd      cosine rslora  int8 .         nf4    .       state    .      ranks   .       adamw    noise    .
+named   class  uniform .     adam     linear lora    .    heads     double decay   .        client largest .       .        noise    .
+cohorts class  uniform .     .        .      rslora  bf16 decay     double fifth   .        client ranks   .       momentum adaptive .
+named   client uniform prox  adam     .      lora    nf4  quarter   nf4    .       .        .      ranks   .       adagrad  clip     classes
+poisson class  uniform steps sgd      linear rslora  bf16 quarter   .      .       .        server .       .       yogi     groups   received
+poisson client uniform .     sgd      .      dora    nf4  heads     int8   decay   .        .      largest .       adamw    adaptive classes
+half    .      uniform prox  adam     cosine lora    int8 decay     .      fifth   .        client largest .       adam     adaptive .
+named   sorted uniform .     sgd      cosine head    .    quarter   fp16   fifth   .        server .       .       yogi     adaptive received
+cohorts sorted .       steps .        linear dora    int8 decay     nf4    .       feedback server largest senders adagrad  .        .
+.       sorted uniform .     adam     linear dora    bf16 heads     int8   fifth   .        client ranks   .       momentum noise    .
+poisson class  uniform prox  sgd      cosine .       nf4  .         .      decay   feedback server links   .       momentum clip     .
+cohorts class  uniform steps .        linear .       .    decay     nf4    fifth   feedback client links   .       adamw    clip     classes
+half    class  .       prox  adam     .      head    bf16 quarter   double decay   feedback server .       senders adamw    .        received
+poisson class  .       prox  sgd      cosine lora    int8 heads     int8   decay   feedback server ranks   senders adam     .        .
+named   client uniform prox  adam     cosine rslora  nf4  .         double fifth   feedback client links   senders yogi     .        classes
+poisson client .       steps scaffold cosine rslora  int8 quarter   fp16   .       .        .      links   .       adagrad  .        classes
+named   .      uniform .     scaffold linear .       nf4  decay     nf4    fifth   feedback server .       .       adam     .        received
+half    sorted .       prox  scaffold .      lora    bf16 heads     .      decay   .        .      .       .       adamw    .        .
+.       class  .       .     scaffold .      head    .    .         double .       state    .      .       .       .        .        .
+cohorts client uniform .     scaffold .      dora    nf4  .         int8   .       .        .      links   .       yogi     .        classes
+.       class  uniform .     scaffold linear lora    .    .         .      .       .        .      .       .       momentum .        .
 """  # noqa: E501
 
 HEADER, *LINES = [line.split() for line in TABLE.strip().splitlines()]

@@ -122,6 +122,7 @@ class LocalTrainer:
         learning_rate: float,
         seed: int,
         trainable: Tensor | None = None,
+        correction: Tensor | None = None,
         progress: Progress | None = None,
     ) -> TrainingResult:
         """Train from ``received`` (fp32, the layout's size); ``vector`` then holds the result.
@@ -129,6 +130,8 @@ class LocalTrainer:
         ``seed`` decides the dropout masks. ``trainable`` lists the coordinates that may change
         (None: all). A parameter that has none of them stays as it is. In any other parameter,
         ``received`` is zero at the other coordinates, so that weight decay does not change them.
+        ``correction`` (fp32, the layout's size) is added to the gradient of every step after the
+        gradient was clipped; it needs the optimiser sgd without momentum.
         """
         self._begin(received, learning_rate, seed)
         anchors = list(self.layout.views(received).values()) if self._prox_mu else []
@@ -149,6 +152,8 @@ class LocalTrainer:
         next_report = 0.0
         for batch in batches:
             found = self._step(batch.to(device), anchors, masks)
+            if correction is not None:  # SGD's step along a sum is the sum of its steps
+                self.vector.add_(correction, alpha=-learning_rate)
             for parameter, value in still:
                 parameter.copy_(value)  # weight decay moves it without a gradient
             sums.add(found, len(batch))

@@ -58,6 +58,7 @@ def test_the_vector_means_what_its_model_its_labels_and_its_frozen_weights_make_
     [
         {"weighting": "uniform", "privacy": {"clip": 1.0}},
         {"upload": {"codec": "nf4", "error_feedback": True}},
+        {"scaffold": True},
     ],
 )
 def test_what_is_kept_for_the_owners_of_the_data_is_theirs_alone(changes: dict[str, Any]) -> None:

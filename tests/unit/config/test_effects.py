@@ -20,10 +20,26 @@ OTHER: dict[type, Callable[[Option], Any]] = {
 }
 """A value of an option that is not its default."""
 
+SCAFFOLD = {"scaffold": True, "num_clients": 4}
 WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("momentum", "optimiser"): {"momentum": 0.9, "optimiser": "adamw"},
     ("momentum", "num_local_steps"): {"momentum": 0.9, "num_local_steps": 1},
     ("prox_mu", "num_local_steps"): {"prox_mu": 0.1, "num_local_steps": 1},
+    ("scaffold", "optimiser"): {**SCAFFOLD, "optimiser": "adamw"},
+    ("scaffold", "momentum"): {**SCAFFOLD, "momentum": 0.9},
+    ("scaffold", "merge.method"): {**SCAFFOLD, "merge": {"method": "ties"}},
+    ("scaffold", "client_freeze"): {
+        **SCAFFOLD,
+        "client_freeze": True,
+        "download": {"density": 0.5},
+    },
+    ("scaffold", "privacy.clip"): {
+        **SCAFFOLD,
+        "weighting": "uniform",
+        "privacy": {"clip": 1.0},
+    },
+    ("scaffold", "num_rounds"): {**SCAFFOLD, "num_rounds": 1},
+    ("scaffold", "tiers"): with_tiers({"rank": 4}, {}, scaffold=True),
     ("num_local_epochs", "num_local_steps"): {"num_local_epochs": 1, "num_local_steps": 5},
     ("schedule.final_learning_rate", "schedule.kind"): {"schedule": {"final_learning_rate": 1e-6}},
     ("partition.alpha", "partition.kind"): {"partition": {"alpha": 0.1}},
@@ -203,6 +219,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {"weight_decay": 0.1, "optimiser": "sgd"},
     {"weight_decay": 0.1, "optimiser": "adam"},
     {"prox_mu": 0.1, "num_local_steps": 2},
+    {**SCAFFOLD, "num_local_steps": 1, "weight_decay": 0.1, "upload": {"codec": "nf4"}},
+    {**SCAFFOLD, "clients_per_round": 2, "sampling": "poisson", "download": {"density": 0.5}},
     {"schedule": {"kind": "linear", "final_learning_rate": 1e-6}},
     {"partition": {"kind": "dirichlet_by_class", "alpha": 0.1, "min_examples": 5}},
     {"partition": {"kind": "dirichlet_by_client", "alpha": 0.1}},

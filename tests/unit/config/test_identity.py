@@ -35,3 +35,5 @@ def test_newer_settings_are_part_of_the_identity_only_when_they_are_set() -> Non
     assert NEWER.keys() & base.keys() == set()
     changed = read_config(merged(adam, {"server": {"bias_correction": False}})).identity()
     assert changed == base | {"server.bias_correction": False}
+    corrected = read_config({**adam, "scaffold": True, "num_clients": 2}).identity()
+    assert corrected == base | {"scaffold": True}

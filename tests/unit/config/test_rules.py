@@ -21,6 +21,7 @@ COUNTS: list[tuple[dict[str, Any], str]] = [
     ({"site_ids": [0, 1], "min_clients": 3}, "min_clients"),
     ({"num_clients": 4, "sampling": "poisson"}, "sampling"),
     ({"num_clients": 4, "clients_per_round": 0.5, "min_clients": 3}, "min_clients"),
+    ({"num_clients": 1, "scaffold": True}, "scaffold"),
     ({"site_ids": []}, "site_ids"),
     ({"site_ids": [0, -1]}, "site_ids[1]"),
     ({"site_ids": 4}, "site_ids"),

@@ -58,6 +58,7 @@ def plain_loop(
     weight_decay: float = 0.0,
     max_grad_norm: float | None = None,
     prox_mu: float = 0.0,
+    correction: Tensor | None = None,
 ) -> tuple[Tensor, float, float]:
     """Train as the textbooks do, the pull as a term of the loss; return vector, loss, accuracy."""
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimiser]
@@ -79,6 +80,11 @@ def plain_loop(
         (mean + prox_mu / 2 * pull).backward()
         if max_grad_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, foreach=False)
+        if correction is not None:
+            parts = correction.split([p.numel() for p in model.parameters()])
+            for parameter, part in zip(model.parameters(), parts, strict=True):
+                assert parameter.grad is not None
+                parameter.grad += part.view_as(parameter)
         stepper.step()
         losses += mean.item() * len(batch)
         right += int((logits.argmax(-1) == labels).sum())
@@ -142,6 +148,22 @@ def test_the_pull_is_mu_times_the_way_from_the_received_state() -> None:
     expected = 0.1 * 0.5 * (vectors[0.0, 1] - start)
     assert torch.allclose(vectors[0.0, 2] - vectors[0.5, 2], expected, rtol=0, atol=3e-7)
     assert float(expected.norm()) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["sgd", "clipped", "decay"])
+def test_a_correction_is_added_to_the_gradient_of_every_step(name: str) -> None:
+    options = SETTINGS.get(name, {"optimiser": "sgd", "weight_decay": 0.1})
+    model = make_model()
+    trainer = LocalTrainer(copy.deepcopy(model), loss, **options)
+    start = trainer.vector.clone()
+    correction = torch.randn(len(start), generator=torch.Generator().manual_seed(3))
+    reference, _, _ = plain_loop(
+        model, make_batches(), learning_rate=1e-2, seed=4, correction=correction, **options
+    )
+    vector, _ = train(trainer, start, correction=correction)
+    assert (vector - reference).abs().max() < 5e-7
+    uncorrected, _ = train(trainer, start)
+    assert (vector - uncorrected).abs().max() > 0.1
 
 
 def test_dropout_follows_the_seed() -> None:
