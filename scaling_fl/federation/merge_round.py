@@ -63,6 +63,8 @@ class MergeRound:
     of the vector's size that is free after that; the first result is written there. ``wrap``
     returns another function to sum terms, as privacy needs. ``seed`` is that of the round,
     ``start`` the global vector before the round, and ``trained`` makes what ``Round`` describes.
+    ``factors`` are A and B of each pair (flat, one after the other), as this worker's clients left
+    them.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class MergeRound:
         start: Tensor,
         pairs: Sequence[Pair],
         trained: Callable[[Update], Tensor],
+        factors: Mapping[int, Sequence[Tensor]],
     ) -> None:
         self._exchange, self._sums, self._gather_cohort = exchange, sums, gather_cohort
         self._scratch: Tensor | None = scratch
@@ -85,9 +88,11 @@ class MergeRound:
         self._wrap = wrap
         self._seed = seed
         self.start, self.pairs, self.trained = start, pairs, trained
+        self._factors = factors
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
         self.base_move: Move | None = None
+        self.moved: Sequence[tuple[Tensor, Tensor]] = ()
         self.waiting_seconds = 0.0
         """The time that this worker waited for the clients of other workers."""
 
@@ -116,6 +121,7 @@ class MergeRound:
             start=self.start,
             pairs=self.pairs,
             trained=self.trained,
+            factors=self._factors,
         )
         other.metrics = self.metrics
         return other
@@ -145,6 +151,15 @@ class MergeRound:
         shape = next((row["shape"] for row in shapes), [0])
         return self._stack(mine, shape)
 
+    def factors(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        number, (out, num_in) = self.pairs.index(pair), pair.shape
+        rows = self._stack(
+            {client: each[number] for client, each in self._factors.items()},
+            [pair.rank * (out + num_in)],
+        )
+        a, b = rows.split([pair.rank * num_in, out * pair.rank], 1)
+        return a.reshape(-1, pair.rank, num_in), b.reshape(-1, out, pair.rank)
+
     def columns(self, updates: Updates, size: int) -> Iterator[Tensor]:
         mine = {update.client: update.vector.clone() for update in updates.again()}
         for offset in range(0, self._size, size):
@@ -173,6 +188,7 @@ class MergeRound:
     def move_base(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
         dense = self.spread(partial(product, *each) for each in factors)
         parts = [part.flatten() for each in factors for part in each]
+        self.moved = factors
         self.base_move = Move(torch.cat(dense), torch.cat(parts))
 
     def report(self, name: str, value: float) -> None:

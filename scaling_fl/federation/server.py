@@ -23,6 +23,7 @@ from scaling_fl.federation.privacy import Guard, Privacy
 from scaling_fl.federation.scaffold import CONTROL, Controls
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.merge import Merge, Update
+from scaling_fl.methods.merging.residual import residual
 from scaling_fl.methods.pairs import Pair
 from scaling_fl.methods.server_optimisers import ServerOptimiser, within
 
@@ -70,6 +71,12 @@ class Server:
         self._adapter = None if adapter is None else adapter.to(scratch.device)
         self._seed, self._pairs, self._controls = seed, pairs, controls
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
+        self._merges_factors = (
+            bool(pairs)
+            and privacy is None
+            and all(pair.a is not None for pair in pairs)
+            and all(link.personal is None for link in links)
+        )
 
     def downloads(self, state: GlobalState) -> Downloads:
         """Return the downloads of the round after ``state``."""
@@ -96,7 +103,14 @@ class Server:
             UserError: too few clients sent a usable update; the text says which ones and why.
         """
         began = time.perf_counter()
-        hear = self._controls.add if self._controls else lambda update: None
+        factors: dict[int, list[Tensor]] = {}
+
+        def hear(update: Update) -> None:
+            if self._controls:
+                self._controls.add(update)
+            if self._merges_factors:
+                factors[update.client] = self._factors(update, state, downloads)
+
         arrivals = Arrivals(replies, shares, self._decoder(state, downloads), self._scratch, hear)
         guard = self._privacy.guard(state) if self._privacy else None
         round = MergeRound(
@@ -109,10 +123,13 @@ class Server:
             start=state.vector,
             pairs=self._pairs,
             trained=lambda update: self._trained(update, state, downloads),
+            factors=factors,
         )
         vector, optimiser, norm = state.vector, state.optimiser, 0.0
         if shares or (guard and guard.is_noisy):
             update = self._merge(arrivals, round)
+            if self._merges_factors:
+                round.report("merge.residual", residual(update, round, round.moved))
             optimiser_now = self._optimiser
             turn = self._links[0].turn(state.round + 1)  # that of all tiers
             if turn is not None:
@@ -163,6 +180,11 @@ class Server:
             return trained
         held = held.to(trained.device)
         return torch.zeros_like(trained).index_copy_(0, held, trained[held])
+
+    def _factors(self, update: Update, state: GlobalState, downloads: Downloads) -> list[Tensor]:
+        """Return A and B of each pair, flat, that a client came to."""
+        trained = self._trained(update, state, downloads)
+        return [torch.cat([trained[pair.a], trained[pair.b]]) for pair in self._pairs]
 
     def _gather_cohort(self, shares: Mapping[int, float], arrivals: Arrivals) -> Cohort:
         """Wait for the slowest worker, and gather the reports of all workers."""

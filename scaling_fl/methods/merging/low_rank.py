@@ -5,15 +5,14 @@ clients has the factors [share_k * B_k, ...] and [A_k; ...], side by side, and i
 adapter's scale, alpha / rank, is the same for all clients of a run and for the result.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from scaling_fl.methods.merging.merge import Merge, Round, Term, Updates
+from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.pairs import Pair
 
 
@@ -34,8 +33,12 @@ class Factors:
         return q, upper @ lower.T, p.T
 
     def norm(self) -> float:
-        """Return the Frobenius norm of the matrix."""
-        return float(torch.linalg.matrix_norm(self.core()[1]))
+        """Return the Frobenius norm, by the matrix itself only where the factors are no smaller."""
+        (out, rank), (_, num_in) = self.left.shape, self.right.shape
+        if rank * (out + num_in) >= out * num_in:
+            return float(torch.linalg.matrix_norm(self.left @ self.right))
+        squares = (self.left.T @ self.left).mul_(self.right @ self.right.T).sum()
+        return float(squares.clamp(min=0.0).sqrt())
 
 
 def side_by_side(parts: Sequence[Factors]) -> Factors:
@@ -80,49 +83,36 @@ def flexlora() -> Merge:
     """Average the clients' products B A, and return the nearest factors of the adapter's rank.
 
     A client of a smaller rank holds the first components, which are the largest. Everything
-    outside the pairs is averaged. Reports ``merge.residual``, the norm of what truncation loses
-    over the norm of the mean product, and ``merge.effective_rank``, the exponential of the entropy
+    outside the pairs is averaged. Reports ``merge.effective_rank``, the exponential of the entropy
     of the singular values that are kept, averaged over the pairs.
     Source: arXiv 2402.11505 (FlexLoRA), section 3; doi 10.5281/zenodo.40449 (effective rank).
     """
 
     def merge(updates: Updates, round: Round) -> Tensor:
-        trained: dict[int, Tensor] = {}
-
-        def arriving() -> Iterator[Term]:
-            for u in updates.once():
-                trained[u.client] = round.trained(u)
-                yield u.vector, u.share
-
-        update = round.total(arriving())
-        jobs = (_job(pair, trained, round) for pair in round.pairs)
-        norms = torch.zeros(3, dtype=torch.float64)
+        update = round.total((u.vector, u.share) for u in updates.once())
+        jobs = (_job(pair, round) for pair in round.pairs)
+        ranks = 0.0
         for pair, result in zip(round.pairs, round.spread(jobs), strict=True):
             assert pair.a is not None
-            a, b, found = result.split([_size(pair.a), _size(pair.b), 3])
+            a, b, effective_rank = result.split([_size(pair.a), _size(pair.b), 1])
             update[pair.a] = a - round.start[pair.a]
             update[pair.b] = b - round.start[pair.b]
-            norms += found.cpu().double()
-        whole, lost, effective_rank = norms.tolist()
-        round.report("merge.residual", math.sqrt(lost / whole) if whole else 0.0)
-        round.report("merge.effective_rank", effective_rank / max(1, len(round.pairs)))
+            ranks += float(effective_rank)
+        round.report("merge.effective_rank", ranks / max(1, len(round.pairs)))
         return update
 
     return merge
 
 
-def _job(pair: Pair, trained: dict[int, Tensor], round: Round) -> Callable[[], Tensor]:
+def _job(pair: Pair, round: Round) -> Callable[[], Tensor]:
     """Gather the factors of all clients, and return the work of one worker on them."""
-    assert pair.a is not None
-    a = round.gather((client, vector[pair.a]) for client, vector in trained.items())
-    b = round.gather((client, vector[pair.b]) for client, vector in trained.items())
-    return partial(_nearest, pair, a, b, list(round.shares.values()), round.start)
+    return partial(_nearest, pair, *round.factors(pair), list(round.shares.values()), round.start)
 
 
 def _nearest(pair: Pair, a: Tensor, b: Tensor, shares: list[float], start: Tensor) -> Tensor:
-    """Return A and B of the nearest factors, |mean|**2, |lost|**2 and the effective rank."""
+    """Return A and B of the nearest factors, and the effective rank."""
     parts = [
-        _held(Factors(b_k.view(-1, pair.rank).double() * share, a_k.view(pair.rank, -1).double()))
+        _held(Factors(b_k.double() * share, a_k.double()))
         for a_k, b_k, share in zip(a, b, shares, strict=True)
     ]
     # The rows of A before the round, with no weight, so that there are enough rows.
@@ -130,10 +120,8 @@ def _nearest(pair: Pair, a: Tensor, b: Tensor, shares: list[float], start: Tenso
         Factors(torch.zeros_like(pair.b_of(start), dtype=torch.float64), pair.a_of(start).double())
     )
     best = truncate(side_by_side(parts), pair.rank)
-    whole = float(best.kept.square().sum()) + best.lost**2
-    numbers = torch.tensor([whole, best.lost**2, _effective_rank(best.kept)], dtype=torch.float64)
-    left, right = best.factors.left.flatten(), best.factors.right.flatten()
-    return torch.cat([right, left, numbers.to(left.device)]).float()
+    parts_of_result = (best.factors.right, best.factors.left, _effective_rank(best.kept))
+    return torch.cat([part.flatten() for part in parts_of_result]).float()
 
 
 def _held(factors: Factors) -> Factors:
@@ -142,10 +130,11 @@ def _held(factors: Factors) -> Factors:
     return Factors(factors.left[:, held], factors.right[held])
 
 
-def _effective_rank(values: Tensor) -> float:
+def _effective_rank(values: Tensor) -> Tensor:
     """Return exp(entropy of values / sum(values)); 0 if all are 0."""
     shares = values / values.sum()
-    return float(torch.special.entr(shares).sum().exp().nan_to_num(0.0))
+    rank: Tensor = torch.special.entr(shares).sum().exp().nan_to_num(0.0)
+    return rank
 
 
 def _size(place: slice) -> int:

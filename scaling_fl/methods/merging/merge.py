@@ -72,6 +72,13 @@ class Round(Protocol):
     def trained(self, update: Update) -> Tensor:
         """Return the vector that a client came to: new memory, 0 where the client holds nothing."""
 
+    def factors(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Return A (clients, rank, in) and B (clients, out, rank) that the clients came to.
+
+        After a pass over the updates; fp32, 0 where a client holds nothing, in the order of the
+        clients, and the same on every worker.
+        """
+
     def spread(self, jobs: Iterable[Callable[[], Tensor]]) -> list[Tensor]:
         """Run each job on one worker, and return all results (fp32, 1-D) on every worker.
 

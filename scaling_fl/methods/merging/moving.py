@@ -5,12 +5,11 @@ take a matrix of any rank. The clients need the move in the next round (see ``fe
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Generator, Tensor
 
-from scaling_fl.methods.merging.merge import Merge, Round, Term, Updates
+from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.pairs import Pair
 
 
@@ -67,32 +66,15 @@ def _mean_and_products(
 
     The factors are [share * B, ...] and [A; ...], without components that a client does not hold.
     """
-    trained: dict[int, Tensor] = {}
-
-    def arriving() -> Iterator[Term]:
-        for u in updates.once():
-            trained[u.client] = round.trained(u)
-            yield u.vector, u.share
-
-    update = round.total(arriving())
-    gathered = [
-        (
-            round.gather((client, vector[pair.a]) for client, vector in trained.items()),
-            round.gather((client, vector[pair.b]) for client, vector in trained.items()),
-        )
-        for pair in round.pairs
-    ]
+    update = round.total((u.vector, u.share) for u in updates.once())
     shares = torch.tensor(list(round.shares.values()), dtype=torch.float64)
-    found = [
-        (_weighted(b, shares.to(b.device), pair), a.view(-1, pair.shape[1]))
-        for pair, (a, b) in zip(round.pairs, gathered, strict=True)
-    ]
+    found = []
+    for pair in round.pairs:
+        a, b = round.factors(pair)
+        weighted = b.double() * shares.to(b.device)[:, None, None]
+        # share * B of the clients side by side: (out, clients * rank)
+        left = weighted.permute(1, 0, 2).reshape(pair.shape[0], -1).float()
+        found.append((left, a.reshape(-1, pair.shape[1])))
     # A client does not hold a component whose row of A is 0 in every pair.
     held = torch.stack([right.any(1) for _, right in found]).any(0)
     return update, [(left[:, held], right[held]) for left, right in found]
-
-
-def _weighted(b: Tensor, shares: Tensor, pair: Pair) -> Tensor:
-    """Put share * B of the clients (clients, out * rank) side by side: (out, clients * rank)."""
-    by_client = (b.double() * shares[:, None]).view(len(shares), -1, pair.rank)
-    return by_client.permute(1, 0, 2).reshape(pair.shape[0], -1).float()
