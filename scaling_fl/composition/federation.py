@@ -28,6 +28,7 @@ from scaling_fl.composition.secrecy import (
     make_secrecy,
     read_begun,
 )
+from scaling_fl.composition.server_optimiser import make_server_optimiser
 from scaling_fl.composition.start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import InputError, UserError
@@ -40,7 +41,6 @@ from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import pairs_of
-from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.runtime.record.recorder import Recorder
 from scaling_fl.runtime.tracking.places import JobPlaces
 
@@ -147,9 +147,7 @@ def build(
         recorder = make_recorder(config, trainer, data, job, kept, computation, budget, note)
     weights = fingerprint.of_values(trainer.vector)
     vector = trainer.vector.clone() if start.vector is None else start.vector
-    server_optimiser = SERVER_OPTIMISERS[config.server.optimiser](
-        config.server.learning_rate, **config.server.options
-    )
+    server_optimiser = make_server_optimiser(config)
     state = broadcast_state(
         GlobalState(vector, server_optimiser.init(vector)),
         recorder,

@@ -19,6 +19,7 @@ from scaling_fl.composition.budget import make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.composition.data import count_clients
 from scaling_fl.composition.model import load_model
+from scaling_fl.composition.server_optimiser import make_server_optimiser
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.config.merges import MERGES
@@ -30,7 +31,6 @@ from scaling_fl.federation.link import Link
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.task import Task
 from scaling_fl.methods.pairs import pairs_of
-from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS
 from scaling_fl.methods.wire.payloads import payload_size
 
 FP32, FP64, INT64 = 4, 8, 8
@@ -191,10 +191,7 @@ def _server_bytes(config: Config, size: int, num_seen: int) -> int:
 
     They are moments, the mask, the clip, and the residuals and control variates of the clients.
     """
-    optimiser = SERVER_OPTIMISERS[config.server.optimiser](
-        config.server.learning_rate, **config.server.options
-    )
-    moments = optimiser.init(torch.zeros(size, device="meta"))
+    moments = make_server_optimiser(config).init(torch.zeros(size, device="meta"))
     found = sum(value.nbytes for value in moments.values())
     found += FP32 * size * (config.server_freeze + config.scaffold)
     found += FP64 * (config.privacy.target_quantile is not None)

@@ -249,7 +249,7 @@ class Config(Section):
         # A job that was begun with merge.divide_by must go on with its digest.
         settings |= in_older_names({f"merge.{name}": value for name, value in merge.items()})
         settings["partition.kind"] = self.partition_kind
-        if self.schedule.kind == "constant":
+        if self.schedule.kind == self.server.schedule == "constant":
             del settings["num_rounds"]  # more rounds of a constant rate only continue the run
         return {
             path: value
@@ -274,6 +274,8 @@ NEWER: dict[str, Any] = {
     "partition.column": None,
     "server.bias_correction": None,
     "scaffold": False,
+    "server.schedule": "constant",
+    "server.final_learning_rate": 0.0,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""
 

@@ -229,6 +229,10 @@ class ServerSettings(Section):
     """Optimiser of the server; sgd with learning rate 1 is plain federated averaging."""
     learning_rate: Positive = 1.0
     """Learning rate of the server; adam, adamw, adagrad and yogi want one far below 1."""
+    schedule: ScheduleKind = "constant"
+    """Shape of the change from learning_rate towards final_learning_rate over num_rounds."""
+    final_learning_rate: Annotated[NonNegative, With(".schedule", "linear", "cosine")] = 0.0
+    """Learning rate of the server that a round after the last one would have."""
     momentum: Annotated[Decay, With(".optimiser", "sgd")] = 0.0
     """Momentum of the updates."""
     beta1: Annotated[Decay, With(".optimiser", "adam", "adamw", "yogi")] = 0.9

@@ -161,6 +161,26 @@ def within(marks: Tensor, optimiser: ServerOptimiser) -> ServerOptimiser:
     return ServerOptimiser(optimiser.init, step)
 
 
+def scheduled(
+    make: Callable[[float], ServerOptimiser], rate: Callable[[int], float]
+) -> ServerOptimiser:
+    """Step with a learning rate for each step: ``rate`` of the number of the steps before it.
+
+    As with the schedulers of torch, the first step has the first rate. Source: arXiv 1608.03983.
+    """
+
+    def init(vector: Tensor) -> State:
+        steps = torch.zeros((), dtype=torch.int64, device=vector.device)
+        return {"steps": steps, **make(rate(0)).init(vector)}
+
+    def step(vector: Tensor, update: Tensor, state: State) -> tuple[Tensor, State]:
+        own = {name: value for name, value in state.items() if name != "steps"}
+        vector, own_after = make(rate(int(state["steps"]))).step(vector, update, own)
+        return vector, {"steps": state["steps"] + 1, **own_after}
+
+    return ServerOptimiser(init, step)
+
+
 def _on_copies(
     apply: Callable[[Tensor, Tensor, State], None],
 ) -> Callable[[Tensor, Tensor, State], tuple[Tensor, State]]:

@@ -57,8 +57,13 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "rate": {
         ".": {},
-        "linear": {"schedule.kind": "linear"},
-        "cosine": {"schedule.kind": "cosine", "schedule.final_learning_rate": 0.001},
+        "linear": {"schedule.kind": "linear", "server.schedule": "cosine"},
+        "cosine": {
+            "schedule.kind": "cosine",
+            "schedule.final_learning_rate": 0.001,
+            "server.schedule": "linear",
+            "server.final_learning_rate": 0.01,
+        },
     },
     "adapter": {
         ".": {},

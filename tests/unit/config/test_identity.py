@@ -17,9 +17,10 @@ def test_the_identity_leaves_out_what_decides_nothing() -> None:
 
 
 def test_the_number_of_rounds_matters_to_a_schedule_over_them() -> None:
-    linear = {**PACKAGED, "schedule": {"kind": "linear"}}
-    one, two = (read_config({**linear, "num_rounds": n}).identity() for n in (3, 4))
-    assert one != two
+    for schedule in ({"schedule": {"kind": "linear"}}, {"server": {"schedule": "cosine"}}):
+        given = {**PACKAGED, **schedule}
+        one, two = (read_config({**given, "num_rounds": n}).identity() for n in (3, 4))
+        assert one != two
 
 
 def test_tiers_are_part_of_the_identity() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scaling_fl.config.sections import ServerSettings
 from scaling_fl.methods import server_optimisers
-from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS, State, sgd, yogi
+from scaling_fl.methods.schedules import cosine
+from scaling_fl.methods.server_optimisers import SERVER_OPTIMISERS, State, scheduled, sgd, yogi
 
 OPTIONS: dict[str, dict[str, float]] = {
     "sgd": {"momentum": 0.9},
@@ -255,3 +256,25 @@ def test_tiny_epsilons_and_tiny_updates_stay_finite(name: str) -> None:
         vector, state = optimiser.step(vector, torch.full((4,), scale), state)
     assert torch.isfinite(vector).all()
     assert (vector.abs() < 100).all()
+
+
+@pytest.mark.parametrize("name", sorted(TORCH))
+def test_a_schedule_is_torchs(name: str) -> None:
+    """Torch's AdamW decays by the rate of the step, too."""
+    num_steps = 5
+    start, *updates = start_and_updates(num_steps)
+    parameter = torch.nn.Parameter(start.clone())
+    theirs = TORCH[name]([parameter])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, num_steps, eta_min=0.1)
+    ours = scheduled(
+        lambda rate: SERVER_OPTIMISERS[name](rate, **OPTIONS[name]), cosine(0.3, 0.1, num_steps)
+    )
+    vector, state = start, ours.init(start)
+    for update in updates:
+        parameter.grad = -update
+        theirs.step()
+        schedule.step()
+        vector, state = ours.step(vector, update, state)
+    torch.testing.assert_close(vector, parameter.detach(), rtol=1e-5, atol=1e-6)
+    assert int(state["steps"]) == num_steps
+    assert not torch.allclose(vector, steps(name, start, updates)[0], atol=1e-3)
