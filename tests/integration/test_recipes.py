@@ -42,9 +42,9 @@ def recipe(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_a_configuration_without_problems(path: Path, tmp_path: Path) -> None:
     files = {"train_path": str(tmp_path), "test_path": str(tmp_path)}
-    given = yaml.safe_load(path.read_text()) | {"task_name": "imdb"} | files
-    config = read_config(given)
-    assert config.weighting == "uniform"
+    given = yaml.safe_load(path.read_text())
+    assert "weighting" in given, "systems differ in it"
+    read_config(given | {"task_name": "imdb"} | files)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
