@@ -205,6 +205,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("server.momentum", "server.optimiser"): {"server": {"optimiser": "adam", "momentum": 0.9}},
     ("server.beta1", "server.optimiser"): {"server": {"optimiser": "adagrad", "beta1": 0.5}},
+    ("server.final_learning_rate", "server.schedule"): {"server": {"final_learning_rate": 0.1}},
     ("server.beta2", "server.optimiser"): {"server": {"beta2": 0.99}},
     ("server.epsilon", "server.optimiser"): {"server": {"epsilon": 1e-3}},
     ("server.weight_decay", "server.optimiser"): {
@@ -222,6 +223,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {**SCAFFOLD, "num_local_steps": 1, "weight_decay": 0.1, "upload": {"codec": "nf4"}},
     {**SCAFFOLD, "clients_per_round": 2, "sampling": "poisson", "download": {"density": 0.5}},
     {"schedule": {"kind": "linear", "final_learning_rate": 1e-6}},
+    {"server": {"schedule": "cosine", "final_learning_rate": 0.1}},
     {"partition": {"kind": "dirichlet_by_class", "alpha": 0.1, "min_examples": 5}},
     {"partition": {"kind": "dirichlet_by_client", "alpha": 0.1}},
     {"iid_split": False, "partition": {"kind": "label_sorted"}},
