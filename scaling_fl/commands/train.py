@@ -11,6 +11,8 @@ from scaling_fl.commands.endings import end, raise_on_signals
 from scaling_fl.commands.experiment import RunObserver, make_experiment
 from scaling_fl.commands.resume import resume_command
 from scaling_fl.commands.settings import Checked
+from scaling_fl.config import Config
+from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import file_of
 from scaling_fl.core.errors import UserError
 from scaling_fl.jobs.job import Job, open_job
@@ -78,7 +80,7 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
         mirror=mirror,
         starter=starter,
         resume_command=resume_command(line, named),
-        scripts={name: script(name) for name in ("evaluate.py", "merge_adapter.py", "watch.py")},
+        scripts=_scripts(config),
     )
     own_files = {file for _, name in config.own_names() if (file := file_of(name))}
     experiment = make_experiment(line.settings | named, session.run, own_files)
@@ -88,6 +90,14 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     if folder and folder.trouble.missing:
         raise UserError(folder.trouble.sentence(folder.path))
     return folder.path if folder else None
+
+
+def _scripts(config: Config) -> dict[str, str]:
+    """Say what to type for the scripts that go on from a run, by the name of each."""
+    found = {name: script(name) for name in ("evaluate.py", "merge_adapter.py", "watch.py")}
+    if row_of(config.merge.method).personal:  # there is no model of all
+        found["merge_adapter.py"] += " --client N"
+    return found
 
 
 def _check_writable(runs_dir: Path) -> None:

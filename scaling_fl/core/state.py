@@ -15,8 +15,8 @@ class Memory:
 
     The server remembers an adaptive clip, the vector that froze the download mask, what the frozen
     base of an adapter has moved by, and the mean of the clients' control variates. A client
-    remembers its own (SCAFFOLD), and its residual: what its last payload did not carry, for error
-    feedback.
+    remembers its own (SCAFFOLD), its part of the model, where clients keep one, and its residual:
+    what its last payload did not carry, for error feedback.
     """
 
     server: Tensors = field(default_factory=dict)
