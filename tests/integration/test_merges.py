@@ -32,4 +32,7 @@ def test_a_merge_comes_to_the_same_wherever_it_runs(
     predicted = predict(whole.config, lambda text: None)
     assert whole.results()["bytes.upload"][1] == predicted.upload_bytes
     assert whole.results()["bytes.download"][1] == predicted.download_bytes
-    assert all(0.0 <= value < 2.0 for value in whole.results()["merge.residual"][1])
+    if MERGES[method].personal:  # the server has no products
+        assert "merge.residual" not in whole.results()
+    else:
+        assert all(0.0 <= value < 2.0 for value in whole.results()["merge.residual"][1])
