@@ -175,6 +175,7 @@ def build(
         seed=config.seed,
         pairs=pairs_of(trainer.layout),
         controls=make_controls(config, clients, num_clients, trainer, exchange),
+        tensors=trainer.layout.places,
     )
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(

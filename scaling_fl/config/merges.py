@@ -5,7 +5,7 @@ The settings, their rules and their documentation follow from the rows of the ta
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -62,6 +62,11 @@ class MergeRow:
 
 
 _DENSITY = Option(Density, 0.2, "Share of every update that is merged, the largest coordinates.")
+_TRIM_BY = Option(
+    Literal["vector", "tensor"],
+    "vector",
+    "Of what the largest coordinates are kept.",
+)
 _DROP = Option(Decay, 0.5, "Share of every update that is dropped at random.")
 _Half = Annotated[float, Field(ge=0, lt=0.5)]
 _BYZANTINE = Option(
@@ -109,7 +114,7 @@ MERGES: dict[str, MergeRow] = {
     ),
     "ties": MergeRow(
         make="scaling_fl.methods.merging.signs:ties",
-        options={"density": _DENSITY},
+        options={"density": _DENSITY, "trim_by": _TRIM_BY},
         private=False,
         breaks=_APART | _TRIMMED | _ELECTED,
     ),
@@ -121,13 +126,13 @@ MERGES: dict[str, MergeRow] = {
     ),
     "dare_ties": MergeRow(
         make="scaling_fl.methods.merging.masks:dare_ties",
-        options={"drop": _DROP, "density": _DENSITY},
+        options={"drop": _DROP, "density": _DENSITY, "trim_by": _TRIM_BY},
         private=False,
         breaks=_APART | _RANDOM | _ELECTED,
     ),
     "magnitude_mask": MergeRow(
         make="scaling_fl.methods.merging.masks:magnitude_mask",
-        options={"density": _DENSITY},
+        options={"density": _DENSITY, "trim_by": _TRIM_BY},
         private=False,
         breaks=_APART | _TRIMMED,
     ),

@@ -276,6 +276,7 @@ NEWER: dict[str, Any] = {
     "scaffold": False,
     "server.schedule": "constant",
     "server.final_learning_rate": 0.0,
+    "merge.trim_by": "vector",
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""
 

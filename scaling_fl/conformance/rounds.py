@@ -89,6 +89,7 @@ def merge_on(
         links=links,
         min_clients=1,
         pairs=pairs_of(LAYOUT),
+        tensors=LAYOUT.places,
     )
     shares = {one.client: one.share for one in everyone}
     replies: Iterator[Reply] = (one.reply(links[one.tier]) for one in mine)

@@ -20,6 +20,7 @@ _SHIFT = 1.5 * 2.0**52
 So the addition rounds x to the nearest integer, ties to even, as ``round`` does. There, the bits
 of a double count with its value: bits(_SHIFT + k) = bits(_SHIFT) + k for every integer k.
 """
+_WHOLE = slice(None)
 _SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 
 
@@ -50,29 +51,43 @@ class ExactSum:
     def clear(self) -> None:
         self.integers.zero_()
 
-    def add(self, vector: Tensor, share: float) -> None:
-        """Add ``share * vector``; the vector is fp32 of the sum's size, see ``is_summable``."""
+    def add(
+        self, vector: Tensor, share: float, where: Tensor | None = None, place: slice = _WHOLE
+    ) -> None:
+        """Add ``share * vector``; the vector is fp32, see ``is_summable``.
+
+        ``where`` marks the coordinates that count (bool; None: all). ``place`` is where the vector
+        belongs in the sum, if it is a part.
+        """
         if not 0.0 <= share <= 1.0:
             raise ValueError(f"a client's share must be in [0, 1], got {share}.")
         add = self._add_on_cpu if vector.device.type == "cpu" else self._add_anywhere
-        for integers, chunk in zip(self.integers.split(_CHUNK), vector.split(_CHUNK), strict=True):
-            add(integers, chunk, share * _SCALE)
+        integers = self.integers[place]
+        for start in range(0, vector.numel(), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            marks = None if where is None else where[part]
+            add(integers[part], vector[part], share * _SCALE, marks)
 
-    def _add_on_cpu(self, integers: Tensor, chunk: Tensor, factor: float) -> None:
+    def _add_on_cpu(
+        self, integers: Tensor, chunk: Tensor, factor: float, marks: Tensor | None
+    ) -> None:
         """Add a chunk without the conversion from double to int64, which has no vector instruction.
 
         A chunk that is too small to change the sum is skipped: most chunks of a large embedding do
         not change in a few steps.
         """
-        low, high = torch.aminmax(chunk)
-        largest = factor * max(-float(low), float(high))
+        values = chunk.numpy()
+        largest = factor * max(-float(values.min()), float(values.max()))
         if largest < 0.5:
             return
         if not largest <= 2.0**51:
-            self._add_anywhere(integers, chunk, factor)
+            self._add_anywhere(integers, chunk, factor, marks)
             return
         shifted: NDArray[np.float64] = self._scaled[: chunk.numel()].numpy()
-        np.copyto(shifted, chunk.numpy())
+        if marks is None:
+            np.copyto(shifted, values)
+        else:
+            np.multiply(values, marks.numpy(), out=shifted)
         shifted *= factor
         shifted += _SHIFT
         rounded = shifted.view(np.int64)
@@ -80,9 +95,13 @@ class ExactSum:
         total = integers.numpy()
         total += rounded  # numpy adds int64 three times as fast as torch
 
-    def _add_anywhere(self, integers: Tensor, chunk: Tensor, factor: float) -> None:
+    def _add_anywhere(
+        self, integers: Tensor, chunk: Tensor, factor: float, marks: Tensor | None
+    ) -> None:
         scaled, rounded = self._scaled[: chunk.numel()], self._rounded[: chunk.numel()]
         scaled.copy_(chunk).mul_(factor).round_()
+        if marks is not None:
+            scaled.mul_(marks)
         integers.add_(rounded.copy_(scaled))
 
     def mean(self, out: Tensor, included_share: float) -> Tensor:
@@ -95,18 +114,28 @@ class ExactSum:
             result.copy_(scaled)
         return out
 
-    def add_share(self, share: float, indices: Tensor | None) -> None:
-        """Add ``share`` at some coordinates (None: all), to sum the shares of the clients there."""
-        amount = round(share * _SCALE)
-        if indices is None:
-            self.integers.add_(amount)
+    def add_share(self, share: float, where: Tensor | None, place: slice = _WHOLE) -> None:
+        """Add ``share`` at some coordinates, to sum the shares of the clients there.
+
+        ``where`` has their indices or one bool for each (None: all), within ``place``.
+        """
+        amount, integers = round(share * _SCALE), self.integers[place]
+        if where is None:
+            integers.add_(amount)
+        elif where.dtype == torch.bool and where.device.type == "cpu":
+            for total, marks in zip(integers.split(_CHUNK), where.split(_CHUNK), strict=True):
+                amounts = self._rounded[: marks.numel()].numpy()
+                np.multiply(marks.numpy(), amount, out=amounts)
+                summed = total.numpy()
+                summed += amounts
         else:
-            self.integers[indices] += amount
+            integers[where] += amount
 
     def mean_over(self, out: Tensor, shares: "ExactSum") -> Tensor:
         """Write sum / shares to ``out`` (fp32), coordinate by coordinate; 0 / 0 is 0."""
         sums = (self.integers.split(_CHUNK), shares.integers.split(_CHUNK), out.split(_CHUNK))
         for total, share, result in zip(*sums, strict=True):
-            quotient = total.double() / share.double()
+            quotient = self._scaled[: total.numel()]
+            quotient.copy_(total).div_(share.double())
             result.copy_(quotient.nan_to_num_(nan=0.0))
         return out

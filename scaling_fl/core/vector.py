@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,11 @@ class Layout:
     @property
     def size(self) -> int:
         return self.offsets[-1]
+
+    @property
+    def places(self) -> tuple[slice, ...]:
+        """The place of each parameter in the vector."""
+        return tuple(slice(*ends) for ends in pairwise(self.offsets))
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Return each parameter's view into a vector of ``size`` elements; no data is copied."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -53,7 +53,8 @@ class Arrivals:
     ) -> None:
         self._replies, self._shares, self._decode = iter(replies), shares, decode
         self._scratch, self._hear = scratch, hear
-        self._usable: list[Reply] | None = None
+        self._kept: list[Update | Reply] | None = None
+        """The usable updates that arrived as they are, and the replies of the other ones."""
         self.reports: list[ClientReport] = []
         self.memories: dict[int, Tensors] = {}
         self.num_units = self.num_unclipped = 0
@@ -62,31 +63,54 @@ class Arrivals:
 
     def once(self) -> Iterator[Update]:
         """Yield the updates while the clients train, and keep nothing."""
-        for _, update in self._arrive(keep=False):
+        for _, update in self._arrive(self._scratch, keep=False):
             yield update
 
     def again(self) -> Iterator[Update]:
         """Yield the updates; keep the payloads, and decode them again in every further pass."""
-        if self._usable is None:
-            self._usable = []
-            for reply, update in self._arrive(keep=True):
-                self._usable.append(reply)
-                yield update
-            return
-        vector = torch.empty_like(self._scratch)
-        for reply in self._usable:
-            yield self._update(reply, vector)
+        vector = self._buffer()
+        for group in self._groups(vector):
+            for update in group:
+                kept = update.vector is not vector
+                yield update._replace(vector=vector.copy_(update.vector)) if kept else update
 
-    def _arrive(self, *, keep: bool) -> Iterator[tuple[Reply, Update]]:
+    def together(self) -> Iterator[Sequence[Update]]:
+        """Yield the updates; all that need no decoding come together after the first pass."""
+        return self._groups(self._buffer())
+
+    def _groups(self, vector: Tensor) -> Iterator[Sequence[Update]]:
+        """Decode into ``vector`` what is not kept as it arrived."""
+        if self._kept is None:
+            self._kept = []
+            for reply, update in self._arrive(vector, keep=True):
+                self._kept.append(update if self._needs_no_decoding(reply) else reply)
+                yield (update,)
+            return
+        if as_arrived := [kept for kept in self._kept if isinstance(kept, Update)]:
+            yield as_arrived
+        for kept in self._kept:
+            if isinstance(kept, Reply):
+                yield (self._update(kept, vector),)
+
+    def _buffer(self) -> Tensor:
+        """Return memory for an update: the scratch buffer, which later passes must not change."""
+        return self._scratch if self._kept is None else torch.empty_like(self._scratch)
+
+    def _needs_no_decoding(self, reply: Reply) -> bool:
+        whole = reply.payload.vector is not None and reply.payload.size == self._scratch.numel()
+        return whole and self._scratch.device.type == "cpu" and not reply.extras
+
+    def _arrive(self, out: Tensor, *, keep: bool) -> Iterator[tuple[Reply, Update]]:
         while True:
             began = time.perf_counter()
             reply = next(self._replies, None)
             if reply is None:
                 return
-            if keep:
+            as_arrived = keep and self._needs_no_decoding(reply)
+            if keep and not as_arrived:
                 extras = {name: payload.encoded() for name, payload in reply.extras.items()}
                 reply = replace(reply, payload=reply.payload.encoded(), extras=extras)
-            update = self._update(reply, self._scratch)
+            update = self._update(reply, torch.empty_like(out) if as_arrived else out)
             report = _checked(reply.report, update)
             self.reports.append(report)
             # Clients that are left out also count: the count must not depend on any client's data.

@@ -15,9 +15,13 @@ from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.federation.base import Move, product
-from scaling_fl.methods.merging.merge import SentTerm, Term, Update, Updates
+from scaling_fl.methods.merging.merge import BlockTerm, SentTerm, Term, Update, Updates
 from scaling_fl.methods.pairs import Pair
 
+_BLOCK = 1 << 16
+"""Coordinates whose sums, and the values of one client, stay in a core's cache."""
+_ONE = 2.0**-20
+"""A share for each client, where all count alike: for up to 2**20 clients."""
 Total = Callable[[Iterable[Term]], ExactSum]
 """The exact sum of the terms of all workers."""
 
@@ -78,6 +82,7 @@ class MergeRound:
         seed: int,
         start: Tensor,
         pairs: Sequence[Pair],
+        tensors: Sequence[slice],
         trained: Callable[[Update], Tensor],
         factors: Mapping[int, Sequence[Tensor]],
     ) -> None:
@@ -87,7 +92,7 @@ class MergeRound:
         # A wrapped method of its own would be a circle, which keeps the round's state alive.
         self._wrap = wrap
         self._seed = seed
-        self.start, self.pairs, self.trained = start, pairs, trained
+        self.start, self.pairs, self.tensors, self.trained = start, pairs, tensors, trained
         self._factors = factors
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
@@ -120,6 +125,7 @@ class MergeRound:
             seed=self._seed,
             start=self.start,
             pairs=self.pairs,
+            tensors=self.tensors,
             trained=self.trained,
             factors=self._factors,
         )
@@ -140,9 +146,27 @@ class MergeRound:
         for vector, share, sent in terms:
             values.add(vector, share)
             shares.add_share(share, sent)
-        self._wait_for_all()
-        self._exchange.total(values.integers)
-        self._exchange.total(shares.integers)
+        self._total(values, shares)
+        return values.mean_over(self._result(), shares)
+
+    def total_by_block(self, updates: Updates, term: BlockTerm) -> Tensor:
+        sums = self._sums.values
+        sums.clear()
+        for update, place in self._blocks(updates):
+            vector, share, counts = term(update, place)
+            sums.add(vector, share, counts, place)
+        self._total(sums)
+        return sums.mean(self._result(), self.cohort.divisor)
+
+    def mean_over_senders_by_block(self, updates: Updates, term: BlockTerm) -> Tensor:
+        values, shares = self._sums.values, self._sums.shares
+        values.clear()
+        shares.clear()
+        for update, place in self._blocks(updates):
+            vector, share, counts = term(update, place)
+            values.add(vector, share, counts, place)
+            shares.add_share(share, counts, place)
+        self._total(values, shares)
         return values.mean_over(self._result(), shares)
 
     def gather(self, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
@@ -207,9 +231,30 @@ class MergeRound:
         sums.clear()
         for vector, share in terms:
             sums.add(vector, share)
-        self._wait_for_all()
-        self._exchange.total(sums.integers)
+        self._total(sums)
         return sums
+
+    def count_by_block(self, updates: Updates, marks: Callable[[Update, slice], Tensor]) -> Tensor:
+        sums = self._sums.values
+        sums.clear()
+        for update, place in self._blocks(updates):
+            sums.add_share(_ONE, marks(update, place), place)
+        self._total(sums)
+        return sums.mean(self._result(), _ONE)
+
+    def _blocks(self, updates: Updates) -> Iterator[tuple[Update, slice]]:
+        """Yield all updates at some coordinates, then at the next ones."""
+        for group in updates.together():
+            for start in range(0, self._size, _BLOCK):
+                place = slice(start, min(start + _BLOCK, self._size))
+                for update in group:
+                    yield update, place
+
+    def _total(self, *sums: ExactSum) -> None:
+        """Wait until all clients have trained, and add up the sums of all workers."""
+        self._wait_for_all()
+        for each in sums:
+            self._exchange.total(each.integers)
 
     def _wait_for_all(self) -> Cohort:
         return self.cohort

@@ -63,13 +63,15 @@ class Server:
         adapter: Tensor | None = None,
         seed: int = 0,
         pairs: Sequence[Pair] = (),
+        tensors: Sequence[slice] = (),
         controls: Controls | None = None,
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
         self._adapter = None if adapter is None else adapter.to(scratch.device)
-        self._seed, self._pairs, self._controls = seed, pairs, controls
+        self._seed, self._pairs, self._tensors = seed, pairs, tensors
+        self._controls = controls
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
         self._merges_factors = (
             bool(pairs)
@@ -122,6 +124,7 @@ class Server:
             seed=derive(self._seed, "round", state.round + 1),
             start=state.vector,
             pairs=self._pairs,
+            tensors=self._tensors,
             trained=lambda update: self._trained(update, state, downloads),
             factors=factors,
         )

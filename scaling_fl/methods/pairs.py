@@ -46,10 +46,7 @@ class Pair(NamedTuple):
 
 def pairs_of(layout: Layout) -> list[Pair]:
     """List the pairs in the order of the vector."""
-    places = {
-        name: slice(offset, offset + size)
-        for name, offset, size in zip(layout.names, layout.offsets, layout.sizes, strict=False)
-    }
+    places = dict(zip(layout.names, layout.places, strict=True))
     ranks = {
         name: shape[1] for name, shape in zip(layout.names, layout.shapes, strict=True) if B in name
     }

@@ -1,16 +1,16 @@
 """Merges of masked updates: each client's update keeps some coordinates, or the merge does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scaling_fl.methods.merging.means import mean
-from scaling_fl.methods.merging.merge import Merge, Round, SentTerm, Update, Updates
-from scaling_fl.methods.merging.signs import ties, trim
+from scaling_fl.methods.merging.merge import Merge, Round, Update, Updates
+from scaling_fl.methods.merging.signs import TrimBy, apply_marks, by_elected_signs, largest
 
-_UNIT = 2.0**-20
-"""The share of a client where all count alike, in sums of up to 2**20 clients."""
+_CHUNK = 1 << 16  # draws that stay in a core's cache
 
 
 def dare(drop: float) -> Merge:
@@ -22,17 +22,28 @@ def dare(drop: float) -> Merge:
     return _of_masked(lambda u, round: _drop(u, round, drop), mean())
 
 
-def dare_ties(drop: float, density: float) -> Merge:
+def dare_ties(drop: float, density: float, trim_by: TrimBy = "vector") -> Merge:
     """Drop and rescale as ``dare``, then merge as ``ties``. Source: arXiv 2311.03099."""
-    return _of_masked(lambda u, round: _drop(u, round, drop), ties(density))
+
+    def keep(u: Update, round: Round) -> Tensor:
+        kept = _undropped(u, round, drop)
+        rest = apply_marks(u.vector, kept, out=torch.empty_like(u.vector))
+        return largest(rest, round, density, trim_by).logical_and_(kept)
+
+    merge = by_elected_signs(keep)
+    return lambda updates, round: merge(updates, round).div_(1.0 - drop)
 
 
-def magnitude_mask(density: float) -> Merge:
+def magnitude_mask(density: float, trim_by: TrimBy = "vector") -> Merge:
     """Keep the largest coordinates of each update, a share of ``density``, and average.
 
     Source: arXiv 2311.03099, section 4.5 (magnitude-based pruning, without rescaling).
     """
-    return _of_masked(lambda u, round: trim(u.vector, density), mean())
+
+    def keep_largest(u: Update, round: Round) -> Tensor:
+        return apply_marks(u.vector, largest(u.vector, round, density, trim_by), out=u.vector)
+
+    return _of_masked(keep_largest, mean())
 
 
 def consensus_mask(threshold: float, agreeing: int) -> Merge:
@@ -46,16 +57,22 @@ def consensus_mask(threshold: float, agreeing: int) -> Merge:
     def merge(updates: Updates, round: Round) -> Tensor:
         merged = round.total((u.vector, u.share) for u in updates.again())
 
-        def masks() -> Iterator[SentTerm]:
-            for u in updates.again():
-                own = u.vector.abs() > (merged - u.vector).abs_().mul_(threshold)
-                yield own.float(), _UNIT, None
+        def is_own(u: Update, place: slice) -> Tensor:
+            return _is_own(u.vector[place], merged[place], threshold)
 
-        num_clients = len(round.shares)
-        votes = round.mean_over_senders(masks()).mul_(num_clients).round_()
-        return merged.mul_(votes >= min(agreeing, num_clients))
+        enough = min(agreeing, len(round.shares))
+        return apply_marks(merged, round.count_by_block(updates, is_own) >= enough, out=merged)
 
     return merge
+
+
+def _is_own(values: Tensor, merged: Tensor, threshold: float) -> Tensor:
+    if values.device.type != "cpu":
+        return values.abs() > (merged - values).abs_().mul_(threshold)
+    others = merged.numpy() - values.numpy()  # numpy takes half of torch's time
+    np.abs(others, out=others)
+    others *= threshold
+    return torch.from_numpy(np.abs(values.numpy()) > others)
 
 
 class _Masked:
@@ -70,6 +87,9 @@ class _Masked:
     def again(self) -> Iterator[Update]:
         return self._changed(self._updates.again())
 
+    def together(self) -> Iterator[Sequence[Update]]:
+        return ((update,) for update in self.again())
+
     def _changed(self, updates: Iterator[Update]) -> Iterator[Update]:
         for u in updates:
             yield u._replace(vector=self._change(u))
@@ -83,5 +103,17 @@ def _of_masked(change: Callable[[Update, Round], Tensor], then: Merge) -> Merge:
 
 
 def _drop(update: Update, round: Round, drop: float) -> Tensor:
-    draws = torch.rand(update.vector.numel(), generator=round.random(update.client))
-    return update.vector.mul_((draws >= drop).to(update.vector.device)).div_(1.0 - drop)
+    kept = _undropped(update, round, drop)
+    return apply_marks(update.vector, kept, out=update.vector).div_(1.0 - drop)
+
+
+def _undropped(update: Update, of: Round, drop: float) -> Tensor:
+    """Draw the coordinates that are not dropped (bool), each by 32 bits."""
+    source = np.random.SFC64(of.random(update.client).initial_seed())
+    size = update.vector.numel()
+    marks = np.empty(size, dtype=np.bool_)
+    for start in range(0, size, _CHUNK):
+        draws = source.random_raw(_CHUNK // 2).view(np.uint32)
+        part = marks[start : start + _CHUNK]
+        np.greater_equal(draws[: len(part)], round(drop * 2**32), out=part)
+    return torch.from_numpy(marks).to(update.vector.device)

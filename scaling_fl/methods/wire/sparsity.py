@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 # The bits of magnitudes, read as integers, have the order of the magnitudes. numpy selects among
 # integers faster than among floats.
 Bits = NDArray[np.int32]
+Bools = NDArray[np.bool_]
 
 _WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 _INFINITY = 0x7F800000  # the bits of infinity; the bits of every NaN are larger
-_SAMPLE = 1 << 16
+_LARGEST = 0x7FFFFFFF
+_SAMPLE = 1 << 18
 _CHUNK = 1 << 16  # values that stay in a core's cache between the passes
 _FUZZ = 1e-12  # relative; larger than the rounding error of a density and of its decay
 
@@ -42,13 +45,21 @@ def density_at(round_number: int, density: float, decay: float, every: int) -> f
 def top_k(vector: Tensor, k: int) -> Tensor:
     """Find the ``k`` coordinates of the largest magnitude; of equal ones, the lower index.
 
-    The vector is 1-D fp32 on the CPU. Returns ascending int64 indices, which depend on the values
-    alone and not on the number of threads.
+    Takes and raises what ``mark_largest`` does. Returns ascending int64 indices.
+
+    Source: arXiv 2406.05233 (FLASC), algorithm 1.
+    """
+    return torch.from_numpy(np.flatnonzero(mark_largest(vector, k).numpy()))
+
+
+def mark_largest(vector: Tensor, k: int) -> Tensor:
+    """Mark the ``k`` coordinates of the largest magnitude (bool); of equal ones, the lower index.
+
+    The vector is 1-D fp32 on the CPU. The result depends on the values alone and not on the number
+    of threads.
 
     Raises:
         ValueError: k is not in [1, size], or the vector has a NaN or another type.
-
-    Source: arXiv 2406.05233 (FLASC), algorithm 1.
     """
     if vector.dtype != torch.float32 or vector.dim() != 1 or vector.device.type != "cpu":
         raise ValueError(
@@ -58,38 +69,60 @@ def top_k(vector: Tensor, k: int) -> Tensor:
     if not 1 <= k <= vector.numel():
         raise ValueError(f"k must be in [1, {vector.numel()}], got {k}.")
     bits = vector.detach().numpy().view(np.int32)
-    indices, magnitudes = _not_below(_likely_floor(bits, k), bits)
-    if len(indices) < k:
-        indices, magnitudes = _not_below(0, bits)
-    if magnitudes.max() > _INFINITY:
-        raise ValueError("the vector must not have a NaN, which is neither large nor small.")
-    smallest = np.partition(magnitudes, len(magnitudes) - k)[len(magnitudes) - k]
+    marks = np.empty(len(bits), dtype=np.bool_)
+    between = _mark_above(*_likely_bounds(bits, k), bits, marks)
+    if not 0 < k - between.num_above <= len(between.indices):
+        between = _mark_above(0, _LARGEST, bits, marks)
+    magnitudes, rest = between.magnitudes, k - between.num_above
+    smallest = np.partition(magnitudes, len(magnitudes) - rest)[len(magnitudes) - rest]
     kept = magnitudes >= smallest
-    excess = int(np.count_nonzero(kept)) - k
+    excess = int(np.count_nonzero(kept)) - rest
     if excess:
         kept[np.flatnonzero(magnitudes == smallest)[-excess:]] = False
-    return torch.from_numpy(indices[kept])
+    marks[between.indices[kept]] = True
+    return torch.from_numpy(marks)
 
 
-def _likely_floor(bits: Bits, k: int) -> int:
-    """Guess from a sample a magnitude that is reached by ``k`` coordinates or a few more.
+def _likely_bounds(bits: Bits, k: int) -> tuple[int, int]:
+    """Guess from a sample two magnitudes with that of the ``k``-th largest coordinate between them.
 
-    The guess changes the time of the search, never its result: after a guess that is too high, the
-    caller searches a second time; after one that is too low, among more coordinates.
+    The guess changes the time of the search, never its result: after a wrong guess, the caller
+    searches a second time, among all coordinates.
     """
     sample = np.sort(bits[:: len(bits) // _SAMPLE + 1] & _WITHOUT_SIGN)
     share = k / len(bits)
-    # The expected number of the k largest in a random sample, plus six standard deviations.
-    reached = len(sample) * share + 6.0 * math.sqrt(len(sample) * share * (1.0 - share)) + 1.0
-    return int(sample[max(0, len(sample) - math.ceil(reached))])
+    # The expected number of the k largest in a random sample, and six standard deviations.
+    expected = len(sample) * share
+    margin = 6.0 * math.sqrt(expected * (1.0 - share)) + 1.0
+    low = len(sample) - math.ceil(expected + margin)
+    high = len(sample) - math.floor(expected - margin)
+    return int(sample[max(0, low)]), int(sample[high]) if high < len(sample) else _LARGEST
 
 
-def _not_below(floor: int, bits: Bits) -> tuple[NDArray[np.int64], Bits]:
-    """List the coordinates of magnitude ``floor`` or more, ascending, and their magnitudes."""
-    indices, magnitudes = [], []
+class _Between(NamedTuple):
+    """The coordinates between two magnitudes, ascending."""
+
+    indices: NDArray[np.int64]
+    magnitudes: Bits
+    num_above: int
+    """The number of coordinates of a larger magnitude."""
+
+
+def _mark_above(low: int, high: int, bits: Bits, marks: Bools) -> _Between:
+    """Mark the magnitudes above ``high``, and list the other ones of at least ``low``."""
+    indices, magnitudes, num_above = [], [], 0
+    chunk = np.empty(min(len(bits), _CHUNK), dtype=np.int32)
+    others = np.empty(len(chunk), dtype=np.bool_)
     for offset in range(0, len(bits), _CHUNK):
-        chunk = bits[offset : offset + _CHUNK] & _WITHOUT_SIGN
-        found = np.flatnonzero(chunk >= floor)
+        above = marks[offset : offset + _CHUNK]
+        chunk, others = chunk[: len(above)], others[: len(above)]
+        np.bitwise_and(bits[offset : offset + _CHUNK], _WITHOUT_SIGN, out=chunk)
+        if chunk.max() > _INFINITY:
+            raise ValueError("the vector must not have a NaN, which is neither large nor small.")
+        np.greater(chunk, high, out=above)
+        num_above += int(np.count_nonzero(above))
+        np.greater_equal(chunk, low, out=others)
+        found = np.flatnonzero(np.not_equal(others, above, out=others))
         indices.append(found + offset)
         magnitudes.append(chunk[found])
-    return np.concatenate(indices), np.concatenate(magnitudes)
+    return _Between(np.concatenate(indices), np.concatenate(magnitudes), num_above)

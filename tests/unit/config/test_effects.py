@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from scaling_fl.config import Config, defaults, describe, read_config, read_single_settings
 from scaling_fl.config.conditions import With, is_set
@@ -17,6 +17,7 @@ OTHER: dict[type, Callable[[Option], Any]] = {
     bool: lambda option: not option.default,
     int: lambda option: option.default + 1,
     float: lambda option: option.default / 2,
+    str: lambda option: next(name for name in get_args(option.type) if name != option.default),
 }
 """A value of an option that is not its default."""
 

@@ -63,6 +63,8 @@ def test_privacy_refuses_every_merge_that_is_not_private() -> None:
 
 def test_options_count_in_the_identity_only_of_the_merge_that_is_chosen() -> None:
     assert identity(merge={"method": "ties"}) == {"merge.method": "ties", "merge.density": 0.2}
+    by_tensor = identity(merge={"method": "ties", "trim_by": "tensor"})
+    assert by_tensor == {"merge.method": "ties", "merge.density": 0.2, "merge.trim_by": "tensor"}
     assert identity(merge={"method": OWN}) == {"merge.method": OWN}
 
 
