@@ -316,6 +316,9 @@ def are_drawn_in_secret(config: Config) -> bool:
 
 def check_cost(run: Run, config: Config) -> None:
     assert cost_of(run) == predicted_cost(config)
+    saved = [run.state(config.num_rounds, part) for part in ("state", "optimiser")]
+    predicted = predict(config, lambda text: None)
+    assert predicted.checkpoint_bytes == sum(t.nbytes for part in saved for t in part.values())
     if not are_drawn_in_secret(config):
         assert bytes_of(run) == predicted_bytes(config)
 

@@ -1,15 +1,17 @@
 """What a resumed job keeps of its rounds before: the number of threads that they were made with."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from scaling_fl.composition.agreement import broadcast_state
+from scaling_fl.composition.agreement import broadcast_state, forget_unused
+from scaling_fl.config import read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.records import RoundReport
-from scaling_fl.core.state import GlobalState
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
 from scaling_fl.runtime.record.checkpoints import Checkpoints
 from scaling_fl.runtime.record.journal import Journal
@@ -56,6 +58,25 @@ def test_a_resume_on_another_machine_computes_with_the_threads_of_before(tmp_pat
         "results depend on the number"
     )
     assert start(tmp_path, here=2, wanted=2) == (2, [])
+
+
+def test_a_job_forgets_what_belongs_to_settings_that_it_no_longer_has() -> None:
+    names = {"upload.residual", "scaffold.control"}
+    clients = {0: {name: torch.ones(3) for name in names}, 2: {"scaffold.control": torch.ones(3)}}
+    state = GlobalState(torch.zeros(3), memory=Memory({"scaffold.control": torch.ones(3)}, clients))
+
+    def kept(**changes: Any) -> dict[str, set[str]]:
+        config = read_config({"task_name": "20newsgroups", "num_clients": 4, **changes})
+        memory = forget_unused(state, config).memory
+        by_client = {str(client): set(tensors) for client, tensors in memory.clients.items()}
+        return by_client | {"server": set(memory.server)}
+
+    feedback = {"upload": {"codec": "nf4", "error_feedback": True}}
+    assert kept() == {"server": set()}
+    assert kept(**feedback) == {"0": {"upload.residual"}, "server": set()}
+    control = {"scaffold.control"}
+    assert kept(scaffold=True) == {"0": control, "2": control, "server": control}
+    assert kept(scaffold=True, **feedback) == {"0": names, "2": control, "server": control}
 
 
 def test_another_number_of_threads_is_refused(tmp_path: Path) -> None:
