@@ -77,7 +77,7 @@ def of_guarantee(
             **split,
         }
     if config.scaffold:
-        found["weighting"] = config.weighting
+        found["scaffold"] = {"weighting": config.weighting}
     if config.server_freeze:
         found["server_freeze"] = True
     return found

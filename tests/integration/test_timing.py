@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
         },
     },
     "memory": {"upload": {"density": 0.5, "error_feedback": True}, **STEPS},
+    "control": {"optimiser": "sgd", "scaffold": True, **STEPS},
     "ties": {"merge": {"method": "ties"}},
 }
 

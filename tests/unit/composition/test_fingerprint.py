@@ -76,6 +76,15 @@ def test_what_is_kept_for_the_owners_of_the_data_is_theirs_alone(changes: dict[s
     assert base != guarantee(partition={"kind": "dirichlet_by_client"})
 
 
+def test_what_the_server_remembers_of_control_variates_has_the_weights_of_before() -> None:
+    def guarantee(**changes: Any) -> dict[str, Any]:
+        config = make_config(**changes)
+        return fingerprint.of_guarantee(config, 4, train_key="abc", privacy_terms={})
+
+    assert guarantee(scaffold=True) != guarantee(scaffold=True, weighting="uniform")
+    assert guarantee() == guarantee(weighting="uniform")
+
+
 def test_without_privacy_and_memory_nothing_is_guaranteed() -> None:
     assert fingerprint.of_guarantee(make_config(), 4, train_key="abc", privacy_terms={}) == {}
 
