@@ -47,10 +47,7 @@ def products(vector: Tensor, layout: Layout = LAYOUT) -> Tensor:
 
 def of_two_tiers(seed: int) -> list[Sent]:
     """Odd clients hold rank 1 and change nothing else."""
-    return [
-        replace(one, tier=1, held=HOLDING.coordinates(b"")) if one.client % 2 else one
-        for one in some_updates(5, seed)
-    ]
+    return [replace(one, tier=1) if one.client % 2 else one for one in some_updates(5, seed)]
 
 
 def dense(after: Tensor, updates: Sequence[Sent]) -> float:
@@ -76,7 +73,7 @@ def step(merge: Merge, layout: Layout, start: Tensor, updates: Sequence[Sent]) -
     )
     state = GlobalState(start)
     shares = {one.client: one.share for one in updates}
-    replies = iter([one.reply() for one in updates])
+    replies = iter([one.reply(Link(layout.size)) for one in updates])
     return server.step(state, server.downloads(state), shares, replies)[1].metrics["merge.residual"]
 
 
