@@ -189,6 +189,13 @@ _TABLE = (
         "set upload.density, tiers of smaller ranks or client_freeze, or drop merge.method",
     ),
     _effect(
+        "merge.weigh_by",
+        ("tiers", "adapter.rank"),
+        _has_smaller_rank,
+        "must be client unless a tier has a smaller rank than adapter.rank",
+        "give a tier a smaller rank or drop merge.weigh_by",
+    ),
+    _effect(
         "privacy.max_epsilon",
         "privacy.target_epsilon",
         _epsilon_ends_earlier,

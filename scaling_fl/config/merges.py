@@ -147,6 +147,13 @@ MERGES: dict[str, MergeRow] = {
     ),
     "flexlora": MergeRow(
         make="scaling_fl.methods.merging.low_rank:flexlora",
+        options={
+            "weigh_by": Option(
+                Literal["client", "rank"],
+                "client",
+                "Average a component over all clients, or over those that hold its rank (raFLoRA).",
+            )
+        },
         low_rank=True,
         private=False,
         breaks=_FACTORS,

@@ -273,6 +273,7 @@ NEWER: dict[str, Any] = {
     **dict.fromkeys(("data.text_pair", "data.label", "data.labels", "data.test_share")),
     "partition.column": None,
     "server.bias_correction": None,
+    "merge.weigh_by": "client",
     "scaffold": False,
     "server.schedule": "constant",
     "server.final_learning_rate": 0.0,

@@ -14,6 +14,7 @@ from scaling_fl.conformance.rounds import SIZE, merge_on
 from scaling_fl.conformance.tried_merge import HELD, ZERO, TriedMerge
 from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange
+from scaling_fl.methods.merging.merge import Round, Updates
 
 
 def order(tried: TriedMerge, case: Case) -> None:
@@ -163,9 +164,13 @@ def _peak(tried: TriedMerge, case: Case, others: int) -> int:
 
     def work(exchange: Exchange) -> int:
         mine = everyone[1:] if exchange.rank else everyone[:1]
-        ledger = Ledger()
-        with ledger:
-            merge_on(exchange, tried.make(), mine, everyone, ZERO, tried.links)
+        ledger, merge = Ledger(), tried.make()
+
+        def measured(updates: Updates, round: Round) -> Tensor:
+            with ledger:
+                return merge(updates, round)
+
+        merge_on(exchange, measured, mine, everyone, ZERO, tried.links)
         return ledger.peak
 
     return on_workers(2, work)[0]

@@ -79,18 +79,21 @@ def truncate(matrix: Factors, rank: int) -> Truncated:
     return Truncated(Factors(left, right * signs), values[:rank], lost)
 
 
-def flexlora() -> Merge:
+def flexlora(weigh_by: str = "client") -> Merge:
     """Average the clients' products B A, and return the nearest factors of the adapter's rank.
 
     A client of a smaller rank holds the first components, which are the largest. Everything
-    outside the pairs is averaged. Reports ``merge.effective_rank``, the exponential of the entropy
-    of the singular values that are kept, averaged over the pairs.
-    Source: arXiv 2402.11505 (FlexLoRA), section 3; doi 10.5281/zenodo.40449 (effective rank).
+    outside the pairs is averaged. With ``weigh_by="rank"``, a component is averaged over the
+    clients that hold it; with plain weights, those of few clients shrink from round to round.
+    Reports ``merge.effective_rank``, the exponential of the entropy of the singular values that
+    are kept, averaged over the pairs.
+    Source: arXiv 2402.11505 (FlexLoRA), section 3; arXiv 2602.13486 (raFLoRA: by rank);
+    doi 10.5281/zenodo.40449 (effective rank).
     """
 
     def merge(updates: Updates, round: Round) -> Tensor:
         update = round.total((u.vector, u.share) for u in updates.once())
-        jobs = (_job(pair, round) for pair in round.pairs)
+        jobs = (_job(pair, round, weigh_by) for pair in round.pairs)
         ranks = 0.0
         for pair, result in zip(round.pairs, round.spread(jobs), strict=True):
             assert pair.a is not None
@@ -104,16 +107,24 @@ def flexlora() -> Merge:
     return merge
 
 
-def _job(pair: Pair, round: Round) -> Callable[[], Tensor]:
+def _job(pair: Pair, round: Round, weigh_by: str) -> Callable[[], Tensor]:
     """Gather the factors of all clients, and return the work of one worker on them."""
-    return partial(_nearest, pair, *round.factors(pair), list(round.shares.values()), round.start)
+    a, b = round.factors(pair)
+    weights = torch.tensor(list(round.shares.values()), dtype=torch.float64, device=a.device)
+    weights = weights[:, None] * a.any(2)  # a client does not hold what has a row of 0
+    if weigh_by == "rank":
+        weights = (weights / weights.sum(0)).nan_to_num(0.0)
+    return partial(_nearest, pair, a, b, weights, round.start)
 
 
-def _nearest(pair: Pair, a: Tensor, b: Tensor, shares: list[float], start: Tensor) -> Tensor:
-    """Return A and B of the nearest factors, and the effective rank."""
+def _nearest(pair: Pair, a: Tensor, b: Tensor, weights: Tensor, start: Tensor) -> Tensor:
+    """Return A and B of the nearest factors, and the effective rank.
+
+    ``weights`` are those of each client's components: (clients, rank), 0 where it holds none.
+    """
     parts = [
-        _held(Factors(b_k.double() * share, a_k.double()))
-        for a_k, b_k, share in zip(a, b, shares, strict=True)
+        Factors((b_k.double() * row)[:, row > 0], a_k.double()[row > 0])
+        for a_k, b_k, row in zip(a, b, weights, strict=True)
     ]
     # The rows of A before the round, with no weight, so that there are enough rows.
     parts.append(
@@ -122,12 +133,6 @@ def _nearest(pair: Pair, a: Tensor, b: Tensor, shares: list[float], start: Tenso
     best = truncate(side_by_side(parts), pair.rank)
     parts_of_result = (best.factors.right, best.factors.left, _effective_rank(best.kept))
     return torch.cat([part.flatten() for part in parts_of_result]).float()
-
-
-def _held(factors: Factors) -> Factors:
-    """Leave out the components that a client does not hold: their rows of A are 0."""
-    held = factors.right.any(1)
-    return Factors(factors.left[:, held], factors.right[held])
 
 
 def _effective_rank(values: Tensor) -> Tensor:

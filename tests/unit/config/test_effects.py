@@ -145,6 +145,10 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "adapter": {"kind": "lora", "rank": 8},
         "tiers": [{"rank": 8}, {"download": {"density": 0.5}}],
     },
+    ("merge.weigh_by", "tiers"): {
+        "merge": {"method": "flexlora", "weigh_by": "rank"},
+        "adapter": {"kind": "lora", "rank": 8},
+    },
     ("merge.method", "upload.density"): {
         "merge": {"method": "mean_of_senders"},
         "download": {"density": 0.5},
@@ -204,6 +208,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         (f"merge.{name}", "merge.method"): {"merge": {name: OTHER[type(option.default)](option)}}
         for name, (option, _) in merge_options().items()
     },
+    ("merge.weigh_by", "merge.method"): with_tiers({"rank": 4}, {}, merge={"weigh_by": "rank"}),
     ("server.momentum", "server.optimiser"): {"server": {"optimiser": "adam", "momentum": 0.9}},
     ("server.beta1", "server.optimiser"): {"server": {"optimiser": "adagrad", "beta1": 0.5}},
     ("server.final_learning_rate", "server.schedule"): {"server": {"final_learning_rate": 0.1}},
@@ -248,6 +253,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1, "bias_correction": True}},
     {"server": {"optimiser": "adam", "bias_correction": False}},
     {"merge": {"method": "ties", "density": 0.5}},
+    with_tiers({"rank": 4}, {}, merge={"method": "flexlora", "weigh_by": "rank"}),
     {"merge": {"method": "scaling_fl.methods.merging.means:mean"}},
 ]
 
