@@ -98,6 +98,35 @@ def test_the_settings_of_runs_by_the_command_are_accepted() -> None:
     assert all(read_config(settings).num_rounds >= 1 for settings in runs)
 
 
+def test_merges_are_compared_with_the_mean_by_seed(
+    tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import merges_on_newsgroups as table
+
+    kept = ("mean", "alternate", "FedAdam", "mean, clients by SGD", "SCAFFOLD, by SGD")
+    methods = {name: table.METHODS[name] for name in kept}
+    monkeypatch.setattr(table, "METHODS", methods)
+    monkeypatch.setattr(table, "GRID", (3.0,))
+    monkeypatch.setattr(table, "PARTITIONS", {"IID": {}})
+    common = table.COMMON | table.QUICK | tiny | {"num_local_steps": 1, "num_clients": 6}
+    results = table.Results(tmp_path, (1, 2), common)
+    empty = list(table.table(results, "IID"))
+    assert empty[4] == "| mean | - | - | - | - | - | - | - | - |"
+    results.complete(1)
+    assert len(list(tmp_path.glob("*/journal.jsonl"))) == len(kept) * 2 * 2
+    (mean, alternate, *_) = [line.split(" | ") for line in table.table(results, "IID")][4:]
+    assert mean[3:5] == ["+0.0 ± 0.0", "+0.0 ± 0.0"]
+    assert alternate[5] == "6 to 4", "fewer bytes, at the rounds that were evaluated"
+    assert "-" not in alternate
+
+
+def test_an_interval_is_students() -> None:
+    from merges_on_newsgroups import interval
+
+    assert interval([1.0, 2.0, 3.0]) == "+2.0 ± 2.5"  # 4.303 * 1 / sqrt(3) = 2.48
+    assert interval([1.9, 2.0, 2.1]) == "**+2.0 ± 0.2**"
+
+
 @pytest.mark.slow
 def test_a_checkout_is_compared_by_its_own_command(
     tiny: Settings, capsys: pytest.CaptureFixture[str]
