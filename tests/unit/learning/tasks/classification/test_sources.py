@@ -76,6 +76,7 @@ def array() -> bytes:
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+GZIPPED = gzip.compress(b"x", mtime=0)  # without the time, which a test's id would hold
 OTHERS = {
     "UTF-16 text": [
         TABLE.encode("utf-16"),
@@ -112,7 +113,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [(name, content) for name, found in OTHERS.items() for content in found]
+    ("name", "content"),
+    [
+        pytest.param(name, content, id=f"{name} {number}")
+        for name, found in OTHERS.items()
+        for number, content in enumerate(found)
+    ],
 )
 def test_a_file_of_another_kind_is_named_and_the_remedy_given(
     name: str, content: bytes, tmp_path: Path
@@ -171,8 +177,8 @@ def test_a_packed_table_is_read_and_one_that_is_cut_short_anywhere_is_not(
     ("name", "content", "words"),
     [
         ("train.csv.gz", TABLE.encode(), "must be gzip by its name, and is text; rename it"),
-        ("train.csv.xz", gzip.compress(b"x"), "must be xz by its name, and is gzip"),
-        ("train.zip", gzip.compress(b"x"), "must be a zip archive by its name, and is gzip"),
+        ("train.csv.xz", GZIPPED, "must be xz by its name, and is gzip"),
+        ("train.zip", GZIPPED, "must be a zip archive by its name, and is gzip"),
         ("train.csv.gz", b"", "must have rows, and is empty"),
     ],
 )
