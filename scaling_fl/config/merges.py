@@ -209,6 +209,7 @@ MERGES: dict[str, MergeRow] = {
         },
         private=False,
         breaks=_NEAREST | _ALIKE | _COLUMNS,
+        tried_with={"selected": 2},
     ),
 }
 

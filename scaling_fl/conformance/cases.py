@@ -4,7 +4,7 @@ What ``hypothesis`` draws is small, so that its smallest counter-example can be 
 clients there are, in which share each counts, and which coordinates they move. Values are tenths.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -19,7 +19,7 @@ from scaling_fl.conformance.rounds import LAYOUT, SIZE, Sent
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 _SEEDS = st.integers(0, 3) | st.integers(0, 999)  # equal updates are not rare
 _HEAD_SIZE = LAYOUT.sizes[-1]
-_MOST_NAMED = 4
+_MOST_NAMED = 3
 EVERYWHERE = torch.arange(SIZE)
 
 
@@ -72,14 +72,15 @@ def cases(
     shares have the same bits. ``from_zero``: the global vector is zero before the round.
     ``choose`` makes the law's own choice, given the number of clients.
     """
-    count = draw(st.integers(fewest, most))
     # In every other case, clients move all coordinates.
     size = len(places)
     first, length = draw(st.integers(0, size - 1)), min(draw(st.integers(1, 2 * size)), size)
-    shares = draw(_halved_shares(count) if are_halved else _any_shares(count))
-    seeds = draw(st.tuples(*[_SEEDS] * count))
     begin = None if from_zero else draw(st.none() | _SEEDS)
-    choice = draw(choose(count))
+    # A list of pairs: hypothesis leaves out clients one by one.
+    pairs = draw(st.lists(st.tuples(st.integers(1, 9), _SEEDS), min_size=fewest, max_size=most))
+    weights, seeds = zip(*pairs, strict=True)
+    shares = _halved_shares(weights) if are_halved else [one / sum(weights) for one in weights]
+    choice = draw(choose(len(pairs)))
     # The head is last, where a number is read more easily.
     chosen = places.roll(_HEAD_SIZE)[(torch.arange(length) + first) % size]
     clients = [
@@ -87,7 +88,7 @@ def cases(
         for client, (share, seed) in enumerate(zip(shares, seeds, strict=True))
     ]
     start = torch.zeros(SIZE) if begin is None else tenths(begin)
-    drawn = (count, first, length, tuple(shares), seeds, begin, choice)
+    drawn = (first, length, begin, tuple(pairs), choice)
     return Case(clients, start, choice, drawn)
 
 
@@ -110,7 +111,7 @@ def place(index: int) -> str:
         return "the move of the frozen weights"
     number = next(n for n, end in enumerate(LAYOUT.offsets[1:]) if index < end)
     row, column = divmod(index - LAYOUT.offsets[number], LAYOUT.shapes[number][1])
-    return f"{LAYOUT.names[number].removesuffix('.default')}[{row}, {column}]"
+    return f"{LAYOUT.names[number].removesuffix('.default')}[{row},{column}]"
 
 
 def _client(one: Sent) -> str:
@@ -122,16 +123,11 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _any_shares(count: int) -> st.SearchStrategy[list[float]]:
-    weights = st.lists(st.integers(1, 9), min_size=count, max_size=count)
-    return weights.map(lambda drawn: [weight / sum(drawn) for weight in drawn])
-
-
-@st.composite
-def _halved_shares(draw: Draw, count: int) -> list[float]:
+def _halved_shares(weights: Sequence[int]) -> list[float]:
+    """Halve the share of one client for each further one; ``weights`` choose which."""
     shares = [1.0]
-    for split in range(1, count):
-        one = draw(st.integers(0, split - 1))
+    for weight in weights[1:]:
+        one = weight % len(shares)
         shares[one] /= 2
         shares.append(shares[one])
     return shares

@@ -20,8 +20,19 @@ def _permutations(count: int) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.permutations(range(count)).map(tuple)
 
 
-def _of_each(highest: int) -> Callable[[int], st.SearchStrategy[tuple[Any, ...]]]:
-    return lambda count: st.tuples(*[st.integers(0, highest)] * count)
+def _of_each(count_of: int) -> Callable[[int], st.SearchStrategy[tuple[Any, ...]]]:
+    """Choose one of ``count_of`` numbers for each client: the digits of one number, lowest first.
+
+    So a smaller case is one of fewer clients.
+    """
+
+    def choose(count: int) -> st.SearchStrategy[tuple[Any, ...]]:
+        code = st.integers(0, count_of**count - 1)
+        return code.map(
+            lambda n: tuple(n // count_of**client % count_of for client in range(count))
+        )
+
+    return choose
 
 
 def _law(
@@ -51,7 +62,7 @@ def _law(
 MERGE_LAWS = [
     _law(
         "order",
-        "the order in which clients arrive changes no bit",
+        "the order of arrival changes no bit",
         merge_checks.order,
         "they arrive in the order {}",
         fewest=2,
@@ -59,15 +70,15 @@ MERGE_LAWS = [
     ),
     _law(
         "placement",
-        "the clients of one worker or of several: the same bits",
+        "on one worker or on several: the same bits",
         merge_checks.placement,
         "on one worker, and on workers {} beside one without clients",
         fewest=2,
-        choose=_of_each(2),
+        choose=_of_each(3),
     ),
     _law(
         "numbers",
-        "which client has which number changes nothing",
+        "the numbers of clients change nothing",
         merge_checks.numbers,
         "they get the numbers {}",
         fewest=2,
@@ -76,20 +87,20 @@ MERGE_LAWS = [
     ),
     _law(
         "one client",
-        "the update of one client alone is what is merged",
+        "one client alone is merged to its update",
         merge_checks.one_client,
         most=1,
     ),
     _law(
         "equal clients",
-        "clients of one update are as one of them alone",
+        "equal clients are as one of them alone",
         merge_checks.equal_clients,
         "the others send what client 0 sends",
         fewest=2,
     ),
     _law(
         "weights",
-        "a client is as two that have half of its share each",
+        "a client is as two of half of its share",
         merge_checks.weights,
         "client {} is halved",
         are_halved=True,
@@ -110,7 +121,7 @@ MERGE_LAWS = [
     ),
     _law(
         "zero client",
-        "a client that did not move counts with its share",
+        "one that did not move counts with its share",
         merge_checks.zero_client,
         "and one of share 1/2 that did not move, beside half of each of these shares",
         are_halved=True,
@@ -131,15 +142,15 @@ MERGE_LAWS = [
         merge_checks.tiers,
         "they are in the tiers {}, and tier 1 holds rank 1 of 2",
         fewest=2,
-        choose=_of_each(1),
+        choose=_of_each(2),
     ),
     _law(
         "gauge",
-        "B G and inv(G) A are merged to the model of B and A",
+        "B G and inv(G) A are merged as B and A are",
         merge_checks.gauge,
         "with one of the matrices G for each client: {}",
         from_zero=True,
-        choose=_of_each(3),
+        choose=_of_each(4),
     ),
     _law(
         "resume",

@@ -80,7 +80,7 @@ def check_model(
         row, column = divmod(int((one - wanted).abs().argmax()), one.shape[1])
         what = f"B A of {name}" if name in LAYERS else name
         raise Broken(
-            f"{what}[{row}, {column}] is {one[row, column]:.4g}, "
+            f"{what}[{row},{column}] is {one[row, column]:.4g}, "
             f"and must be {wanted[row, column]:.4g}"
         )
 
@@ -100,7 +100,7 @@ def unmoved(vector: Tensor, moved: Tensor) -> Iterator[str]:
         rows, columns = pair.b_of(moved).any(1), pair.a_of(moved).any(0)
         is_moved = product.abs() > 1e-6 * product.abs().max()
         for row, column in (is_moved & ~(rows[:, None] & columns)).nonzero().tolist():
-            yield f"B A of {name}[{row}, {column}]"
+            yield f"B A of {name}[{row},{column}]"
 
 
 def _is_close(found: Tensor, expected: Tensor, tolerance: float) -> bool:

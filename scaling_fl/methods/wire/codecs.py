@@ -5,8 +5,8 @@ every codec: encoding it once more changes nothing (exceptions: ``nf4_double`` r
 each time; ``nf4.quantise`` names another).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -50,6 +50,10 @@ class Codec:
     """(code, values to be filled) -> None; raises ValueError if a value is not finite."""
     num_bytes: Callable[[int], int]
     """Number of values -> the exact length of their code, whatever the values are."""
+    error: float | None = None
+    """How far a value is off at most, as a share of the largest magnitude; None: not stated."""
+    breaks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """The laws (``conformance.codec_laws``) that the codec breaks by its nature -> why."""
 
     def encode(self, values: Tensor) -> Bytes:
         """Encode the values; the bytes may be in the memory of ``values``.
@@ -133,9 +137,9 @@ def _decode_fp32(raw: Bytes, out: Tensor) -> None:
     _check_finite(out)
 
 
-def _cast(dtype: torch.dtype, width: int) -> Codec:
+def _cast(dtype: torch.dtype, width: int, breaks: Mapping[str, str] | None = None) -> Codec:
     """Round to the nearest finite value of a shorter float type, ties to even."""
-    limit = torch.finfo(dtype).max
+    limit, half_a_step = torch.finfo(dtype).max, torch.finfo(dtype).eps / 2
 
     def encode(values: Tensor) -> Bytes:
         return values.clamp(-limit, limit).to(dtype).view(torch.uint8).numpy()
@@ -144,7 +148,7 @@ def _cast(dtype: torch.dtype, width: int) -> Codec:
         words = torch.from_numpy(raw.view(np.int16).copy())
         _check_finite(out.copy_(words.view(dtype)))
 
-    return Codec(encode, decode, lambda count: width * count)
+    return Codec(encode, decode, lambda count: width * count, half_a_step, breaks or {})
 
 
 def _encode_int8(values: Tensor) -> Bytes:
@@ -208,13 +212,24 @@ def _bytes(floats: Floats) -> Bytes:
 
 CODECS: dict[str, Codec] = {
     "none": Codec(
-        lambda values: _bytes(values.numpy()),
-        _decode_fp32,
-        lambda count: 4 * count,
+        lambda values: _bytes(values.numpy()), _decode_fp32, lambda count: 4 * count, error=0.0
     ),
-    "fp16": _cast(torch.float16, 2),
+    "fp16": _cast(torch.float16, 2, {"magnitude": "it holds numbers from 6e-8 to 65504"}),
     "bf16": _cast(torch.bfloat16, 2),
-    "int8": Codec(_encode_int8, _decode_int8, lambda count: 4 * num_blocks(count) + count),
-    "nf4": Codec(_encode_nf4, _decode_nf4, lambda count: 4 * num_blocks(count) + (count + 1) // 2),
-    "nf4_double": Codec(_encode_nf4_double, _decode_nf4_double, _nf4_double_bytes),
+    "int8": Codec(
+        _encode_int8, _decode_int8, lambda count: 4 * num_blocks(count) + count, error=0.5 / 127
+    ),
+    "nf4": Codec(
+        _encode_nf4,
+        _decode_nf4,
+        lambda count: 4 * num_blocks(count) + (count + 1) // 2,
+        error=0.152,  # half of the largest gap between two levels
+    ),
+    "nf4_double": Codec(
+        _encode_nf4_double,
+        _decode_nf4_double,
+        _nf4_double_bytes,
+        error=0.16,
+        breaks={"again": "the scales are rounded each time"},
+    ),
 }
