@@ -1,5 +1,6 @@
 """Configuration -> the merge: a row of the table, or a function of the user."""
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from scaling_fl.config.merges import MERGES, row_of
 from scaling_fl.core.vector import Layout
 from scaling_fl.learning.task import Statistic
 from scaling_fl.methods.merging.merge import Merge
+from scaling_fl.methods.merging.products import on_products
 from scaling_fl.methods.pairs import coordinates_of
 
 
@@ -24,6 +26,10 @@ def make_merge(config: Config) -> Merge:
     merge: Merge = make(
         **{name: getattr(config.merge, name) for name in (row.options if row else ())}
     )
+    if config.merge.on == "products":
+        adapter = config.adapter
+        divisor = math.sqrt(adapter.rank) if adapter.rslora else adapter.rank
+        return on_products(merge, adapter.alpha / divisor)
     return merge
 
 

@@ -44,6 +44,8 @@ class MergeRow:
     clients and of so many more adapters; None: the frozen weights stay."""
     personal: tuple[str, ...] = ()
     """What every client trains and keeps, by the same names: it is never sent."""
+    by_coordinates: bool = False
+    """Whether the merge compares coordinates, so that ``merge.on`` has an effect."""
     partial: bool = False
     """Whether the merge divides a coordinate by the clients that sent the coordinate."""
     breaks: Mapping[str, str] = field(default_factory=dict)
@@ -115,24 +117,28 @@ MERGES: dict[str, MergeRow] = {
     "ties": MergeRow(
         make="scaling_fl.methods.merging.signs:ties",
         options={"density": _DENSITY, "trim_by": _TRIM_BY},
+        by_coordinates=True,
         private=False,
         breaks=_APART | _TRIMMED | _ELECTED,
     ),
     "dare": MergeRow(
         make="scaling_fl.methods.merging.masks:dare",
         options={"drop": _DROP},
+        by_coordinates=True,
         private=False,
         breaks=_APART | _RANDOM,
     ),
     "dare_ties": MergeRow(
         make="scaling_fl.methods.merging.masks:dare_ties",
         options={"drop": _DROP, "density": _DENSITY, "trim_by": _TRIM_BY},
+        by_coordinates=True,
         private=False,
         breaks=_APART | _RANDOM | _ELECTED,
     ),
     "magnitude_mask": MergeRow(
         make="scaling_fl.methods.merging.masks:magnitude_mask",
         options={"density": _DENSITY, "trim_by": _TRIM_BY},
+        by_coordinates=True,
         private=False,
         breaks=_APART | _TRIMMED,
     ),
@@ -142,6 +148,7 @@ MERGES: dict[str, MergeRow] = {
             "threshold": Option(Positive, 0.4, "Share of the others that a client's own exceeds."),
             "agreeing": Option(Count, 2, "Fewest clients whose own a merged coordinate must be."),
         },
+        by_coordinates=True,
         private=False,
         breaks=_APART | _VOTES,
     ),
@@ -185,12 +192,14 @@ MERGES: dict[str, MergeRow] = {
     ),
     "median": MergeRow(
         make="scaling_fl.methods.merging.robust:median",
+        by_coordinates=True,
         private=False,
         breaks=_APART | _ALIKE | _COLUMNS,
     ),
     "trimmed_mean": MergeRow(
         make="scaling_fl.methods.merging.robust:trimmed_mean",
         options={"trim": Option(_Half, 0.1, "Share of the clients left out on either side.")},
+        by_coordinates=True,
         private=False,
         breaks=_APART | _ALIKE | _COLUMNS,
         tried_with={"trim": 0.25},
@@ -198,6 +207,7 @@ MERGES: dict[str, MergeRow] = {
     "krum": MergeRow(
         make="scaling_fl.methods.merging.robust:krum",
         options={"byzantine": _BYZANTINE},
+        by_coordinates=True,
         private=False,
         breaks=_NEAREST | _ALIKE | _COLUMNS,
     ),
@@ -207,6 +217,7 @@ MERGES: dict[str, MergeRow] = {
             "byzantine": _BYZANTINE,
             "selected": Option(Count, 3, "Number of updates that are averaged."),
         },
+        by_coordinates=True,
         private=False,
         breaks=_NEAREST | _ALIKE | _COLUMNS,
         tried_with={"selected": 2},
@@ -221,6 +232,11 @@ MergeName = Annotated[str, *or_own(MERGES, "my_module:my_merge")]
 def row_of(method: str) -> MergeRow:
     """Return the row of a merge; of a function of the user, what the defaults say."""
     return MERGES.get(method, _OF_THE_USER)
+
+
+def merges_by_coordinates() -> list[str]:
+    """Name the merges that act on the factors of an adapter or on their products."""
+    return [name for name, row in MERGES.items() if row.by_coordinates]
 
 
 def merge_options() -> dict[str, tuple[Option, list[str]]]:

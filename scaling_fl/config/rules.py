@@ -34,9 +34,12 @@ def _row(config: Config) -> MergeRow:
     return row_of(config.merge.method)
 
 
+def _trains_pairs(config: Config) -> bool:
+    return config.adapter.kind in ("lora", "dora") and not config.adapter.freeze_a
+
+
 def _has_the_pairs_of_its_merge(config: Config) -> bool:
-    has_pairs = config.adapter.kind in ("lora", "dora") and not config.adapter.freeze_a
-    return has_pairs or not _row(config).needs_pairs
+    return _trains_pairs(config) or not _row(config).needs_pairs
 
 
 def _corrects_means(config: Config) -> bool:
@@ -68,6 +71,21 @@ RULES: tuple[Rule, ...] = (
         _has_the_pairs_of_its_merge,
         "must be another one unless A and B of an adapter are trained, which it tells apart",
         "set adapter.kind=lora or dora, leave adapter.freeze_a alone, or change merge.method",
+    ),
+    Rule(
+        "merge.on",
+        ("adapter.kind", "adapter.freeze_a"),
+        lambda c: c.merge.on == "factors" or _trains_pairs(c),
+        "must be factors unless A and B of an adapter are trained",
+        "set adapter.kind=lora or dora, leave adapter.freeze_a alone, or drop merge.on",
+    ),
+    Rule(
+        "merge.on",
+        ("upload.error_feedback",),
+        lambda c: c.merge.on == "factors" or not c.upload.error_feedback,
+        "must be factors with upload.error_feedback, because the basis of the factors changes in"
+        " every round, and what was held back is in the old one",
+        "drop upload.error_feedback or merge.on",
     ),
     Rule(
         "merge.method",

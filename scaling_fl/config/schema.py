@@ -274,6 +274,7 @@ NEWER: dict[str, Any] = {
     "partition.column": None,
     "server.bias_correction": None,
     "merge.weigh_by": "client",
+    "merge.on": "factors",
     "scaffold": False,
     "server.schedule": "constant",
     "server.final_learning_rate": 0.0,

@@ -1,12 +1,12 @@
 """The sections of the configuration: their settings, types, ranges, defaults and documentation."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
 from scaling_fl.config.base import Section, options_of
 from scaling_fl.config.conditions import With, Without, WithSet
-from scaling_fl.config.merges import MergeName, merge_options
+from scaling_fl.config.merges import MergeName, merge_options, merges_by_coordinates
 from scaling_fl.config.own import AnyCodec
 from scaling_fl.config.types import (
     AccountantName,
@@ -163,6 +163,11 @@ class MergeSettings(Section):
 
     method: MergeName = "mean"
     """Merge by name, or a function of your own as my_module:my_merge."""
+
+    on: Annotated[Literal["factors", "products"], With(".method", *merges_by_coordinates())] = (
+        "factors"
+    )
+    """Merge the factors A and B of an adapter, or the products B A and split them again."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class MergeRound:
         cohort = self.cohort
         return {r.client: cohort.shares[r.client] / cohort.divisor for r in cohort.usable}
 
-    def of_size(self, size: int) -> "MergeRound":
+    def of_size(self, size: int, tensors: Sequence[slice] = ()) -> "MergeRound":
         other = MergeRound(
             self._exchange,
             ExactSums(self._exchange, size, self._device),
@@ -125,7 +125,7 @@ class MergeRound:
             seed=self._seed,
             start=self.start,
             pairs=self.pairs,
-            tensors=self.tensors,
+            tensors=tensors,
             trained=self.trained,
             factors=self._factors,
         )

@@ -20,11 +20,18 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("method", [name for name in MERGES if name not in IN_THE_TABLE])
+ON_PRODUCTS = ("ties on products", "krum on products")
+
+
+@pytest.mark.parametrize(
+    "method", [*(name for name in MERGES if name not in IN_THE_TABLE), *ON_PRODUCTS]
+)
 def test_a_merge_comes_to_the_same_wherever_it_runs(
     method: str, corpus: Path, tmp_path: Path
 ) -> None:
-    changes = SETTINGS | {"shared": corpus, "merge": {"method": method}}
+    name, _, on = method.partition(" on ")
+    merge = {"method": name} | ({"on": on} if on else {})
+    changes = SETTINGS | {"shared": corpus, "merge": merge}
     whole = QuickRun(tmp_path / "whole", **changes).start_here()
     QuickRun(tmp_path / "parts", **changes, site_ids=[0, 1]).start_here(stop_after=1)
     resumed = QuickRun(tmp_path / "parts", **changes, site_ids=[0, 0, 1]).start_here()
@@ -32,7 +39,7 @@ def test_a_merge_comes_to_the_same_wherever_it_runs(
     predicted = predict(whole.config, lambda text: None)
     assert whole.results()["bytes.upload"][1] == predicted.upload_bytes
     assert whole.results()["bytes.download"][1] == predicted.download_bytes
-    if MERGES[method].personal:  # the server has no products
+    if MERGES[name].personal:  # the server has no products
         assert "merge.residual" not in whole.results()
     else:
         assert all(0.0 <= value < 2.0 for value in whole.results()["merge.residual"][1])

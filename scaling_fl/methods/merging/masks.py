@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scaling_fl.methods.merging.means import mean
+from scaling_fl.methods.merging.means import task_arithmetic
 from scaling_fl.methods.merging.merge import Merge, Round, Update, Updates
 from scaling_fl.methods.merging.signs import TrimBy, apply_marks, by_elected_signs, largest
 
@@ -19,7 +19,7 @@ def dare(drop: float) -> Merge:
     The mean over the draws is the update. A draw depends on the seed, the round and the client.
     Source: arXiv 2311.03099 (DARE), section 3.2.
     """
-    return _of_masked(lambda u, round: _drop(u, round, drop), mean())
+    return _of_masked(lambda u, round: _drop(u, round, drop), task_arithmetic(1.0))
 
 
 def dare_ties(drop: float, density: float, trim_by: TrimBy = "vector") -> Merge:
@@ -43,7 +43,7 @@ def magnitude_mask(density: float, trim_by: TrimBy = "vector") -> Merge:
     def keep_largest(u: Update, round: Round) -> Tensor:
         return apply_marks(u.vector, largest(u.vector, round, density, trim_by), out=u.vector)
 
-    return _of_masked(keep_largest, mean())
+    return _of_masked(keep_largest, task_arithmetic(1.0))
 
 
 def consensus_mask(threshold: float, agreeing: int) -> Merge:

@@ -155,8 +155,10 @@ class Round(Protocol):
         clients are in memory.
         """
 
-    def of_size(self, size: int) -> "Round":
+    def of_size(self, size: int, tensors: Sequence[slice] = ()) -> "Round":
         """Return the same round for terms of ``size`` values, such as matrices of statistics.
+
+        ``tensors`` are the tensors in these values, if a merge of single tensors is to see them.
 
         Its sums have memory of their own.
         """

@@ -10,7 +10,15 @@ from scaling_fl.config.conditions import With, is_set
 from scaling_fl.config.effects import EFFECTS, field_conditions
 from scaling_fl.config.merges import Option, merge_options
 from scaling_fl.config.problems import field_at
-from tests.unit.config.settings import PACKAGED, merged, nested, only_problem, problems, with_tiers
+from tests.unit.config.settings import (
+    LORA,
+    PACKAGED,
+    merged,
+    nested,
+    only_problem,
+    problems,
+    with_tiers,
+)
 
 ROOT = Path(__file__).parents[3]
 OTHER: dict[type, Callable[[Option], Any]] = {
@@ -208,6 +216,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         (f"merge.{name}", "merge.method"): {"merge": {name: OTHER[type(option.default)](option)}}
         for name, (option, _) in merge_options().items()
     },
+    ("merge.on", "merge.method"): {**LORA, "merge": {"on": "products"}},
     ("merge.weigh_by", "merge.method"): with_tiers({"rank": 4}, {}, merge={"weigh_by": "rank"}),
     ("server.momentum", "server.optimiser"): {"server": {"optimiser": "adam", "momentum": 0.9}},
     ("server.beta1", "server.optimiser"): {"server": {"optimiser": "adagrad", "beta1": 0.5}},
@@ -253,6 +262,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1, "bias_correction": True}},
     {"server": {"optimiser": "adam", "bias_correction": False}},
     {"merge": {"method": "ties", "density": 0.5}},
+    {**LORA, "merge": {"method": "krum", "on": "products"}},
     with_tiers({"rank": 4}, {}, merge={"method": "flexlora", "weigh_by": "rank"}),
     {"merge": {"method": "scaling_fl.methods.merging.means:mean"}},
 ]

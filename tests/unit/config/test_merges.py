@@ -23,9 +23,10 @@ def identity(**settings: Any) -> dict[str, Any]:
 
 def test_the_section_has_the_options_of_all_merges_with_their_defaults() -> None:
     defaults = {name: option.default for name, (option, _) in merge_options().items()}
-    assert MergeSettings().model_dump() == {"method": "mean", **defaults}
+    assert MergeSettings().model_dump() == {"method": "mean", "on": "factors", **defaults}
     for method, row in MERGES.items():
         options = {name: option.default for name, option in row.options.items()}
+        options |= {"on": "factors"} if row.by_coordinates else {}
         assert MergeSettings(method=method).options == options
     assert MergeSettings(method=OWN).options == {}
 
@@ -65,6 +66,8 @@ def test_options_count_in_the_identity_only_of_the_merge_that_is_chosen() -> Non
     assert identity(merge={"method": "ties"}) == {"merge.method": "ties", "merge.density": 0.2}
     by_tensor = identity(merge={"method": "ties", "trim_by": "tensor"})
     assert by_tensor == {"merge.method": "ties", "merge.density": 0.2, "merge.trim_by": "tensor"}
+    on_products = identity(adapter={"kind": "lora"}, merge={"method": "median", "on": "products"})
+    assert on_products == {"merge.method": "median", "merge.on": "products"}
     assert identity(merge={"method": OWN}) == {"merge.method": OWN}
 
 
