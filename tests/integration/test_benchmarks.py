@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scaling_fl.config import read_config
 
@@ -83,6 +84,31 @@ def test_the_codecs_share_is_a_part_of_the_round(tiny: Settings) -> None:
             beside, whole = play_round(federated)
             assert 0 < beside < whole
         assert federated.state.round == 2
+
+
+def test_merges_take_turns_with_the_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    from merges import MERGES, compare_with_dense, compare_with_mean
+
+    compare_with_mean(2000, 1)
+    compare_with_dense(64, 1)
+    assert capsys.readouterr().out.count("ratio: ") == 2 * len(MERGES) + 1
+
+
+def test_flexlora_comes_to_what_a_dense_svd_does() -> None:
+    from merges import merge_adapters
+
+    ours, theirs = multiprocessing.Pipe()
+    merge_adapters(theirs, 1, 80, torch.get_num_threads())
+    _, _, most, error = ours.recv()
+    assert most > 0
+    assert error < 1e-5
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_merge_is_measured_beside_another_worker() -> None:
+    from merges import peak_beside
+
+    assert peak_beside("ties", 2000, 2) > 0
 
 
 def test_the_settings_of_runs_by_the_command_are_accepted() -> None:
