@@ -41,9 +41,10 @@ COMMON: Settings = {
     "task_name": "20newsgroups",
     "model": "minilm",
     "max_seq_len": 24,
-    "adapter": NAMED["demo"]["adapter"],
+    # All but the head is low-rank, so that the merges of products have something to merge.
+    "adapter": {"kind": "lora", "targets": [*NAMED["demo"]["adapter"]["targets"], "pooler.dense"]},
     "optimiser": "adamw",
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-2,
     "batch_size": 8,
     "length_grouped": True,
     "val_batch_size": 100,
@@ -58,7 +59,7 @@ COMMON: Settings = {
 }
 QUICK: Settings = {
     "model": "tiny",
-    "adapter": {"kind": "lora", "targets": None, "modules_to_save": []},
+    "adapter": {"kind": "lora"},
     "data": {"max_train_examples": 400, "max_test_examples": 40},
 }
 PARTITIONS: dict[str, Settings] = {
@@ -87,7 +88,7 @@ def _server(**settings: object) -> Method:
 
 ADAPTIVE: Settings = {"learning_rate": 1e-2, "epsilon": 1e-3}
 PAPER: Settings = ADAPTIVE | {"beta2": 0.99, "bias_correction": False}
-BY_SGD: Settings = {"optimiser": "sgd", "learning_rate": 0.1}
+BY_SGD: Settings = {"optimiser": "sgd", "learning_rate": 3.0, "max_grad_norm": 1.0}
 METHODS: dict[str, Method] = {
     **{name: Method(settings={"merge": {"method": name}}) for name in MERGES},
     "FedProx, mu 0.01": Method(settings={"prox_mu": 0.01}),
