@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scaling_fl.config.merges import MERGES
+from scaling_fl.config.merges import MERGES, merges_by_coordinates
 from scaling_fl.conformance.merge_laws import MERGE_LAWS
-from scaling_fl.conformance.trial import BROKEN, DECLARED, UNBROKEN, judge
+from scaling_fl.conformance.trial import BROKEN, DECLARED, KEPT, UNBROKEN, judge
 from scaling_fl.conformance.tried_merge import TriedMerge, tried_merge
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
+from scaling_fl.methods.merging.products import on_products
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,6 +31,15 @@ def test_a_merge_of_the_table_keeps_the_laws_but_for_those_that_it_declares(name
     assert [verdict for verdict in verdicts if not verdict.is_good] == []
     declared = {verdict.law for verdict in verdicts if verdict.outcome == DECLARED}
     assert declared == MERGES[name].breaks.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in merges_by_coordinates() if "krum" not in name])
+def test_on_products_no_basis_of_the_factors_matters(name: str) -> None:
+    """Krum chooses between equal clients by the last bits of their products."""
+    tried = tried_merge(name)
+    on = TriedMerge(lambda: on_products(tried.make(), 1.0))
+    (verdict,) = judge([law for law in MERGE_LAWS if law.name == "gauge"], on, num_cases=10)
+    assert verdict.outcome == KEPT
 
 
 def coordinate_median() -> Merge:
