@@ -1,5 +1,7 @@
 """Configuration -> the clients: their tiers, their links, and who takes part in a round."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,6 @@ from scaling_fl.composition.budget import Budget
 from scaling_fl.composition.data import Data
 from scaling_fl.composition.merge import (
     make_statistics,
-    payloads_of_merge,
     personal_of_merge,
     turns_of_merge,
 )
@@ -25,6 +26,8 @@ from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Rounds
 from scaling_fl.federation.scaffold import Controls
+from scaling_fl.federation.statistics import Statistics
+from scaling_fl.learning.task import Statistic
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import adapter_coordinates
 from scaling_fl.methods.sampling import (
@@ -64,18 +67,26 @@ def make_clients(
             ),
             bound=privacy.bound,
         )
+    statistics = make_statistics(config, trainer.model)
     return Clients(
         trainer,
         data.train,
         data.partitions,
         tiers=[
-            Tier(work=_work(settings), link=make_link(settings, config, trainer.layout))
+            Tier(
+                work=_work(settings),
+                link=make_link(settings, config, trainer.layout, list(statistics.values())),
+            )
             for settings in config.by_tier()
         ],
         tier_of=tier_of_clients(config, len(data.partitions)),
         seed=config.seed,
         groups=groups,
-        statistics=make_statistics(config),
+        statistics=Statistics(
+            by_name=statistics,
+            num_examples=config.merge.options.get("statistic_examples"),
+            seed=config.seed,
+        ),
     )
 
 
@@ -99,8 +110,13 @@ def _work(config: Config) -> LocalWork:
     )
 
 
-def make_link(settings: Config, config: Config, layout: Layout) -> Link:
-    """Make the link of a tier from the ``settings`` of that tier and from the ``config`` of all."""
+def make_link(
+    settings: Config, config: Config, layout: Layout, statistics: Sequence[Statistic] = ()
+) -> Link:
+    """Make the link of a tier from the ``settings`` of that tier and from the ``config`` of all.
+
+    ``statistics`` are what clients send beside their updates.
+    """
     heads = ~adapter_coordinates(layout)
     magnitudes = magnitude_coordinates(layout)
     # A magnitude of 0 silences an output.
@@ -120,8 +136,8 @@ def make_link(settings: Config, config: Config, layout: Layout) -> Link:
         holding=holding,
         always_down=heads if config.download.keep_heads else always_down,
         always_up=heads if config.upload.keep_heads else None,
-        num_extras=len(payloads_of_merge(config)),
         controls=config.scaffold,
+        extras=tuple(statistic.size for statistic in statistics),
         turns=turns_of_merge(config, layout),
         personal=personal_of_merge(config, layout),
     )

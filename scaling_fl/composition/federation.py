@@ -33,6 +33,7 @@ from scaling_fl.composition.start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.linears import linears_of
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
@@ -176,6 +177,7 @@ def build(
         pairs=pairs_of(trainer.layout),
         controls=make_controls(config, clients, num_clients, trainer, exchange),
         tensors=trainer.layout.places,
+        linears=linears_of(trainer.model),
     )
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(

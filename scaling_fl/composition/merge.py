@@ -1,15 +1,14 @@
 """Configuration -> the merge: a row of the table, or a function of the user."""
 
 import math
-from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scaling_fl.composition.own import find_callable
 from scaling_fl.config import Config
 from scaling_fl.config.merges import MERGES, row_of
 from scaling_fl.core.vector import Layout
-from scaling_fl.learning.task import Statistic
+from scaling_fl.learning.task import MakeStatistic, Statistic
 from scaling_fl.methods.merging.merge import Merge
 from scaling_fl.methods.merging.products import on_products
 from scaling_fl.methods.pairs import coordinates_of
@@ -33,11 +32,6 @@ def make_merge(config: Config) -> Merge:
     return merge
 
 
-def payloads_of_merge(config: Config) -> Mapping[str, str]:
-    """Return the other payloads that the merge needs: name -> path of the function."""
-    return row_of(config.merge.method).payloads
-
-
 def turns_of_merge(config: Config, layout: Layout) -> tuple[Tensor, ...]:
     """Mark what clients train and send in each of the merge's turns; empty: it has none."""
     return tuple(coordinates_of(parts, layout) for parts in row_of(config.merge.method).turns)
@@ -49,9 +43,10 @@ def personal_of_merge(config: Config, layout: Layout) -> Tensor | None:
     return coordinates_of(parts, layout) if parts else None
 
 
-def make_statistics(config: Config) -> dict[str, Statistic]:
-    """Return the functions that compute the other payloads, by name."""
-    return {
-        name: find_callable(function, "merge.method")
-        for name, function in payloads_of_merge(config).items()
-    }
+def make_statistics(config: Config, model: nn.Module) -> dict[str, Statistic]:
+    """Make what clients compute and send beside their updates, by name."""
+    made: dict[str, Statistic] = {}
+    for name, function in row_of(config.merge.method).payloads.items():
+        make: MakeStatistic = find_callable(function, "merge.method")
+        made[name] = make(model)
+    return made

@@ -18,6 +18,7 @@ from torch import nn
 from scaling_fl.composition.budget import make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.composition.data import count_clients
+from scaling_fl.composition.merge import make_statistics
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.server_optimiser import make_server_optimiser
 from scaling_fl.composition.tasks import make_task
@@ -100,7 +101,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     layout = Layout.of(model.named_parameters())
     if budget:
         budget.privacy(from_seed(config.seed), layout.size)  # refuses what the run would refuse
-    links = [make_link(settings, config, layout) for settings in config.by_tier()]
+    statistics = list(make_statistics(config, model).values())
+    links = [make_link(settings, config, layout, statistics) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
     cohorts, rate = [list(range(num_clients))] * num_rounds, 1.0
     if budget and budget.has_secret_draws:

@@ -33,8 +33,10 @@ class MergeRow:
     private: bool
     """Whether the guarantee of privacy holds for the merge."""
     payloads: Mapping[str, str] = field(default_factory=dict)
-    """What clients send beside their updates: name -> ``package.module:function`` that computes it
-    (see ``learning.task.Statistic``)."""
+    """What clients send beside their updates: name -> ``package.module:function`` that makes it
+    for a model (see ``learning.task.Statistic``)."""
+    of_payloads: Mapping[str, Option] = field(default_factory=dict)
+    """The settings of what clients send so."""
     low_rank: bool = False
     """Whether the merge averages the products B A of an adapter's pairs."""
     turns: tuple[tuple[str, ...], ...] = ()
@@ -71,6 +73,12 @@ _TRIM_BY = Option(
 )
 _DROP = Option(Decay, 0.5, "Share of every update that is dropped at random.")
 _Half = Annotated[float, Field(ge=0, lt=0.5)]
+_Part = Annotated[float, Field(ge=0, le=1)]
+_EXAMPLES: dict[str, Option] = {
+    "statistic_examples": Option(
+        Count | None, None, "Most examples that a client's statistics are of; None: all it has."
+    )
+}
 _BYZANTINE = Option(
     Annotated[int, Field(ge=0)], 1, "Number of wrong clients that the merge withstands."
 )
@@ -98,6 +106,8 @@ _NEAREST = {
     "numbers": "of equally near clients, the lower number is chosen",
     "gauge": "distances are those of A and B, not of B A",
 }
+
+_KNOWN = {"zero client": "a client counts by what it knows of each value, not by its share alone"}
 
 MERGES: dict[str, MergeRow] = {
     "mean": MergeRow(make="scaling_fl.methods.merging.means:mean", private=True, breaks=_APART),
@@ -190,6 +200,28 @@ MERGES: dict[str, MergeRow] = {
         private=False,
         breaks={"gauge": "A is averaged, and B is the client's own"},
     ),
+    "fisher": MergeRow(
+        make="scaling_fl.methods.merging.informed:fisher",
+        options={
+            "normalise": Option(bool, True, "Divide each client's Fisher information by its norm.")
+        },
+        payloads={"fisher": "scaling_fl.learning.statistics:fisher"},
+        of_payloads=_EXAMPLES,
+        private=False,
+        breaks=_APART | _KNOWN,
+    ),
+    "regmean": MergeRow(
+        make="scaling_fl.methods.merging.informed:regmean",
+        options={
+            "off_diagonal": Option(
+                _Part, 0.9, "Factor of the Gram matrices' entries beside the diagonal."
+            )
+        },
+        payloads={"grams": "scaling_fl.learning.statistics:grams"},
+        of_payloads=_EXAMPLES,
+        private=False,
+        breaks=_APART | _KNOWN,
+    ),
     "median": MergeRow(
         make="scaling_fl.methods.merging.robust:median",
         by_coordinates=True,
@@ -243,7 +275,7 @@ def merge_options() -> dict[str, tuple[Option, list[str]]]:
     """List the settings of all merges, each with the names of the merges that have the setting."""
     found: dict[str, tuple[Option, list[str]]] = {}
     for method, row in MERGES.items():
-        for name, option in row.options.items():
+        for name, option in {**row.options, **row.of_payloads}.items():
             shared, methods = found.setdefault(name, (option, []))
             if option != shared:
                 raise ValueError(f"two merges have different settings of one name: {name}")

@@ -4,17 +4,19 @@ What ``hypothesis`` draws is small, so that its smallest counter-example can be 
 clients there are, in which share each counts, and which coordinates they move. Values are tenths.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from scaling_fl.conformance.rounds import LAYOUT, SIZE, Sent
+from scaling_fl.conformance.rounds import LAYOUT, LINEARS, MODEL, SIZE, Sent
+from scaling_fl.learning.task import Batch, BatchLoss, Statistic
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 _SEEDS = st.integers(0, 3) | st.integers(0, 999)  # equal updates are not rare
@@ -56,7 +58,7 @@ def _tenths(seed: int) -> Tensor:
 @st.composite
 def cases(
     draw: Draw,
-    payloads: Collection[str],
+    payloads: Mapping[str, Statistic],
     places: Tensor,
     *,
     fewest: int = 1,
@@ -84,7 +86,7 @@ def cases(
     # The head is last, where a number is read more easily.
     chosen = places.roll(_HEAD_SIZE)[(torch.arange(length) + first) % size]
     clients = [
-        Sent(client, tenths(seed, chosen), share, extras=_statistics(payloads, seed))
+        Sent(client, tenths(seed, chosen), share, extras=statistics_of(payloads, seed))
         for client, (share, seed) in enumerate(zip(shares, seeds, strict=True))
     ]
     start = torch.zeros(SIZE) if begin is None else tenths(begin)
@@ -111,7 +113,8 @@ def place(index: int) -> str:
         return "the move of the frozen weights"
     number = next(n for n, end in enumerate(LAYOUT.offsets[1:]) if index < end)
     row, column = divmod(index - LAYOUT.offsets[number], LAYOUT.shapes[number][1])
-    return f"{LAYOUT.names[number].removesuffix('.default')}[{row},{column}]"
+    name = LAYOUT.names[number].removesuffix(".weight").removesuffix(".default")
+    return f"{name}[{row},{column}]"
 
 
 def _client(one: Sent) -> str:
@@ -133,9 +136,23 @@ def _halved_shares(weights: Sequence[int]) -> list[float]:
     return shares
 
 
-def _statistics(payloads: Collection[str], seed: int) -> dict[str, Tensor]:
+def statistics_of(payloads: Mapping[str, Statistic], seed: int) -> dict[str, Tensor]:
+    """Compute what a client sends beside its update, of three examples of two tokens each."""
     rng = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(SIZE, generator=rng) + 0.1 for name in payloads}
+    examples = [
+        Batch(
+            {one.layer: torch.randn(1, 2, one.num_in, generator=rng) for one in LINEARS},
+            np.array([index]),
+        )
+        for index in range(3)
+    ]
+    return {name: one.compute(MODEL, _loss, examples) for name, one in payloads.items()}
+
+
+def _loss(model: nn.Module, batch: Batch) -> BatchLoss:
+    outputs = (model.get_submodule(name)(inputs) for name, inputs in batch.tensors.items())
+    squares = torch.stack([output.square().mean() for output in outputs])
+    return BatchLoss(squares.sum(), len(batch), {})
 
 
 def _part(one: Sent) -> Sent:

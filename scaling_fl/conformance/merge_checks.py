@@ -77,7 +77,9 @@ def lost_client(tried: TriedMerge, case: Case) -> None:
     first, number = case.clients[0], len(case.clients)
     bad = first.vector.index_fill(0, tried.places[[at % len(tried.places)]], math.nan)
     changes: list[dict[str, Any]] = [{"vector": bad}, {"vector": bad / 0.0}, {"loss": math.nan}]
-    changes += [{"extras": {**first.extras, name: bad}} for name in tried.payloads]
+    for name, extra in first.extras.items():
+        wrong = extra.index_fill(0, torch.tensor([at % len(extra)]), math.nan)
+        changes.append({"extras": {**first.extras, name: wrong}})
     lost = replace(first, client=number, share=0.75, **changes[how % len(changes)])
     others = [replace(one, share=one.share / 4) for one in case.clients]
     found, step = tried.step([*others, lost], case.start)

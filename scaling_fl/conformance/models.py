@@ -78,7 +78,7 @@ def check_model(
         wrong.append((name, LAYOUT.views(found)[name], factor * LAYOUT.views(expected)[name]))
     for name, one, wanted in wrong[-1:]:
         row, column = divmod(int((one - wanted).abs().argmax()), one.shape[1])
-        what = f"B A of {name}" if name in LAYERS else name
+        what = f"B A of {name}" if name in LAYERS else name.removesuffix(".weight")
         raise Broken(
             f"{what}[{row},{column}] is {one[row, column]:.4g}, "
             f"and must be {wanted[row, column]:.4g}"

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scaling_fl.core.exchange import Exchange, SingleExchange
+from scaling_fl.core.linears import linears_of
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
@@ -20,11 +21,25 @@ from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.wire.direction import PLAIN, Payload
 from scaling_fl.methods.wire.payloads import encode
 
-LAYOUT = Layout(
-    ("q.lora_A.default", "q.lora_B.default", "v.lora_A.default", "v.lora_B.default", "head"),
-    ((2, 5), (7, 2), (2, 6), (3, 2), (2, 9)),
+
+def _adapter(num_in: int, rank: int, num_out: int) -> nn.Module:
+    """Make a pair under the names of PEFT."""
+    parts = {"lora_A": (num_in, rank), "lora_B": (rank, num_out)}
+    return nn.ModuleDict(
+        {
+            name: nn.ModuleDict({"default": nn.Linear(*sizes, bias=False)})
+            for name, sizes in parts.items()
+        }
+    )
+
+
+torch.manual_seed(0)
+MODEL = nn.ModuleDict(
+    {"q": _adapter(5, 2, 7), "v": _adapter(6, 2, 3), "head": nn.Linear(9, 2, bias=False)}
 )
 """Two pairs of rank 2, none of them square, and a head beside them."""
+LAYOUT = Layout.of(MODEL.named_parameters())
+LINEARS = linears_of(MODEL)
 SIZE = LAYOUT.size
 
 
@@ -90,6 +105,7 @@ def merge_on(
         min_clients=1,
         pairs=pairs_of(LAYOUT),
         tensors=LAYOUT.places,
+        linears=LINEARS,
     )
     shares = {one.client: one.share for one in everyone}
     replies: Iterator[Reply] = (one.reply(links[one.tier]) for one in mine)

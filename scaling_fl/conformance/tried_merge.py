@@ -11,11 +11,12 @@ from scaling_fl.composition.own import find_callable
 from scaling_fl.config.merges import MERGES
 from scaling_fl.conformance.cases import EVERYWHERE, Case
 from scaling_fl.conformance.models import Broken, check_coordinates, check_model
-from scaling_fl.conformance.rounds import LAYOUT, SIZE, Sent, merge_on
+from scaling_fl.conformance.rounds import LAYOUT, MODEL, SIZE, Sent, merge_on
 from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import Step
+from scaling_fl.learning.task import Statistic
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.methods.wire.holding import RankHolding
@@ -33,7 +34,8 @@ class TriedMerge:
     make: Callable[[], Merge]
     breaks: Mapping[str, str] = field(default_factory=dict)
     """Law -> why the merge breaks the law by its nature."""
-    payloads: Sequence[str] = ()
+    payloads: Mapping[str, Statistic] = field(default_factory=dict)
+    """What clients send beside their updates, by name."""
     turn: Tensor | None = None
     """Marks what clients train and send in a round; None: everything."""
     personal: Tensor | None = None
@@ -102,7 +104,10 @@ def tried_merge(name: str, breaks: Mapping[str, str] | None = None) -> TriedMerg
     make = partial(find_callable(row.make, "the merge"), **{**options, **row.tried_with})
     turn = coordinates_of(row.turns[0], LAYOUT) if row.turns else None
     personal = coordinates_of(row.personal, LAYOUT) if row.personal else None
-    return TriedMerge(make, row.breaks, list(row.payloads), turn, personal)
+    payloads = {
+        name: find_callable(function, "the merge")(MODEL) for name, function in row.payloads.items()
+    }
+    return TriedMerge(make, row.breaks, payloads, turn, personal)
 
 
 def _checked(merge: Merge) -> Merge:

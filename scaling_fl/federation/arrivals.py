@@ -140,4 +140,6 @@ def _checked(report: ClientReport, update: Update) -> ClientReport:
         failure = f"its update is not finite or has a coordinate beyond {LIMIT:g}"
     elif control is not None and not is_summable(control):
         failure = f"its control variate is not finite or changes by more than {LIMIT:g}"
+    elif wrong := [name for name, extra in update.extras.items() if not is_summable(extra)]:
+        failure = f"what it sent for the merge ({wrong[0]}) is not finite"
     return replace(report, update_norm=norm, failure=failure)

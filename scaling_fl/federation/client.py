@@ -21,10 +21,11 @@ from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.personal import with_own
-from scaling_fl.learning.task import Batch, Examples, Statistic
+from scaling_fl.federation.statistics import Statistics
+from scaling_fl.learning.task import Batch, Examples
 from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
-from scaling_fl.methods.wire.direction import PLAIN, Payload
+from scaling_fl.methods.wire.direction import Payload
 
 ClientProgress = Callable[[int, int, int, int, float], None]
 """(round, client, steps done, steps in all, loss)"""
@@ -66,11 +67,11 @@ class Clients:
         tier_of: Sequence[int],
         seed: int,
         groups: Groups | None = None,
-        statistics: Mapping[str, Statistic] | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         self._trainer, self._examples, self._partitions = trainer, examples, partitions
         self._seed, self.groups = seed, groups
-        self._statistics = statistics or {}
+        self._statistics = statistics or Statistics()
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
@@ -183,7 +184,13 @@ class Clients:
         result = self._learn(received, turn, self._partitions[turn.client])
         distance = result.num_steps * turn.learning_rate
         extras, control = end.send_control(vector, received, distance, memory)
-        extras |= self._compute_statistics(turn.client)
+        extras |= self._statistics.send(
+            self._trainer,
+            self._examples,
+            self._partitions[turn.client],
+            round_number=turn.round_number,
+            client=turn.client,
+        )
         payload, remembered = end.send_trained(vector, received, turn.round_number, memory)
         return result, payload, extras, {**remembered, **control}
 
@@ -209,22 +216,6 @@ class Clients:
         )
         progress(num_steps, result.loss)
         return result
-
-    def _compute_statistics(self, client: int) -> dict[str, Payload]:
-        """Compute the other payloads that the merge needs, from the trained model."""
-        examples, size = self._partitions[client], self.tiers[self.tier_of[client]].work.batch_size
-        offsets = range(0, len(examples), size)
-        return {
-            name: PLAIN.send(
-                compute(
-                    self._trainer.model,
-                    self._trainer.loss,
-                    (self._examples.batch(examples[offset : offset + size]) for offset in offsets),
-                ),
-                self._trainer.layout.size,
-            )
-            for name, compute in self._statistics.items()
-        }
 
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):

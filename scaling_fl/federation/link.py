@@ -37,8 +37,8 @@ class Link:
     """bool of ``size``: sent down whatever their magnitude; clients must hold all of them."""
     always_up: Tensor | None = None
     """bool of ``size``: sent up whatever their magnitude."""
-    num_extras: int = 0
-    """The number of other vectors of ``size`` that the merge needs from a client, in fp32."""
+    extras: Sequence[int] = ()
+    """The sizes of the other vectors that the merge needs from a client, in fp32."""
     controls: bool = False
     """SCAFFOLD's control variates travel beside the vector, down and up, in fp32."""
     turns: Sequence[Tensor] = ()
@@ -64,9 +64,9 @@ class Link:
         num_sendable = num_down if self.client_freeze else self._len(upper)
         num_up = self.num_up(num_sendable, round_number, count_at(self.always_up, upper)[1])
         up = self.up.num_bytes(num_sendable, num_up)
-        plain = PLAIN.num_bytes(self.size, self.size)
-        control = self.controls * plain
-        return len(choice) + down + control, up + self.num_extras * plain + control
+        control = self.controls * PLAIN.num_bytes(self.size, self.size)
+        extras = sum(PLAIN.num_bytes(size, size) for size in self.extras)
+        return len(choice) + down + control, up + extras + control
 
     def num_down(self, size: int, round_number: int, num_always: int) -> int:
         """Count the coordinates that are sent down of ``size``; ``num_always`` in any case."""

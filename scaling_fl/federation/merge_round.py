@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.linears import Linear
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.federation.base import Move, product
@@ -83,6 +84,7 @@ class MergeRound:
         start: Tensor,
         pairs: Sequence[Pair],
         tensors: Sequence[slice],
+        linears: Sequence[Linear],
         trained: Callable[[Update], Tensor],
         factors: Mapping[int, Sequence[Tensor]],
     ) -> None:
@@ -92,8 +94,8 @@ class MergeRound:
         # A wrapped method of its own would be a circle, which keeps the round's state alive.
         self._wrap = wrap
         self._seed = seed
-        self.start, self.pairs, self.tensors, self.trained = start, pairs, tensors, trained
-        self._factors = factors
+        self.start, self.pairs, self.tensors, self.linears = start, pairs, tensors, linears
+        self.trained, self._factors = trained, factors
         self._cohort: Cohort | None = None
         self.metrics: dict[str, float] = {}
         self.base_move: Move | None = None
@@ -126,6 +128,7 @@ class MergeRound:
             start=self.start,
             pairs=self.pairs,
             tensors=tensors,
+            linears=self.linears,
             trained=self.trained,
             factors=self._factors,
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.linears import Linear
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.core.state import GlobalState, Memory, Tensors
@@ -65,13 +66,14 @@ class Server:
         pairs: Sequence[Pair] = (),
         tensors: Sequence[slice] = (),
         controls: Controls | None = None,
+        linears: Sequence[Linear] = (),
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
         self._adapter = None if adapter is None else adapter.to(scratch.device)
         self._seed, self._pairs, self._tensors = seed, pairs, tensors
-        self._controls = controls
+        self._controls, self._linears = controls, linears
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
         self._merges_factors = (
             bool(pairs)
@@ -125,6 +127,7 @@ class Server:
             start=state.vector,
             pairs=self._pairs,
             tensors=self._tensors,
+            linears=self._linears,
             trained=lambda update: self._trained(update, state, downloads),
             factors=factors,
         )

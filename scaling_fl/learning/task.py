@@ -69,11 +69,19 @@ class BatchLoss(NamedTuple):
 LossFunction = Callable[[nn.Module, Batch], BatchLoss]
 
 
-Statistic = Callable[[nn.Module, LossFunction, Iterable[Batch]], Tensor]
-"""(trained model, loss, the client's batches) -> fp32 of the vector's size, for some merges.
+class Statistic(NamedTuple):
+    """What a client computes of its examples with the model that it trained, for some merges."""
 
-A statistic leaves the model's parameters as they are.
-"""
+    size: int
+    """The number of values, which the model decides before it is trained."""
+    compute: Callable[[nn.Module, LossFunction, Iterable[Batch]], Tensor]
+    """(trained model, loss, the client's examples one by one) -> fp32 of ``size``.
+
+    Leaves the model as it is, and draws nothing at random.
+    """
+
+
+MakeStatistic = Callable[[nn.Module], Statistic]
 
 
 class PartitionDescription(NamedTuple):

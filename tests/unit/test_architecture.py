@@ -25,7 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "submission": {"core", "config", "runtime"},
 }
 LAYERS["composition"] = {"core", "config", "methods", "learning", "runtime", "federation"}
-LAYERS["conformance"] = {"core", "config", "methods", "federation", "composition"}
+LAYERS["conformance"] = {"core", "config", "methods", "learning", "federation", "composition"}
 LAYERS["jobs"] = LAYERS["composition"] | {"composition", "reporting"}
 LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "conformance"}
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Generator, Tensor
 
+from scaling_fl.core.linears import Linear
 from scaling_fl.methods.pairs import Pair
 
 Term = tuple[Tensor, float]
@@ -38,7 +39,7 @@ class Update(NamedTuple):
     sent: Tensor | None
     """The coordinates that the client sent, ascending; None: all."""
     extras: Mapping[str, Tensor] = {}
-    """The client's other payloads, by the names in the merge's row; fp32, as long as ``vector``."""
+    """The client's other payloads, by the names in the merge's row; fp32."""
 
 
 BlockTerm = Callable[[Update, slice], tuple[Tensor, float, Tensor | None]]
@@ -82,6 +83,10 @@ class Round(Protocol):
     @property
     def tensors(self) -> Sequence[slice]:
         """The places of the parameters in the vector, in its order."""
+
+    @property
+    def linears(self) -> Sequence[Linear]:
+        """The linear layers whose weights are trained."""
 
     def trained(self, update: Update) -> Tensor:
         """Return the vector that a client came to: new memory, 0 where the client holds nothing."""

@@ -4,6 +4,7 @@ The examples that the documentation gives are those that are run here.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from scaling_fl.composition.merge import make_merge
 from scaling_fl.composition.tasks import make_task, own_metrics
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.merges import MERGES
+from scaling_fl.conformance.cases import statistics_of
 from scaling_fl.conformance.rounds import merged, some_updates
+from scaling_fl.conformance.tried_merge import tried_merge
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.methods import partitioning
@@ -170,4 +173,8 @@ def test_every_merge_of_the_table_is_built(method: str) -> None:
     if MERGES[method].needs_pairs:
         needed = {"adapter": {"kind": "lora"}}
     config = read_config({"task_name": "20newsgroups", "merge": {"method": method}, **needed})
-    assert merged(lambda: make_merge(config), some_updates(3, 1)).any()
+    payloads = tried_merge(method).payloads
+    updates = [
+        replace(one, extras=statistics_of(payloads, one.client)) for one in some_updates(3, 1)
+    ]
+    assert merged(lambda: make_merge(config), updates).any()

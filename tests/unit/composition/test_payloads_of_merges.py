@@ -16,20 +16,24 @@ from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.rounds import Hooks
-from scaling_fl.learning.task import Batch, LossFunction
+from scaling_fl.learning.task import Batch, LossFunction, Statistic
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.points import Regression
 
 
 def squared_gradients(model: nn.Module, loss: LossFunction, batches: Iterable[Batch]) -> Tensor:
-    """Sum the squares of the gradient of every batch, as a diagonal Fisher matrix does."""
+    """Sum the squares of the gradient of every example, as a diagonal Fisher matrix does."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     total = torch.zeros(sum(p.numel() for p in parameters))
     for batch in batches:
         gradients = torch.autograd.grad(loss(model, batch).mean, parameters)
         total += torch.cat([g.flatten() for g in gradients]).square()
     return total
+
+
+def of_all_parameters(model: nn.Module) -> Statistic:
+    return Statistic(sum(p.numel() for p in model.parameters()), squared_gradients)
 
 
 def by_squared_gradients() -> Merge:
@@ -54,7 +58,7 @@ def test_clients_send_what_the_row_names(tmp_path: Path, monkeypatch: pytest.Mon
     row = MergeRow(
         make=f"{here}:by_squared_gradients",
         private=False,
-        payloads={"squares": f"{here}:squared_gradients"},
+        payloads={"squares": f"{here}:of_all_parameters"},
     )
     monkeypatch.setitem(merges.MERGES, "squares", row)
     settings = {"task_name": "20newsgroups", "num_clients": 2, "optimiser": "sgd"}

@@ -26,6 +26,7 @@ OTHER: dict[type, Callable[[Option], Any]] = {
     int: lambda option: option.default + 1,
     float: lambda option: option.default / 2,
     str: lambda option: next(name for name in get_args(option.type) if name != option.default),
+    type(None): lambda option: 3,
 }
 """A value of an option that is not its default."""
 

@@ -25,7 +25,8 @@ def test_the_section_has_the_options_of_all_merges_with_their_defaults() -> None
     defaults = {name: option.default for name, (option, _) in merge_options().items()}
     assert MergeSettings().model_dump() == {"method": "mean", "on": "factors", **defaults}
     for method, row in MERGES.items():
-        options = {name: option.default for name, option in row.options.items()}
+        of_row = {**row.options, **row.of_payloads}
+        options = {name: option.default for name, option in of_row.items()}
         options |= {"on": "factors"} if row.by_coordinates else {}
         assert MergeSettings(method=method).options == options
     assert MergeSettings(method=OWN).options == {}

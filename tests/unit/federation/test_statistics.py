@@ -1,0 +1,43 @@
+"""What a client computes its statistics of: all of its examples, or some, one by one."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scaling_fl.federation.statistics import Statistics
+from scaling_fl.learning.task import Batch, LossFunction, Statistic
+from scaling_fl.learning.training.local import LocalTrainer
+from tests.points import Regression
+
+MINE = np.array([3, 0, 2])
+
+
+def indices(model: nn.Module, loss: LossFunction, examples: Iterable[Batch]) -> Tensor:
+    return torch.tensor([example.indices.item() for example in examples], dtype=torch.float32)
+
+
+def seen(num_examples: int | None, round_number: int = 1, client: int = 0) -> list[float]:
+    task = Regression()
+    trainer = LocalTrainer(task.load_model(), task.loss, optimiser="sgd")
+    size = min(num_examples or 3, 3)
+    statistics = Statistics(by_name={"s": Statistic(size, indices)}, num_examples=num_examples)
+    sent = statistics.send(
+        trainer, task.load_examples("train"), MINE, round_number=round_number, client=client
+    )
+    assert sent["s"].num_bytes == len(bytes(sent["s"]))
+    found: list[float] = sent["s"].decode().tolist()
+    return found
+
+
+def test_all_examples_are_seen_or_as_many_as_are_asked_for() -> None:
+    assert seen(None) == seen(3) == seen(9) == [3, 0, 2]
+    assert len(set(seen(2))) == 2
+    assert set(seen(2)) < {3, 0, 2}
+
+
+def test_some_are_drawn_anew_in_every_round_and_alike_in_every_run() -> None:
+    drawn = [seen(1, round_number) for round_number in range(1, 9)]
+    assert drawn == [seen(1, round_number) for round_number in range(1, 9)]
+    assert len({tuple(each) for each in drawn}) > 1
