@@ -220,7 +220,9 @@ MERGES: dict[str, MergeRow] = {
         payloads={"grams": "scaling_fl.learning.statistics:grams"},
         of_payloads=_EXAMPLES,
         private=False,
-        breaks=_APART | _KNOWN,
+        breaks=_APART
+        | _KNOWN
+        | {"layers": "the values of an output are solved for together, so others move along"},
     ),
     "median": MergeRow(
         make="scaling_fl.methods.merging.robust:median",
