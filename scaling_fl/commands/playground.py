@@ -83,16 +83,17 @@ class Playground:
                 value -= column.read(record_of(runs[first, name], self._jobs)) or 0.0
             if value is not None:
                 values[row, name] = value
+        refused = [row for row in question.rows if not any(row == found for found, _ in values)]
         return Grid(
             name=question.name,
             title=question.title,
             corner=question.corner,
-            rows=list(question.rows),
+            rows=[row for row in question.rows if row not in refused],
             columns=list(question.columns),
             values=values,
             commands={(row, name): _command(question, row, name) for row, name in values},
             formats={name: column.shown for name, column in question.columns.items()},
-            notes=question.notes,
+            notes=[*question.notes, *([f"refused here: {', '.join(refused)}"] if refused else [])],
         )
 
 

@@ -154,13 +154,18 @@ def questions_of(files: Mapping[str, str], states: Path) -> list[Question]:
                     ("loss", loss, "+.3f", True),
                 )
             },
-            notes=[error, "loss: validation loss less that of the mean; below 0 is better."],
+            notes=[
+                error,
+                "loss: validation loss less that of the mean; below 0 is better.",
+                "share_a: each text is answered by the personal model of one client.",
+            ],
         ),
         Question(
             name="over_rounds",
             title="Does the gain shrink? One round of a merge after so many rounds of the mean",
             corner="merge.method",
-            rows=merges,
+            # A personal model does not begin where the mean has come to.
+            rows={name: words for name, words in merges.items() if not MERGES[name].personal},
             columns={
                 f"after {n}": Column(
                     words=[lora, *SKEWED, *([f"init_from={states}/round-{n:06d}"] if n else [])],
