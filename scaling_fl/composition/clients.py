@@ -76,6 +76,7 @@ def make_clients(
             Tier(
                 work=_work(settings),
                 link=make_link(settings, config, trainer.layout, list(statistics.values())),
+                adapter_scale=_own_scale(settings, config),
             )
             for settings in config.by_tier()
         ],
@@ -99,6 +100,11 @@ def make_controls(
     examples = [clients.num_examples(client) for client in range(num_clients)]
     shares = dict(enumerate(WEIGHTINGS[config.weighting](examples)))
     return Controls(exchange, trainer.layout.size, trainer.vector.device, shares)
+
+
+def _own_scale(settings: Config, config: Config) -> float:
+    """Return the scale of a tier's adapter over that of the model."""
+    return settings.adapter.scale / config.adapter.scale if config.has_own_scales else 1.0
 
 
 def _work(config: Config) -> LocalWork:

@@ -182,6 +182,13 @@ _TABLE = (
         "give a tier a smaller rank or drop tier_ranks",
     ),
     _effect(
+        "tier_scale",
+        ("tiers", "adapter.rank"),
+        _has_smaller_rank,
+        "must be left alone unless a tier has a smaller rank than adapter.rank",
+        "give a tier a smaller rank or drop tier_scale",
+    ),
+    _effect(
         "merge.method",
         ("upload.density", "client_freeze"),
         lambda c: _merge_needs_no_gaps(c) or _some_coordinates_are_not_sent(c),

@@ -40,6 +40,7 @@ from scaling_fl.config.types import (
     PrecisionName,
     RankChoice,
     SamplingKind,
+    ScaleChoice,
     Seed,
     SiteIds,
     SmallSeed,
@@ -172,6 +173,9 @@ class Config(Section):
     """Classes of clients; client c is of tier c modulo their number, unless the tiers say which."""
     tier_ranks: RankChoice = "first"
     """Which components of the adapter a tier of a smaller rank holds: the first, or the largest."""
+    tier_scale: ScaleChoice | None = None
+    """Scale of a tier of a smaller rank: alpha / adapter.rank (adapter), or alpha over its own rank
+    (own), which the rates of adaptive optimisers are for. None: own with merge.method=flexlora."""
     merge: MergeSettings = MergeSettings()
     """How the clients' updates become one."""
     partition: PartitionSettings = PartitionSettings()
@@ -228,6 +232,12 @@ class Config(Section):
         """Return the settings that the clients of each tier have; without tiers, these."""
         return [self._of(tier) for tier in self.tiers] or [self]
 
+    @property
+    def has_own_scales(self) -> bool:
+        """Say whether clients of a smaller rank train with alpha over their own rank."""
+        choice = self.tier_scale or ("own" if self.merge.method == "flexlora" else "adapter")
+        return choice == "own" and any(t.adapter.rank < self.adapter.rank for t in self.by_tier())
+
     def _of(self, tier: TierSettings) -> "Config":
         def changed(section: Any, own: TierDirectionSettings) -> Any:
             return section.model_copy(update=own.model_dump(exclude_none=True))
@@ -249,6 +259,7 @@ class Config(Section):
         # A job that was begun with merge.divide_by must go on with its digest.
         settings |= in_older_names({f"merge.{name}": value for name, value in merge.items()})
         settings["partition.kind"] = self.partition_kind
+        settings["tier_scale"] = "own" if self.has_own_scales else None
         if self.schedule.kind == self.server.schedule == "constant":
             del settings["num_rounds"]  # more rounds of a constant rate only continue the run
         return {
@@ -272,6 +283,7 @@ NOT_IDENTITY = frozenset(
 NEWER: dict[str, Any] = {
     **dict.fromkeys(("data.text_pair", "data.label", "data.labels", "data.test_share")),
     "partition.column": None,
+    "tier_scale": None,
     "server.bias_correction": None,
     "merge.weigh_by": "client",
     "merge.on": "factors",

@@ -1,5 +1,6 @@
 """The sections of the configuration: their settings, types, ranges, defaults and documentation."""
 
+import math
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
@@ -54,6 +55,11 @@ class AdapterSettings(Section):
         Names, With(".kind", "lora", "dora", "head", because="every module is trained otherwise")
     ] = ()
     """Modules that are trained whole besides the heads, by the end of their name."""
+
+    @property
+    def scale(self) -> float:
+        """Return the factor of B A. Source: arXiv 2106.09685, section 4.1; 2312.03732 (rsLoRA)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 class DirectionSettings(Section):

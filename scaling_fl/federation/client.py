@@ -52,6 +52,8 @@ class Tier:
 
     work: LocalWork
     link: Link
+    adapter_scale: float = 1.0
+    """The scale of the adapter at these clients, over that of the model."""
 
 
 class Clients:
@@ -199,7 +201,8 @@ class Clients:
     ) -> TrainingResult:
         """Train on some examples; the result is in the trainer's vector."""
         number, client = turn.round_number, turn.client
-        num_steps = self.tiers[self.tier_of[client]].work.total_steps(len(examples))
+        tier = self.tiers[self.tier_of[client]]
+        num_steps = tier.work.total_steps(len(examples))
 
         def progress(step: int, loss: float) -> None:
             if turn.progress:
@@ -212,6 +215,7 @@ class Clients:
             seed=derive(self._seed, "dropout", number, client, *group),
             trainable=received.trainable,
             correction=turn.correction,
+            adapter_scale=tier.adapter_scale,
             progress=progress if turn.progress else None,
         )
         progress(num_steps, result.loss)

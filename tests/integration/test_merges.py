@@ -20,18 +20,21 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-ON_PRODUCTS = ("ties on products", "krum on products")
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in MERGES if name not in IN_THE_TABLE},
+    "ties on products": ("ties", {"merge": {"method": "ties", "on": "products"}}),
+    "krum on products": ("krum", {"merge": {"method": "krum", "on": "products"}}),
+    "mean, own scales": ("mean", {"tier_scale": "own"}),
+    "flexlora, one scale": ("flexlora", {"tier_scale": "adapter"}),
+}
 
 
-@pytest.mark.parametrize(
-    "method", [*(name for name in MERGES if name not in IN_THE_TABLE), *ON_PRODUCTS]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_a_merge_comes_to_the_same_wherever_it_runs(
-    method: str, corpus: Path, tmp_path: Path
+    case: str, corpus: Path, tmp_path: Path
 ) -> None:
-    name, _, on = method.partition(" on ")
-    merge = {"method": name} | ({"on": on} if on else {})
-    changes = SETTINGS | {"shared": corpus, "merge": merge}
+    name, settings = CASES[case]
+    changes = SETTINGS | {"shared": corpus, "merge": {"method": name}} | settings
     whole = QuickRun(tmp_path / "whole", **changes).start_here()
     QuickRun(tmp_path / "parts", **changes, site_ids=[0, 1]).start_here(stop_after=1)
     resumed = QuickRun(tmp_path / "parts", **changes, site_ids=[0, 0, 1]).start_here()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scaling_fl.core.vector import Layout, flatten_parameters
 from scaling_fl.learning.models.base import Base
+from scaling_fl.learning.models.own_scale import b_times, output_times
 from scaling_fl.learning.task import Batch, BatchLoss, LossFunction
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -123,6 +124,7 @@ class LocalTrainer:
         seed: int,
         trainable: Tensor | None = None,
         correction: Tensor | None = None,
+        adapter_scale: float = 1.0,
         progress: Progress | None = None,
     ) -> TrainingResult:
         """Train from ``received`` (fp32, the layout's size); ``vector`` then holds the result.
@@ -131,8 +133,29 @@ class LocalTrainer:
         (None: all). A parameter that has none of them stays as it is. In any other parameter,
         ``received`` is zero at the other coordinates, so that weight decay does not change them.
         ``correction`` (fp32, the layout's size) is added to the gradient of every step after the
-        gradient was clipped; it needs the optimiser sgd without momentum.
+        gradient was clipped; it needs the optimiser sgd without momentum. ``adapter_scale`` is the
+        client's own scale of the adapter over that of the model: the steps are those of B over it.
         """
+        if adapter_scale == 1.0:
+            return self._train(
+                received, batches, learning_rate, seed, trainable, correction, progress
+            )
+        own = b_times(received.clone(), self.layout, 1.0 / adapter_scale)
+        with output_times(self.model, adapter_scale):
+            result = self._train(own, batches, learning_rate, seed, trainable, correction, progress)
+        b_times(self.vector, self.layout, adapter_scale)
+        return result
+
+    def _train(
+        self,
+        received: Tensor,
+        batches: Iterable[Batch],
+        learning_rate: float,
+        seed: int,
+        trainable: Tensor | None,
+        correction: Tensor | None,
+        progress: Progress | None,
+    ) -> TrainingResult:
         self._begin(received, learning_rate, seed)
         anchors = list(self.layout.views(received).values()) if self._prox_mu else []
         masks: list[Tensor] = []

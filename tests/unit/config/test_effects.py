@@ -154,6 +154,11 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "adapter": {"kind": "lora", "rank": 8},
         "tiers": [{"rank": 8}, {"download": {"density": 0.5}}],
     },
+    ("tier_scale", "tiers"): {
+        "tier_scale": "own",
+        "adapter": {"kind": "lora", "rank": 8},
+        "tiers": [{"rank": 8}, {"download": {"density": 0.5}}],
+    },
     ("merge.weigh_by", "tiers"): {
         "merge": {"method": "flexlora", "weigh_by": "rank"},
         "adapter": {"kind": "lora", "rank": 8},

@@ -38,3 +38,14 @@ def test_newer_settings_are_part_of_the_identity_only_when_they_are_set() -> Non
     assert changed == base | {"server.bias_correction": False}
     corrected = read_config({**adam, "scaffold": True, "num_clients": 2}).identity()
     assert corrected == base | {"scaffold": True}
+
+
+def test_own_scales_are_part_of_the_identity_where_a_tier_has_one() -> None:
+    tiers = {**PACKAGED, **with_tiers({"rank": 2}, {})}
+    flexlora = {"merge": {"method": "flexlora"}}
+    assert "tier_scale" not in read_config(tiers).identity()
+    assert read_config(merged(tiers, flexlora)).identity()["tier_scale"] == "own"
+    one_scale = merged(tiers, flexlora | {"tier_scale": "adapter"})
+    assert "tier_scale" not in read_config(one_scale).identity()
+    without_tiers = {**PACKAGED, "adapter": {"kind": "lora"}, **flexlora}
+    assert "tier_scale" not in read_config(without_tiers).identity()
