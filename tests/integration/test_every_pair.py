@@ -228,8 +228,11 @@ WITHOUT_METHODS = {"task_name", "device", "precision", "data.text", "privacy.acc
 """Settings whose names are tried elsewhere."""
 ELSEWHERE = {
     ("partition.kind", "column"),  # test_own_table.py
-    ("tier_scale", "adapter"),  # test_merges.py, as the one below
+    ("tier_scale", "adapter"),  # test_merges.py, as those below
     ("tier_scale", "own"),
+    ("merge.on", "products"),
+    ("merge.trim_by", "tensor"),
+    ("merge.weigh_by", "rank"),
     *(("merge.method", name) for name in MERGES if name not in ("mean", "mean_of_senders", "ties")),
 }
 """Names that other files hold to the same laws; merges: test_merges.py."""
