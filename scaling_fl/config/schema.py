@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.data_sections import DataSettings, PartitionSettings
+from scaling_fl.config.identity import NEWER, NOT_IDENTITY
 from scaling_fl.config.older import in_older_names
 from scaling_fl.config.own import AnyTask, OwnMetric, is_own
 from scaling_fl.config.sections import (
@@ -267,32 +268,6 @@ class Config(Section):
             for path, value in settings.items()
             if path not in NOT_IDENTITY and (path not in NEWER or value != NEWER[path])
         }
-
-
-NOT_IDENTITY = frozenset(
-    {"site_ids", "num_clients", "device", "num_threads"}
-    | {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
-    | {"save_every", "keep_last", "eval_every", "val_batch_size"}
-    | {"download.evaluate", "privacy.delta", "privacy.accountant", "privacy.max_epsilon"}
-    | {"init_from"}  # a place, whose content counts
-    # these only report or stop; iid_split is folded into partition.kind
-    | {"per_class_metrics", "metrics", "min_clients", "iid_split"}
-)
-
-
-NEWER: dict[str, Any] = {
-    **dict.fromkeys(("data.text_pair", "data.label", "data.labels", "data.test_share")),
-    "partition.column": None,
-    "tier_scale": None,
-    "server.bias_correction": None,
-    "merge.weigh_by": "client",
-    "merge.on": "factors",
-    "scaffold": False,
-    "server.schedule": "constant",
-    "server.final_learning_rate": 0.0,
-    "merge.trim_by": "vector",
-}
-"""Settings that older jobs did not have, with what those did: left so, they change no digest."""
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

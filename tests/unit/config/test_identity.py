@@ -1,7 +1,7 @@
 """The identity of a run: the settings that decide what is computed."""
 
 from scaling_fl.config import read_config
-from scaling_fl.config.schema import NEWER
+from scaling_fl.config.identity import NEWER
 from tests.unit.config.settings import PACKAGED, merged, with_tiers
 
 

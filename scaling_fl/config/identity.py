@@ -1,0 +1,28 @@
+"""The settings that are no part of a run's identity, which digests and checkpoints hold."""
+
+from typing import Any
+
+NOT_IDENTITY = frozenset(
+    {"site_ids", "num_clients", "device", "num_threads"}
+    | {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
+    | {"save_every", "keep_last", "eval_every", "val_batch_size"}
+    | {"download.evaluate", "privacy.delta", "privacy.accountant", "privacy.max_epsilon"}
+    | {"init_from"}  # a place, whose content counts
+    # these only report or stop; iid_split is folded into partition.kind
+    | {"per_class_metrics", "metrics", "min_clients", "iid_split"}
+)
+
+
+NEWER: dict[str, Any] = {
+    **dict.fromkeys(("data.text_pair", "data.label", "data.labels", "data.test_share")),
+    "partition.column": None,
+    "tier_scale": None,
+    "server.bias_correction": None,
+    "merge.weigh_by": "client",
+    "merge.on": "factors",
+    "scaffold": False,
+    "server.schedule": "constant",
+    "server.final_learning_rate": 0.0,
+    "merge.trim_by": "vector",
+}
+"""Settings that older jobs did not have, with what those did: left so, they change no digest."""
