@@ -136,14 +136,7 @@ class Server:
             update = self._merge(arrivals, round)
             if self._merges_factors:
                 round.report("merge.residual", residual(update, round, round.moved))
-            optimiser_now = self._optimiser
-            turn = self._links[0].turn(state.round + 1)  # that of all tiers
-            if turn is not None:
-                turn = turn.to(update.device)
-                update.mul_(turn)  # the noise of privacy is everywhere
-                optimiser_now = within(turn, optimiser_now)
-            norm = float(torch.linalg.vector_norm(update))
-            vector, optimiser = optimiser_now.step(vector, update, optimiser)
+            norm, vector, optimiser = self._advance(state, update)
         reports = round.cohort.reports
         after = GlobalState(
             vector,
@@ -161,6 +154,17 @@ class Server:
             metrics={} if guard else round.metrics,  # they depend on single clients
             exchange_seconds=time.perf_counter() - began - elsewhere,
         )
+
+    def _advance(self, state: GlobalState, update: Tensor) -> tuple[float, Tensor, Tensors]:
+        """Step along the update; returns its norm, the vector and the optimiser's state."""
+        optimiser = self._optimiser
+        turn = self._links[0].turn(state.round + 1)  # that of all tiers
+        if turn is not None:
+            turn = turn.to(update.device)
+            update.mul_(turn)  # the noise of privacy is everywhere
+            optimiser = within(turn, optimiser)
+        norm = float(torch.linalg.vector_norm(update))
+        return norm, *optimiser.step(state.vector, update, state.optimiser)
 
     def _unmoved(self, before: Tensor, after: Tensor) -> str:
         if torch.equal(before, after):
