@@ -71,7 +71,7 @@ class Federated:
             replace(self._federation.rounds, num_rounds=self.state.round + 1),
             clients=self._federation.clients,
             server=self._federation.server,
-            evaluate=cast(Evaluator, lambda vector, exchange: {}),
+            evaluate=cast(Evaluator, lambda *_: {}),
             exchange=self._exchange,
             hooks=Hooks(record=record, progress=progress, check=check),
         )

@@ -337,7 +337,15 @@ def predicted_cost(config: Config) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("row", ROWS, ids=unusual)
+BY_DEFAULT = ROWS[::3]
+"""The rows of the default run; CI runs all."""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(r, marks=[] if r in BY_DEFAULT else [pytest.mark.slow]) for r in ROWS],
+    ids=unusual,
+)
 def test_a_row_comes_to_the_same_wherever_it_runs_and_costs_what_was_predicted(
     row: dict[str, str], corpus: Path, tmp_path: Path
 ) -> None:

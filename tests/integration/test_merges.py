@@ -32,7 +32,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+BY_DEFAULT = ("flexlora", "exact", "share_a", "regmean", "ties on products")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c in BY_DEFAULT else [pytest.mark.slow]) for c in CASES],
+)
 def test_a_merge_comes_to_the_same_wherever_it_runs(
     case: str, corpus: Path, tmp_path: Path
 ) -> None:

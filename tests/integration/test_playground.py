@@ -33,6 +33,7 @@ def rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     return {(next(iter(row.values())), row["column"]): row for row in found}
 
 
+@pytest.mark.slow
 def test_every_number_is_what_its_command_comes_to(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_stop_in_the_middle_leaves_the_last_finished_round() -> None:
     assert torch.equal(stopped.state.vector, whole.state.vector)
 
 
+@pytest.mark.slow
 def test_64_clients_take_no_more_memory_than_2() -> None:
     """One model, its gradients, one optimiser state, the global vector and the exact sum."""
     sizes: dict[int, int] = {}

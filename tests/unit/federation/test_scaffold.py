@@ -142,6 +142,7 @@ def test_what_the_server_remembers_is_the_mean_of_what_all_clients_do() -> None:
     assert torch.allclose(state.memory.server[CONTROL], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_local_steps_drift_to_a_wrong_point_without_it_and_not_with_it() -> None:
     """Clients pull towards different points with different strength.
 

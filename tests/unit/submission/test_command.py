@@ -142,7 +142,7 @@ def test_a_script_of_the_image_is_accepted(script: str) -> None:
     [
         ("scripts/train_federate.py", "use scripts/train_federated.py."),
         ("/workspace/scripts/evaluat.py", "use scripts/evaluate.py."),
-        ("train", "use one of scripts/evaluate.py, "),
+        ("train", "use one of scripts/check_codec.py, "),
         ("tests/conftest.py", "; use "),
         ("run-local.sh", "; use "),
     ],
