@@ -116,7 +116,8 @@ def followed(lora: str) -> Config:
 def questions_of(files: Mapping[str, str], states: Path) -> list[Question]:
     """Return the four questions; ``states`` has those of the run that is ``followed``."""
     lora, full = files["lora"], files["full"]
-    merges = {name: [f"merge.method={name}"] for name in MERGES}
+    # Personal models answer test examples like their own: their accuracy is another measure.
+    merges = {n: [f"merge.method={n}"] for n, row in MERGES.items() if not row.personal}
     accuracy, loss = last("validation.accuracy", 100.0), last("validation.loss")
     error = "400 test texts: a difference of accuracies below 5 points says nothing by itself."
     return [
@@ -157,15 +158,13 @@ def questions_of(files: Mapping[str, str], states: Path) -> list[Question]:
             notes=[
                 error,
                 "loss: validation loss less that of the mean; below 0 is better.",
-                "share_a: each text is answered by the personal model of one client.",
             ],
         ),
         Question(
             name="over_rounds",
             title="Does the gain shrink? One round of a merge after so many rounds of the mean",
             corner="merge.method",
-            # A personal model does not begin where the mean has come to.
-            rows={name: words for name, words in merges.items() if not MERGES[name].personal},
+            rows=merges,
             columns={
                 f"after {n}": Column(
                     words=[lora, *SKEWED, *([f"init_from={states}/round-{n:06d}"] if n else [])],
