@@ -7,13 +7,13 @@ says what its factors should have been.
 """
 
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -131,8 +131,12 @@ def compare_with_mean(size: int, num_pairs: int) -> None:
 
 
 def peak() -> int:
-    """Return the largest memory that this process had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the bytes that this process had in memory at most (Linux).
+
+    The kernel's other count, ``ru_maxrss``, begins with that of the process which started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def merge_beside(
