@@ -1,6 +1,7 @@
 """The time of a run before it runs, from a few measured steps of the federation itself.
 
-One worker is measured, so what workers take from each other (memory, the network) is not in it.
+One worker is measured, and it records into a local folder. So what workers take from each other
+(memory, the network) and what a remote store takes is not in it.
 """
 
 import math
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
@@ -22,8 +23,12 @@ from scaling_fl.federation.client import Clients
 from scaling_fl.federation.placement import deal
 from scaling_fl.runtime.tracking.places import JobPlaces
 
-STEPS = 3
-"""The measured training steps, beside the first of a client."""
+STEPS = (3, 50)
+"""The fewest and the most training steps that are measured, beside the first of a client."""
+STEP_SECONDS = 0.5
+"""How long steps are measured, as far as ``STEPS`` allows."""
+SAVE_EVERY = 2
+"""How often the measured federation saves: a round with a checkpoint, and one without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +40,12 @@ class PlannedTime:
     step: float
     """One training step."""
     client: float
-    """A client's turn, beside its steps: its download, its optimiser, its upload."""
+    """A client's turn, beside its steps: its optimiser, its upload, its part in the merge."""
     merge: float
-    """Merging, the server's step and a checkpoint."""
+    """What a round takes beside its clients: downloads, the merge, the server's step, the record.
+    """
+    save: float
+    """A checkpoint."""
     evaluation: float
     """An evaluation by all workers."""
     round: float
@@ -79,7 +87,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="scaling_fl-") as folder:
         journal = str(Path(folder) / "journal.jsonl")
         federation = build(
-            config.model_copy(update={"save_every": 1}),
+            config.model_copy(update={"save_every": SAVE_EVERY}),
             SingleExchange(len(sites)),
             choose_device(config.device, device_id),
             JobPlaces(checkpoints=folder, journal=journal),
@@ -87,50 +95,30 @@ def measure(
             stage=stage,
         )
         start = time.perf_counter() - began
-        stage(f"measuring {STEPS} training steps and an evaluation")
-        return _measure(config, federation, federation.state, sites, start)
+        stage("measuring a few training steps, a merge and an evaluation")
+        return _measure(config, federation, sites, start)
 
 
 def _measure(
-    config: Config,
-    federation: Federation,
-    state: GlobalState,
-    sites: Sequence[int],
-    start: float,
+    config: Config, federation: Federation, sites: Sequence[int], start: float
 ) -> PlannedTime:
-    clients, rounds, server = federation.clients, federation.rounds, federation.server
-    work = [clients.total_steps(client) for client in range(rounds.num_clients)]
-    client = max(range(rounds.num_clients), key=lambda number: work[number])
-    downloads = server.downloads(state)
-
-    def train(num_steps: int) -> tuple[float, int, Any]:
-        _shorten(clients, num_steps)
-        began = time.perf_counter()
-        reply = clients.train(
-            downloads.received(clients.tier_of[client]),
-            client,
-            round_number=1,
-            learning_rate=rounds.learning_rate(1),
-            history=state.digest,
-            clip=server.clip(state),
-        )
-        return time.perf_counter() - began, clients.total_steps(client), reply
-
-    train(1)  # what comes for the first time takes longer
-    short, few, _ = train(1)
-    long, many, reply = train(1 + STEPS)
-    step = max(0.0, long - short) / (many - few)
-    turn = max(0.0, short - few * step)
-    began = time.perf_counter()
-    state, _ = server.step(state, downloads, rounds.shares([client]), [reply])
-    if federation.recorder:
-        state = federation.recorder.record(state, RoundReport(round=1, metrics={}))
-    merge = time.perf_counter() - began
-    workers = len(set(sites))
-    evaluation = _evaluation(federation, state, workers) * _evaluated(config)
+    rounds = federation.rounds
+    work = [federation.clients.total_steps(client) for client in range(rounds.num_clients)]
+    longest, *others = sorted(range(rounds.num_clients), key=lambda number: -work[number])
+    _play(federation, [longest], 1)  # what comes for the first time takes longer
+    short = _play(federation, [longest], 1)
+    long = _play(federation, [longest], 1 + _num_measured(short))
+    step = max(0.0, long.training - short.training) / (long.num_steps - short.num_steps)
+    merged = _play(federation, [longest, *others[:1]], 1)  # a merge grows with its clients
+    beside = max(0.0, merged.merging - short.merging)
+    turn = max(0.0, short.training - short.num_steps * step) + beside
+    record, save = _recording(federation, merged.state)
+    merge = max(0.0, short.merging - beside) + record
+    evaluation = _evaluation(federation, merged.state, len(set(sites))) * _evaluated(config)
     seconds = [
         _longest(rounds.cohort(number, ""), work, sites, step=step, turn=turn)
         + merge
+        + save * (number % config.save_every == 0 or number == rounds.num_rounds)
         + evaluation * rounds.evaluates(number)
         for number in range(1, rounds.num_rounds + 1)
     ]
@@ -139,10 +127,68 @@ def _measure(
         step=step,
         client=turn,
         merge=merge,
+        save=save,
         evaluation=evaluation,
         round=math.fsum(seconds) / len(seconds),
         rounds=math.fsum(seconds),
     )
+
+
+class _Played(NamedTuple):
+    """A round that was played for its time: the seconds of its clients, and of all else."""
+
+    training: float
+    merging: float
+    num_steps: int
+    state: GlobalState
+
+
+def _play(federation: Federation, cohort: Sequence[int], num_steps: int) -> _Played:
+    """Play the first round with a few clients, each of which takes so many steps."""
+    clients, server, state = federation.clients, federation.server, federation.state
+    rounds = federation.rounds
+    _shorten(clients, num_steps)
+    began = time.perf_counter()
+    downloads = server.downloads(state)
+    for tier in range(downloads.num_tiers):
+        downloads.received(tier)
+    received = time.perf_counter()
+    replies = clients.train_each(
+        cohort,
+        downloads,
+        state,
+        learning_rate=rounds.learning_rate(1),
+        clip=server.clip(state),
+    )
+    after, step = server.step(state, downloads, rounds.shares(list(cohort)), replies)
+    training = time.perf_counter() - received - step.exchange_seconds
+    merging = received - began + step.exchange_seconds
+    return _Played(training, merging, sum(map(clients.total_steps, cohort)), after)
+
+
+def _num_measured(short: _Played) -> int:
+    """Choose how many steps are measured, from what a few have taken."""
+    fewest, most = STEPS
+    return round(min(most, max(fewest, STEP_SECONDS * short.num_steps / short.training)))
+
+
+def _recording(federation: Federation, state: GlobalState) -> tuple[float, float]:
+    """Measure what a round's record takes, and what a checkpoint takes beside it."""
+    recorder = federation.recorder
+    assert recorder
+
+    def record(round_number: int) -> float:
+        began = time.perf_counter()
+        federation.clients.hold_base(state)
+        recorder.record(
+            replace(state, round=round_number), RoundReport(round=round_number, metrics={})
+        )
+        return time.perf_counter() - began
+
+    # Behind the last round, which is saved in any case, every SAVE_EVERY-th is.
+    saved = SAVE_EVERY * (federation.rounds.num_rounds + 1)
+    unsaved_seconds, saved_seconds = record(saved + 1), record(saved)
+    return unsaved_seconds, max(0.0, saved_seconds - unsaved_seconds)
 
 
 def _shorten(clients: Clients, num_steps: int) -> None:

@@ -49,7 +49,8 @@ def render(plan: Mapping[str, Any]) -> str:
 def _time_rows(time: Mapping[str, float], num_rounds: int) -> list[tuple[str, str]]:
     start, rounds = time["start_seconds"], time["rounds_seconds"]
     names = {"step": "a step", "client": "a client, beside its steps"}
-    names |= {"evaluation": "an evaluation", "merge": "merging and saving", "round": "a round"}
+    names |= {"evaluation": "an evaluation", "merge": "merging", "save": "a checkpoint"}
+    names |= {"round": "a round"}
     return [
         (
             "time",

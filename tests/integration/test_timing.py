@@ -1,6 +1,7 @@
 """The predicted time: measured on every kind of federation, and the sum of its parts."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,28 @@ def test_any_federation_can_be_measured(
 ) -> None:
     monkeypatch.setenv("SCALING_FL_NOISE_SECRET", "0" * 64)
     timing = timing_of(tmp_path, corpus, **KINDS[kind])
-    assert 0 < timing.step < timing.round
-    assert timing.round > timing.merge > 0
+    assert min(asdict(timing).values()) >= 0
+    # On a busy machine a step, or all else of a turn, may come out as nothing; not both.
+    assert timing.step + timing.client > 0
+    assert timing.merge > 0
     assert not list(tmp_path.rglob("round-*"))
 
 
-def test_the_rounds_are_their_steps_turns_merges_and_evaluations(
+def test_the_rounds_are_their_steps_turns_merges_checkpoints_and_evaluations(
     tmp_path: Path, corpus: Path
 ) -> None:
-    changes = {"num_rounds": 5, "eval_every": 3, "site_ids": [0, 1], "num_clients": 5}
+    changes = {"num_rounds": 5, "eval_every": 3, "save_every": 4}
+    changes |= {"site_ids": [0, 1], "num_clients": 5}
     found = timing_of(tmp_path, corpus, **changes, **STEPS)
-    # The worker of three of the five clients takes longest; rounds 3 and 5 are evaluated.
-    expected = 5 * (3 * (found.client + 6 * found.step) + found.merge) + 2 * found.evaluation
+    # The worker of three of the five clients takes longest; rounds 3 and 5 are evaluated, and
+    # rounds 4 and 5 saved.
+    expected = 5 * (3 * (found.client + 6 * found.step) + found.merge)
+    expected += 2 * found.evaluation + 2 * found.save
     assert found.rounds == pytest.approx(expected)
     assert found.round == pytest.approx(expected / 5)
+
+
+def test_a_client_alone_has_all_that_its_merge_takes(tmp_path: Path, corpus: Path) -> None:
+    found = timing_of(tmp_path, corpus, num_clients=1, num_rounds=2, **STEPS)
+    each = found.client + 6 * found.step + found.merge + found.save + found.evaluation
+    assert found.rounds == pytest.approx(2 * each)

@@ -55,14 +55,16 @@ def test_noise_has_its_epsilon() -> None:
 
 def test_the_time_is_told_with_its_parts() -> None:
     parts = {"start": 6.0, "step": 0.0125, "client": 0.5, "merge": 0.25, "evaluation": 2.0}
+    parts |= {"save": 0.75}
     time = {f"{name}_seconds": value for name, value in parts.items()}
     text = render(PLAN | {"time": time | {"round_seconds": 15.0, "rounds_seconds": 60.0}})
-    lines = [" ".join(line.split()) for line in text.splitlines()[-6:]]
+    lines = [" ".join(line.split()) for line in text.splitlines()[-7:]]
     assert lines == [
         "time about 1 min 6 s: 6.0 s to start and 1 min 0 s for 4 rounds",
         "a step 12.5 ms",
         "a client, beside its steps 500.0 ms",
         "an evaluation 2.0 s",
-        "merging and saving 250.0 ms",
+        "merging 250.0 ms",
+        "a checkpoint 750.0 ms",
         "a round 15.0 s",
     ]
