@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,7 +144,6 @@ def test_two_jobs_of_one_name_in_two_places_are_two_runs(
 def test_a_bucket_that_does_not_exist_is_told_before_a_model_loads(
     store: Store, shell: Shell, corpus: Path
 ) -> None:
-    began = time.monotonic()
     url = f"{store.bucket}-of-nobody/job"
     command = train(shell, corpus, checkpoints_dir=url, model="no-such/model").end(expect=1)
     assert is_one_sentence(command.error)
@@ -153,7 +151,6 @@ def test_a_bucket_that_does_not_exist_is_told_before_a_model_loads(
     assert "the bucket does not exist" in command.error
     assert "loading" not in command.out
     assert not list((shell.folder / "runs").glob("[0-9]*"))
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_a_hub_that_never_answers_is_asked_once(silent_hub: str, tmp_path: Path)
         with pytest.raises(UserError, match=expected) as caught:
             load_tokenizer("someone/bert", tmp_path)
         assert str(caught.value).endswith("HF_ENDPOINT, or name a local folder.")
-    assert time.monotonic() - began < 20  # not for every file of a model
+    assert time.monotonic() - began < 60  # not for every file of a model
 
 
 def test_a_hub_that_must_not_be_asked_is_not(

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup, WorkerRefused
+from scaling_fl.runtime.machines.launch import (
+    GRACE_SECONDS,
+    Callbacks,
+    WorkerFailed,
+    WorkerGroup,
+    WorkerRefused,
+)
 from scaling_fl.runtime.machines.node import Node, read_node
 from tests.stand_ins import stand_ins
 
@@ -85,7 +91,7 @@ def test_the_first_error_is_told_once_and_ends_the_others() -> None:
     with pytest.raises(WorkerFailed, match=r"^no such file\.$") as caught:
         play.run()
     assert caught.value.report == "trace"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < GRACE_SECONDS
     play.assert_gone()
 
 
@@ -145,7 +151,7 @@ def test_a_second_signal_ends_workers_that_do_not_listen() -> None:
     play = Play(deaf)
     began = time.monotonic()
     assert play.run(signal.SIGTERM, signal.SIGTERM) == signal.SIGTERM
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < GRACE_SECONDS
     play.assert_gone()
 
 

@@ -1,10 +1,10 @@
 """A worker that was forked from a preloaded process is in all that counts a child of this one."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,11 +109,12 @@ def test_where_forking_fails_a_worker_gets_an_interpreter_of_its_own(
 
 
 def test_closing_does_not_wait_for_the_imports() -> None:
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     starter = PreloadedProcess(worker_environment(1, os.environ))
     starter.close()
     starter.close()
-    assert time.monotonic() - began < 2
+    # Torch alone takes more of a core, however busy the machine is.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
 
 
 @pytest.mark.parametrize(

