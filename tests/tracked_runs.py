@@ -74,3 +74,8 @@ def announce(folder: RunFolder, *, config: dict[str, Any] | None = None) -> RunF
 
 def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)  # As Sacred gives times: in UTC, without a zone.
+
+
+def seconds_of(time: str) -> float:
+    """Read a journaled time as seconds since 1970."""
+    return datetime.fromisoformat(time).timestamp()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling_fl.commands.endings import Misused, end, show
 from scaling_fl.core.errors import UserError
+from scaling_fl.runtime.tracking.event_files import is_tensorboard_installed
 from scaling_fl.runtime.tracking.journals import JournalSource
 from scaling_fl.runtime.tracking.mirror import deliver, is_delivered
 from scaling_fl.runtime.tracking.mongo_settings import (
@@ -80,8 +81,14 @@ def _complete(run: Path) -> bool:
         return False  # the journal is elsewhere
     found = source.load()
     record = found.record
+    # Event files can be completed only where their library is.
+    has_events = found.config.get("tracking", {}).get("tensorboard") and is_tensorboard_installed()
     folder = RunFolder(
-        run.parent, run_id=run.name, uid=str(record.uid), job_name=str(record.job_name)
+        run.parent,
+        run_id=run.name,
+        uid=str(record.uid),
+        job_name=str(record.job_name),
+        has_events=bool(has_events),
     )
     if found.status == RUNNING or not folder.complete(record):
         return False

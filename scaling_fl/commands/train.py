@@ -20,6 +20,7 @@ from scaling_fl.jobs.session import Session
 from scaling_fl.runtime.machines.node import threads_per_worker
 from scaling_fl.runtime.machines.start import choose_starter
 from scaling_fl.runtime.storage.base import explained
+from scaling_fl.runtime.tracking.event_files import prepare_events
 from scaling_fl.runtime.tracking.mirror import MongoMirror, settings_from_environment
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 
@@ -42,6 +43,8 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     """
     line, node = checked.line, checked.node
     config = checked.config.model_copy(update={"author": checked.config.author or _user()})
+    if config.tracking.tensorboard and node.rank == 0:
+        prepare_events()
     num_threads = threads_per_worker(node, config.num_threads, os.environ)
     # The slow imports of the workers begin while this process goes on.
     starter = choose_starter(config.device, num_threads, os.environ)
@@ -60,6 +63,7 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
             run_id=job.record.run_id or None,
             uid=job.uid,
             job_name=job.name,
+            has_events=config.tracking.tensorboard,
         )
         observers.append(folder)
         if settings:

@@ -4,7 +4,8 @@ from typing import Any
 
 NOT_IDENTITY = frozenset(
     {"site_ids", "num_clients", "device", "num_threads"}
-    | {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
+    | {"job_name", "author", "checkpoints_dir", "data.cache_dir"}
+    | {"tracking.runs_dir", "tracking.tensorboard"}
     | {"save_every", "keep_last", "eval_every", "val_batch_size"}
     | {"download.evaluate", "privacy.delta", "privacy.accountant", "privacy.max_epsilon"}
     | {"init_from"}  # a place, whose content counts

@@ -272,3 +272,5 @@ class TrackingSettings(Section):
 
     runs_dir: LocalFolder = "runs"
     """Folder of the tracked runs, always written; a MongoDB is a mirror of it."""
+    tensorboard: bool = False
+    """Write the metrics as TensorBoard reads them, too, into the run's folder."""

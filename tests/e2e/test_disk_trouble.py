@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import ROOT, Job, Shell, arguments, federation
+from tests.event_files import expected, reader_of, shown
 from tests.small_disk import fill, small_disk
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,7 @@ def test_a_disk_of_the_runs_that_is_full_costs_no_round_and_is_made_up_for(
     with small_disk(shell.folder / "disk", 8 << 20) as disk:
         settings = federation(corpus, site_ids=[0], num_rounds=40, checkpoints_dir="checkpoints")
         settings |= {"tracking.runs_dir": disk / "runs", "save_every": 10}
+        settings |= {"tracking.tensorboard": True}
         command = shell.train(*arguments(settings))
         job = Job(shell.folder / "checkpoints", disk / "runs" / "1")
         command.wait_until(lambda: job.last_round >= 1, "round 1")
@@ -47,6 +49,7 @@ def test_a_disk_of_the_runs_that_is_full_costs_no_round_and_is_made_up_for(
         done = shell.type(*sync, str(disk / "runs")).end(expect=0)
         assert done.out == "run 1: completed from the journal of its job\n"
         assert job.curves["train.loss"][0] == list(range(1, 41))
+        assert shown(reader_of(job.run)) == expected(job.read("metrics.json"))
 
 
 @pytest.mark.slow

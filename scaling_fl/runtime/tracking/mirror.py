@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scaling_fl.core.json_text import json_text
+from scaling_fl.runtime.tracking.event_files import EVENT_FOLDER
 from scaling_fl.runtime.tracking.mongo_delivery import MongoDelivery
 from scaling_fl.runtime.tracking.mongo_settings import (
     MongoSettings,
@@ -79,7 +80,8 @@ def content_digest(run_dir: Path) -> str:
     """Digest every file of a run that is delivered."""
     digest = hashlib.sha256()
     for path in sorted(run_dir.rglob("*")):
-        if path.is_file() and path.name != MARKER and not path.name.startswith("."):
+        is_sent = path.name != MARKER and path.parent.name != EVENT_FOLDER
+        if path.is_file() and is_sent and not path.name.startswith("."):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             digest.update(f"{path.relative_to(run_dir)} {content}\n".encode())

@@ -19,14 +19,13 @@ from scaling_fl.runtime.record.journal import JobRecord
 from scaling_fl.runtime.redaction import secrets_of
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.tracking.captured_output import CapturedOutput
+from scaling_fl.runtime.tracking.record_files import RecordFiles
 from scaling_fl.runtime.tracking.run_files import (
+    TABLE_NAMES,
     commit_of_image,
-    metrics_json,
     place_folder,
     read_run,
-    replace_file,
     replace_files,
-    tables,
 )
 from scaling_fl.runtime.tracking.sacred_files import SacredFiles
 from scaling_fl.runtime.tracking.trouble import Trouble
@@ -44,7 +43,8 @@ class RunFolder(SacredFiles):
     """Write one run to ``runs_dir/<id>``; a run that is resumed goes on in its own folder.
 
     The folder is reopened when ``run_id`` names one that carries the same ``uid``; when it was
-    deleted, or belongs to another job by now, a new one is made under the same ``uid``.
+    deleted, or belongs to another job by now, a new one is made under the same ``uid``. With
+    ``has_events`` it also holds the files that TensorBoard reads.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class RunFolder(SacredFiles):
         uid: str,
         job_name: str,
         secrets: Iterable[str] | None = None,
+        has_events: bool = False,
     ) -> None:
         # Sacred serves high priorities first, and the first observer names the run.
         super().__init__(Path(runs_dir), priority=FILE_PRIORITY)
@@ -68,7 +69,7 @@ class RunFolder(SacredFiles):
         self._facts: dict[str, Any] = {}
         self._output = CapturedOutput(self._secrets)
         self.trouble = Trouble(self.log)
-        self._tables = tables()
+        self._files = RecordFiles(has_events=has_events)
 
     @property
     def start_time(self) -> str:
@@ -195,7 +196,7 @@ class RunFolder(SacredFiles):
         self._output.add(text)
 
     def refresh(self, record: JobRecord) -> None:
-        """Write metrics.json, clients.csv, comm_log.csv and info.json from the journal's record.
+        """Write info.json, metrics.json, the tables and events from the journal's record.
 
         A disk that is full stops no run: the journal has everything, and the next ``refresh``
         writes all of it again.
@@ -209,9 +210,8 @@ class RunFolder(SacredFiles):
                 "failures": self._plain(record.failures[-MAX_LISTED:]),
                 "notes": self._plain(record.notes[-MAX_LISTED:]),
             }
-            replace_file(self.path / "metrics.json", metrics_json(record.metrics))
-            for name, table in self._tables.items():
-                replace_file(self.path / name, table.render(record.clients))
+            self._files.write(self.path, record)
+            for name in TABLE_NAMES:
                 self._list_artifact(name)
             self.save_json(self._info(), "info.json")
 
@@ -282,8 +282,7 @@ class RunFolder(SacredFiles):
             return False
         self.dir, is_unended = str(folder), self.run_entry.get("status") == "RUNNING"
         ended = record.status if is_unended and record.status != "running" else None
-        metrics = folder / "metrics.json"
-        if not ended and metrics.exists() and metrics.read_bytes() == metrics_json(record.metrics):
+        if not ended and self._files.are_current(folder, record):
             return False
         self.refresh(record)
         if ended and record.history:
