@@ -1,4 +1,4 @@
-"""The clients of the platforms: ``kubectl`` and ``gcloud``."""
+"""The clients of the platforms: ``kubectl``, ``gcloud`` and ``sbatch``."""
 
 import shlex
 import subprocess
@@ -42,6 +42,15 @@ def submit(documents: list[dict[str, Any]], request: Request) -> None:
         return
     for verb, document in _kubernetes_steps(documents):
         _run(["kubectl", verb, "--filename", "-"], text=write([document]))
+
+
+def submit_script(text: str, root: Path) -> None:
+    """Submit a batch script to Slurm, to be run in the folder ``root`` of every node.
+
+    Raises:
+        ClientFailed: as ``submit``.
+    """
+    _run(["sbatch", "--chdir", str(root)], text=text)
 
 
 def _vertex_command(request: Request) -> list[str]:

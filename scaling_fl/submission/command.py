@@ -10,8 +10,10 @@ from scaling_fl.config import ConfigurationError, Problem, read_config
 from scaling_fl.config.typed import read_typed
 
 TRAINING = "scripts/train_federated.py"
+QUEUE = "scripts/run_experiments.py"
 WORKDIR = "/workspace"
 _IN_IMAGE = ("scripts", "scaling_fl")
+MONGO = "mongo:"
 _STORES = ("gs", "gcs", "s3", "s3a")
 
 
@@ -41,6 +43,30 @@ def script_problems(arguments: Sequence[str], root: Path) -> Iterator[Problem]:
     yield Problem("the command", rule, repr(arguments[0]), remedy)
 
 
+def queue_problems(arguments: Sequence[str], mounts: Sequence[str] | None) -> Iterator[Problem]:
+    """Find out whether machines that have only ``mounts`` in common can serve the same queue.
+
+    ``mounts`` None: they share the disk that holds this checkout.
+    """
+    given = dict(_options(arguments))
+    if "--queue" not in given:
+        rule = "must serve a queue, because a sweep without one has all its runs on one machine"
+        yield Problem("the command", rule, repr(" ".join(arguments)), "add --queue NAME")
+    place = given.get("--sweeps-dir", "")
+    if mounts is not None and place != MONGO and not _outlives_the_container(place, mounts):
+        rule = "must be what all machines share, because the disk of a container is its own"
+        remedy = f"use {MONGO}, gs://BUCKET/sweeps or s3://BUCKET/sweeps"
+        yield Problem("--sweeps-dir", rule, repr(place) if place else "none", remedy)
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (option, value) of what is typed as ``--name VALUE`` or ``--name=VALUE``."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.startswith("--"):
+            name, separator, value = argument.partition("=")
+            yield name, value if separator else following
+
+
 class TrainingCommand:
     """The command line of the training script, read in the same way as by the script."""
 
@@ -68,9 +94,13 @@ class TrainingCommand:
         if "site_ids" not in self.settings:
             self._add("site_ids", list(range(max(1, gpus))))
 
-    def problems(self, *, nodes: int, gpus: int, mounts: Sequence[str]) -> list[Problem]:
-        """Find all problems of the command on ``nodes`` machines."""
-        found = [*self._problems, *self._site_problems(gpus), *self._checkpoint_problems(mounts)]
+    def problems(self, *, nodes: int, gpus: int, mounts: Sequence[str] | None) -> list[Problem]:
+        """Find all problems of the command on ``nodes`` machines.
+
+        ``mounts`` are the folders that outlive the job; None: all do.
+        """
+        found = [*self._problems, *self._site_problems(gpus)]
+        found += [] if mounts is None else self._checkpoint_problems(mounts)
         try:
             read_config(self.settings, num_nodes=max(1, nodes))
         except ConfigurationError as error:

@@ -20,6 +20,7 @@ FILES = {
     "vertex": "vertex-custom-job.yaml",
 }
 GPU = "nvidia.com/gpu"
+KUEUE = "kueue.x-k8s.io/queue-name"
 # Volumes that end with the pod, or contain no data of the user.
 _TEMPORARY = ("emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI")
 
@@ -154,6 +155,9 @@ def _fill_trainjob(documents: list[Document], request: Request) -> None:
 
 def _fill_kubernetes(documents: list[Document], request: Request) -> None:
     _fill_metadata(documents, request)
+    if request.serves_queue:  # every machine takes runs for itself
+        several = {"completions": request.nodes, "parallelism": request.nodes}
+        documents[0]["spec"] |= {"completionMode": "Indexed", **several}
     for pod in pods(documents, request.platform):
         _fill_pod(pod, request)
         _fill_container(pod["containers"][0], request)
@@ -194,6 +198,8 @@ def _fill_metadata(documents: list[Document], request: Request) -> None:
         document["metadata"]["name"] = request.name
         if request.namespace:
             document["metadata"]["namespace"] = request.namespace
+    if request.kueue:
+        documents[-1]["metadata"].setdefault("labels", {})[KUEUE] = request.kueue
 
 
 def _fill_pod(pod: dict[str, Any], request: Request) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scaling_fl.config import Problem, redact
 from scaling_fl.runtime.redaction import SECRET_NAME
+from scaling_fl.submission.command import QUEUE, script_in_project
 from scaling_fl.submission.names import (
     is_google_account,
     is_image,
@@ -17,6 +18,7 @@ from scaling_fl.submission.names import (
 # The names of services, pods and hosts contain the name of the job and have 63 characters.
 LONGEST_NAME = 45
 _NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?")
+_TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MANAGED_SECRET = re.compile(
     r"(?:projects/(?P<project>[^/]+)/secrets/)?(?P<name>[A-Za-z0-9_-]+)"
@@ -47,6 +49,16 @@ class Request:
     machine_type: str | None = None
     accelerator_type: str | None = None
     spot: bool = False
+    kueue: str | None = None
+    """The queue of Kueue that decides when the job may start; not the queue of runs."""
+    partition: str | None = None
+    account: str | None = None
+    time_limit: str | None = None
+
+    @property
+    def serves_queue(self) -> bool:
+        """Whether the machines serve a queue of runs, each for itself."""
+        return bool(self.arguments) and script_in_project(self.arguments[0]) == QUEUE
 
     @property
     def variables(self) -> dict[str, str]:
@@ -98,7 +110,7 @@ def _size_problems(request: Request) -> Iterator[Problem]:
     nodes, gpus = request.nodes, request.gpus
     if nodes < 1:
         yield Problem("--nodes", "must be at least 1", str(nodes), "count the machines")
-    elif nodes > 1 and request.platform == "kubernetes":
+    elif nodes > 1 and request.platform == "kubernetes" and not request.serves_queue:
         remedy = "use kubeflow-trainjob or kubeflow-pytorchjob for several machines"
         yield Problem("--nodes", "must be 1 for a plain Kubernetes Job", str(nodes), remedy)
     if gpus < 0:
@@ -118,7 +130,7 @@ def _name_problems(request: Request) -> Iterator[Problem]:
             repr(request.name),
             "choose another name",
         )
-    if not is_image(request.image):
+    if request.platform != "slurm" and not is_image(request.image):
         remedy = "give the image's whole name in small letters: registry.example.com/scaling-fl:1"
         yield Problem("--image", "must name a container image", repr(request.image), remedy)
     if request.namespace is not None and not is_namespace(request.namespace):
@@ -126,6 +138,12 @@ def _name_problems(request: Request) -> Iterator[Problem]:
         yield Problem("--namespace", rule, repr(request.namespace), "correct it")
     if request.service_account is not None:
         yield from _account_problems(request.service_account, request.platform)
+    if request.kueue is not None and not is_namespace(request.kueue):
+        rule = "must have lower-case letters, digits and hyphens inside, and at most 63 of them"
+        yield Problem("--kueue", rule, repr(request.kueue), "name a LocalQueue of the namespace")
+    if request.time_limit is not None and not _TIME.fullmatch(request.time_limit):
+        rule = "must be a time of Slurm"
+        yield Problem("--time", rule, repr(request.time_limit), "write HOURS:MINUTES:SECONDS")
 
 
 def _account_problems(account: str, platform: str) -> Iterator[Problem]:

@@ -28,8 +28,13 @@ COMMAND = (
 
 
 def request(platform: str, **changes: Any) -> Request:
-    given = {"nodes": 1 if platform == "kubernetes" else 3, "gpus": 4, "image": "images/fl:1"}
-    return Request(platform=platform, name="my-job", arguments=COMMAND, **(given | changes))
+    given: dict[str, Any] = {
+        "nodes": 1 if platform == "kubernetes" else 3,
+        "gpus": 4,
+        "image": "images/fl:1",
+    }
+    given |= {"name": "my-job", "arguments": COMMAND}
+    return Request(platform=platform, **(given | changes))
 
 
 def filled(platform: str, **changes: Any) -> list[manifests.Document]:
@@ -46,6 +51,21 @@ def settings_of(arguments: list[str]) -> dict[str, Any]:
     for name in named:
         merged |= NAMED[name]
     return merged | updates
+
+
+def test_workers_of_a_queue_are_indexed_pods_of_one_job() -> None:
+    serve = ("scripts/run_experiments.py", "--queue", "grid", "--sweeps-dir", "mongo:")
+    [job] = filled("kubernetes", arguments=serve, nodes=3)
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    assert "completionMode" not in filled("kubernetes")[0]["spec"]
+
+
+@pytest.mark.parametrize("platform", [name for name in PLATFORMS if name != "vertex"])
+def test_a_queue_of_kueue_is_a_label_of_the_job(platform: str) -> None:
+    labels = [d["metadata"].get("labels", {}) for d in filled(platform, kueue="team-a")]
+    assert [found.get(manifests.KUEUE) for found in labels][-1] == "team-a"
+    assert all(manifests.KUEUE not in found for found in labels[:-1])
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -48,6 +48,8 @@ def test_sound_options_have_no_problem() -> None:
         ({"namespace": "My_space"}, "--namespace must have lower-case letters, digits and hyphens"),
         ({"namespace": "n" * 64}, "at most 63 of them, got"),
         ({"namespace": ""}, "--namespace must have"),
+        ({"kueue": "Team_A"}, "--kueue must have lower-case letters, digits and hyphens inside"),
+        ({"time_limit": "8h"}, "--time must be a time of Slurm, got '8h'; write HOURS:MINUTES:"),
         ({"service_account": "robot_1"}, "--service-account must have lower-case letters and dig"),
         ({"service_account": "-robot"}, "hyphens and dots inside, got '-robot'; correct it."),
         ({"environ": ["A=1", "A=2"]}, "--env and --secret must set a variable once, got A;"),
