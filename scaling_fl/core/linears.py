@@ -35,10 +35,7 @@ class Linear(NamedTuple):
 def linears_of(model: nn.Module) -> list[Linear]:
     """List the layers in the order of the vector, without weights that two modules share."""
     layout = Layout.of(model.named_parameters())
-    places = {
-        name: slice(offset, offset + size)
-        for name, offset, size in zip(layout.names, layout.offsets, layout.sizes, strict=False)
-    }
+    places = dict(zip(layout.names, layout.places, strict=True))
     uses = Counter(
         id(parameter)
         for module in model.modules()
