@@ -139,26 +139,18 @@ class Clients:
         began = time.perf_counter()
         memory = memory or {}
         correction = scaffold.correction(received.control, memory)
-        turn = _Turn(round_number, client, learning_rate, progress, check, correction)
+        turn = _Turn(
+            round_number, client, learning_rate, history, clip, progress, check, correction
+        )
         tier = self.tier_of[client]
-        end, vector = ClientEnd(self.tiers[tier].link), self._trainer.vector
+        end = ClientEnd(self.tiers[tier].link)
         own = with_own(received.vector, end.link.personal, memory)
         received = replace(received, vector=own)
-        num_units, num_unclipped = 1, 0
-        extras: Mapping[str, Payload] = {}
         if self.groups is None:
-            result, payload, extras, remembered = self._train_whole(received, turn, end, memory)
+            trained = self._train_whole(received, turn, end, memory)
         else:
-            result, num_units, num_unclipped = self.groups.train(
-                client,
-                round_number,
-                history,
-                received=received.vector,
-                trained=vector,
-                clip=clip,
-                learn=lambda examples, group: self._learn(received, turn, examples, group),
-            )
-            payload, remembered = end.send(vector, received, round_number, memory)
+            trained = self._train_groups(self.groups, received, turn, end, memory)
+        result, sent = trained.result, [trained.payload, *trained.extras.values()]
         report = ClientReport(
             round=round_number,
             client=client,
@@ -166,22 +158,22 @@ class Clients:
             num_examples=self.num_examples(client) if self.groups is None else result.num_seen,
             metrics=result.metrics,
             download_bytes=received.num_bytes,
-            upload_bytes=payload.num_bytes + sum(extra.num_bytes for extra in extras.values()),
+            upload_bytes=sum(payload.num_bytes for payload in sent),
             seconds=time.perf_counter() - began,
         )
         return Reply(
             report=report,
-            payload=payload,
-            extras=extras,
-            memory=remembered,
-            num_units=num_units,
-            num_unclipped=num_unclipped,
+            payload=trained.payload,
+            extras=trained.extras,
+            memory=trained.memory,
+            num_units=trained.num_units,
+            num_unclipped=trained.num_unclipped,
         )
 
     def _train_whole(
         self, received: Received, turn: "_Turn", end: ClientEnd, memory: Tensors
-    ) -> tuple[TrainingResult, Payload, Mapping[str, Payload], Tensors]:
-        """Train a client that has no groups; returns all that follows from it."""
+    ) -> "_Trained":
+        """Train a client that has no groups."""
         vector = self._trainer.vector
         result = self._learn(received, turn, self._partitions[turn.client])
         distance = result.num_steps * turn.learning_rate
@@ -194,7 +186,24 @@ class Clients:
             client=turn.client,
         )
         payload, remembered = end.send_trained(vector, received, turn.round_number, memory)
-        return result, payload, extras, {**remembered, **control}
+        return _Trained(result, payload, extras, {**remembered, **control})
+
+    def _train_groups(
+        self, groups: Groups, received: Received, turn: "_Turn", end: ClientEnd, memory: Tensors
+    ) -> "_Trained":
+        """Train a client on a sample of its groups."""
+        vector = self._trainer.vector
+        result, num_units, num_unclipped = groups.train(
+            turn.client,
+            turn.round_number,
+            turn.history,
+            received=received.vector,
+            trained=vector,
+            clip=turn.clip,
+            learn=lambda examples, group: self._learn(received, turn, examples, group),
+        )
+        payload, remembered = end.send(vector, received, turn.round_number, memory)
+        return _Trained(result, payload, {}, remembered, num_units, num_unclipped)
 
     def _learn(
         self, received: Received, turn: "_Turn", examples: NDArray[np.int64], *group: int
@@ -252,6 +261,19 @@ class _Turn(NamedTuple):
     round_number: int
     client: int
     learning_rate: float
+    history: str
+    clip: float
     progress: ClientProgress | None
     check: Callable[[], None]
     correction: Tensor | None
+
+
+class _Trained(NamedTuple):
+    """What follows from a client's training; the fields are those of ``Reply``."""
+
+    result: TrainingResult
+    payload: Payload
+    extras: Mapping[str, Payload]
+    memory: Tensors
+    num_units: int = 1
+    num_unclipped: int = 0
