@@ -107,6 +107,39 @@ class Server:
             UserError: too few clients sent a usable update; the text says which ones and why.
         """
         began = time.perf_counter()
+        arrivals, guard, round = self._begin(state, downloads, shares, replies)
+        vector, optimiser, norm = state.vector, state.optimiser, 0.0
+        if shares or (guard and guard.is_noisy):
+            update = self._merge(arrivals, round)
+            if self._merges_factors:
+                round.report("merge.residual", residual(update, round, round.moved))
+            norm, vector, optimiser = self._advance(state, update)
+        reports = round.cohort.reports
+        after = GlobalState(
+            vector,
+            optimiser,
+            self._memory_after(state, vector, arrivals, round.cohort, guard, round.base_move),
+            round=state.round + 1,
+            total_bytes=state.total_bytes + sum(r.download_bytes + r.upload_bytes for r in reports),
+            digest=state.digest,
+        )
+        elsewhere = arrivals.seconds + round.waiting_seconds
+        return after, Step(
+            clients=reports,
+            update_norm=norm,
+            unmoved=self._unmoved(state.vector, vector) if shares else "",
+            metrics={} if guard else round.metrics,  # they depend on single clients
+            exchange_seconds=time.perf_counter() - began - elsewhere,
+        )
+
+    def _begin(
+        self,
+        state: GlobalState,
+        downloads: Downloads,
+        shares: Mapping[int, float],
+        replies: Iterable[Reply],
+    ) -> tuple[Arrivals, Guard | None, MergeRound]:
+        """Make what a step needs of its round; no client has trained by then."""
         factors: dict[int, list[Tensor]] = {}
 
         def hear(update: Update) -> None:
@@ -131,29 +164,7 @@ class Server:
             trained=lambda update: self._trained(update, state, downloads),
             factors=factors,
         )
-        vector, optimiser, norm = state.vector, state.optimiser, 0.0
-        if shares or (guard and guard.is_noisy):
-            update = self._merge(arrivals, round)
-            if self._merges_factors:
-                round.report("merge.residual", residual(update, round, round.moved))
-            norm, vector, optimiser = self._advance(state, update)
-        reports = round.cohort.reports
-        after = GlobalState(
-            vector,
-            optimiser,
-            self._memory_after(state, vector, arrivals, round.cohort, guard, round.base_move),
-            round=state.round + 1,
-            total_bytes=state.total_bytes + sum(r.download_bytes + r.upload_bytes for r in reports),
-            digest=state.digest,
-        )
-        elsewhere = arrivals.seconds + round.waiting_seconds
-        return after, Step(
-            clients=reports,
-            update_norm=norm,
-            unmoved=self._unmoved(state.vector, vector) if shares else "",
-            metrics={} if guard else round.metrics,  # they depend on single clients
-            exchange_seconds=time.perf_counter() - began - elsewhere,
-        )
+        return arrivals, guard, round
 
     def _advance(self, state: GlobalState, update: Tensor) -> tuple[float, Tensor, Tensors]:
         """Step along the update; returns its norm, the vector and the optimiser's state."""
