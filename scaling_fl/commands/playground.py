@@ -56,7 +56,6 @@ class Playground:
 
     def __init__(self, out: Path, num_processes: int) -> None:
         self._jobs, self._num_processes = out / "jobs", num_processes
-        self._kept: set[str] = set()
 
     def play(self, configs: list[Config]) -> None:
         """Run what has not been run; only a run of several rounds keeps its states."""

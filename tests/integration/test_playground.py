@@ -21,7 +21,10 @@ def small(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {name: of_corpus[name] for name in ("task_name", "train_path", "test_path")}
     quick["data"] = of_corpus["data"] | {"max_train_examples": 40, "max_test_examples": 20}
     monkeypatch.setattr(playground_questions, "QUICK", {"model": "tiny", **quick})
-    merges = {name: MERGES[name] for name in ("mean", "mean_of_senders", "ties", "flexlora")}
+    merges = {
+        name: MERGES[name]
+        for name in ("mean", "mean_of_senders", "ties", "flexlora", "trimmed_mean")
+    }
     monkeypatch.setattr(playground_questions, "MERGES", merges)
     monkeypatch.setattr(playground_questions, "EPOCHS", (1, 2))
     monkeypatch.setattr(playground_questions, "STARTS", (0, 2))
@@ -51,6 +54,8 @@ def test_every_number_is_what_its_command_comes_to(
     gain = rows(out / "gain.csv")
     assert ("mean_of_senders", "LoRA %") not in gain, "refused where all send all"
     assert ("flexlora", "full %") not in gain
+    assert "not by default: trimmed_mean (merge.trim=0.25)" in printed.out
+    assert " merge.trim=0.25" in gain["trimmed_mean", "full %"]["command"]
     later = rows(out / "over_rounds.csv")["ties", "after 2"]
     for row, number in ((gain["ties", "LoRA %"], "value"), (later, None)):
         words = shlex.split(row["command"].partition(" with ")[2])
