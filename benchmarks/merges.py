@@ -76,10 +76,11 @@ def some_update(client: int, size: int) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(client)) * 1e-3
 
 
-def some_tensors(size: int) -> list[slice]:
+def some_tensors(size: int) -> Layout:
     """Cut a vector into 100 tensors."""
-    bounds = [size * n // 100 for n in range(101)]
-    return [slice(*ends) for ends in pairwise(bounds)]
+    ends = [size * n // 100 for n in range(101)]
+    shapes = tuple((end - start,) for start, end in pairwise(ends))
+    return Layout(tuple(map(str, range(100))), shapes)
 
 
 class Merging:
@@ -94,7 +95,7 @@ class Merging:
             torch.empty(size),
             links=[Link(size)],
             min_clients=1,
-            tensors=some_tensors(size),
+            layout=some_tensors(size),
         )
 
     def step(self, updates: Iterator[tuple[int, Tensor]]) -> Cost:
@@ -203,8 +204,7 @@ def merge_adapters(pipe: Connection, num_layers: int, inner: int, num_threads: i
         torch.empty(layout.size),
         links=links,
         min_clients=1,
-        pairs=pairs,
-        tensors=layout.places,
+        layout=layout,
     )
     replies = (
         reply(client, some_update(client, link.num_held), client % len(links))

@@ -16,7 +16,6 @@ from scaling_fl.composition.merge import (
 from scaling_fl.config import Config
 from scaling_fl.config.sections import DirectionSettings
 from scaling_fl.core.errors import InputError
-from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.seeding import Randomness, from_seed, numpy_generator
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.client import Clients, LocalWork, Tier
@@ -25,7 +24,6 @@ from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Rounds
-from scaling_fl.federation.scaffold import Controls
 from scaling_fl.federation.statistics import Statistics
 from scaling_fl.learning.task import Statistic
 from scaling_fl.learning.training.local import LocalTrainer
@@ -89,17 +87,6 @@ def make_clients(
             seed=config.seed,
         ),
     )
-
-
-def make_controls(
-    config: Config, clients: Clients, num_clients: int, trainer: LocalTrainer, exchange: Exchange
-) -> Controls | None:
-    """Make the sum of SCAFFOLD's control variates; None: the run has none."""
-    if not config.scaffold:
-        return None
-    examples = [clients.num_examples(client) for client in range(num_clients)]
-    shares = dict(enumerate(WEIGHTINGS[config.weighting](examples)))
-    return Controls(exchange, trainer.layout.size, trainer.vector.device, shares)
 
 
 def _own_scale(settings: Config, config: Config) -> float:

@@ -16,11 +16,11 @@ from scaling_fl.composition.agreement import (
     forget_unused,
 )
 from scaling_fl.composition.budget import Budget, make_budget
-from scaling_fl.composition.clients import make_clients, make_controls, make_rounds
+from scaling_fl.composition.clients import make_clients, make_rounds
 from scaling_fl.composition.data import Data, count_clients, load_data
-from scaling_fl.composition.merge import make_merge, personal_of_merge
+from scaling_fl.composition.merge import personal_of_merge
 from scaling_fl.composition.model import load_trainer
-from scaling_fl.composition.notices import Notices, coordinates_of_adapter
+from scaling_fl.composition.notices import Notices
 from scaling_fl.composition.record import Note, make_recorder
 from scaling_fl.composition.secrecy import (
     EARLIER_PROMISES,
@@ -28,12 +28,11 @@ from scaling_fl.composition.secrecy import (
     make_secrecy,
     read_begun,
 )
-from scaling_fl.composition.server_optimiser import make_server_optimiser
+from scaling_fl.composition.server import make_server, make_server_optimiser
 from scaling_fl.composition.start import load_start
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.core.linears import linears_of
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
@@ -41,7 +40,6 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
-from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.runtime.record.recorder import Recorder
 from scaling_fl.runtime.tracking.places import JobPlaces
 
@@ -148,9 +146,8 @@ def build(
         recorder = make_recorder(config, trainer, data, job, kept, computation, budget, note)
     weights = fingerprint.of_values(trainer.vector)
     vector = trainer.vector.clone() if start.vector is None else start.vector
-    server_optimiser = make_server_optimiser(config)
     state = broadcast_state(
-        GlobalState(vector, server_optimiser.init(vector)),
+        GlobalState(vector, make_server_optimiser(config).init(vector)),
         recorder,
         exchange,
         num_threads=torch.get_num_threads(),
@@ -164,21 +161,7 @@ def build(
         noise, draws = secrecy.noise, secrecy.draws
     privacy = budget.privacy(noise, trainer.layout.size) if budget else None
     clients = make_clients(config, trainer, data, privacy, draws)
-    server = Server(
-        exchange,
-        make_merge(config),
-        server_optimiser,
-        trainer.vector,
-        links=[tier.link for tier in clients.tiers],
-        min_clients=config.min_clients,
-        privacy=privacy,
-        adapter=coordinates_of_adapter(trainer.layout),
-        seed=config.seed,
-        pairs=pairs_of(trainer.layout),
-        controls=make_controls(config, clients, num_clients, trainer, exchange),
-        tensors=trainer.layout.places,
-        linears=linears_of(trainer.model),
-    )
+    server = make_server(config, trainer, clients, exchange, privacy)
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(
         state=forget_unused(state, config),

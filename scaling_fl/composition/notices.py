@@ -3,19 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from scaling_fl.core.records import RoundReport
-from scaling_fl.core.vector import Layout
-from scaling_fl.methods.pairs import adapter_coordinates
 
 _SHOWN = 5
-
-
-def coordinates_of_adapter(layout: Layout) -> Tensor | None:
-    """Mark the coordinates of an adapter; None: nothing else is trained, or there is no adapter."""
-    found = adapter_coordinates(layout)
-    return found if found.any() and not found.all() else None
 
 
 class Notices:

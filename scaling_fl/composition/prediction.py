@@ -20,7 +20,7 @@ from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clie
 from scaling_fl.composition.data import count_clients
 from scaling_fl.composition.merge import make_statistics
 from scaling_fl.composition.model import load_model
-from scaling_fl.composition.server_optimiser import make_server_optimiser
+from scaling_fl.composition.server import make_server_optimiser
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.config.merges import MERGES

@@ -16,7 +16,6 @@ from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import Server, Step
 from scaling_fl.methods.merging.merge import Merge
-from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.wire.direction import PLAIN, Payload
 from scaling_fl.methods.wire.payloads import encode
@@ -103,8 +102,7 @@ def merge_on(
         torch.empty(SIZE),
         links=links,
         min_clients=1,
-        pairs=pairs_of(LAYOUT),
-        tensors=LAYOUT.places,
+        layout=LAYOUT,
         linears=LINEARS,
     )
     shares = {one.client: one.share for one in everyone}

@@ -14,6 +14,7 @@ from scaling_fl.core.linears import Linear
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.core.state import GlobalState, Memory, Tensors
+from scaling_fl.core.vector import Layout
 from scaling_fl.federation.arrivals import Arrivals, Decode, Reply
 from scaling_fl.federation.base import Move, base_after
 from scaling_fl.federation.downloads import MASK, Downloads
@@ -25,7 +26,7 @@ from scaling_fl.federation.scaffold import CONTROL, Controls
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.merge import Merge, Update
 from scaling_fl.methods.merging.residual import residual
-from scaling_fl.methods.pairs import Pair
+from scaling_fl.methods.pairs import adapter_coordinates, pairs_of
 from scaling_fl.methods.server_optimisers import ServerOptimiser, within
 
 
@@ -43,12 +44,16 @@ class Step:
     """The time for sums and for the server's optimiser, without training and waiting."""
 
 
+NO_LAYOUT = Layout((), ())
+"""Of a vector whose coordinates are all that is known of it."""
+
+
 class Server:
     """Merges the updates of a round and makes the next global state.
 
     ``scratch`` is a buffer of the vector's size that is free after all clients have trained: the
-    trainer's vector, so that the merged update needs no further memory. ``adapter`` marks the
-    coordinates of an adapter (bool of that size); None: there is none.
+    trainer's vector, so that the merged update needs no further memory. ``layout`` is that of the
+    vector and ``linears`` are the linear layers in it, for the merges that need to know them.
     """
 
     def __init__(
@@ -61,24 +66,24 @@ class Server:
         links: Sequence[Link],
         min_clients: int,
         privacy: Privacy | None = None,
-        adapter: Tensor | None = None,
         seed: int = 0,
-        pairs: Sequence[Pair] = (),
-        tensors: Sequence[slice] = (),
-        controls: Controls | None = None,
+        layout: Layout = NO_LAYOUT,
         linears: Sequence[Linear] = (),
+        controls: Controls | None = None,
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
-        self._adapter = None if adapter is None else adapter.to(scratch.device)
-        self._seed, self._pairs, self._tensors = seed, pairs, tensors
-        self._controls, self._linears = controls, linears
+        self._seed, self._controls = seed, controls
+        self._pairs, self._tensors, self._linears = pairs_of(layout), layout.places, linears
+        marks = adapter_coordinates(layout)
+        is_part = bool(marks.any()) and not marks.all()
+        self._adapter = marks.to(scratch.device) if is_part else None
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
         self._merges_factors = (
-            bool(pairs)
+            bool(self._pairs)
             and privacy is None
-            and all(pair.a is not None for pair in pairs)
+            and all(pair.a is not None for pair in self._pairs)
             and all(link.personal is None for link in links)
         )
 

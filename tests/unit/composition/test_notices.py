@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import torch
-
-from scaling_fl.composition.notices import Notices, coordinates_of_adapter
+from scaling_fl.composition.notices import Notices
 from scaling_fl.config import defaults
 from scaling_fl.core.records import ClientReport, RoundReport
-from scaling_fl.core.vector import Layout
 
 SETTINGS = defaults()
 
@@ -61,13 +58,3 @@ def test_a_state_or_an_adapter_that_does_not_move_is_told_once() -> None:
     ]
     assert notices.of(report(2, unmoved="the adapter")) == []
     assert len(notices.of(report(3, unmoved="the global state"))) == 1
-
-
-def test_the_adapter_is_what_is_trained_beside_the_heads() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    layout = Layout.of([("q.lora_A.x", parameter), ("q.lora_B.x", parameter), ("head", parameter)])
-    found = coordinates_of_adapter(layout)
-    assert found is not None
-    assert found.tolist() == [True, True, True, True, False, False]
-    assert coordinates_of_adapter(Layout.of([("head", parameter)])) is None
-    assert coordinates_of_adapter(Layout.of([("q.lora_B.x", parameter)])) is None

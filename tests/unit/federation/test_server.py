@@ -24,7 +24,7 @@ from scaling_fl.federation.client_end import ClientEnd
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
-from scaling_fl.federation.server import Server, Step
+from scaling_fl.federation.server import NO_LAYOUT, Server, Step
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.means import mean, mean_of_senders
 from scaling_fl.methods.merging.merge import Merge
@@ -82,7 +82,7 @@ def make_server(
     merge: Merge | None = None,
     links: Sequence[Link] = (PLAIN_LINK,),
     privacy: Privacy | None = None,
-    adapter: Tensor | None = None,
+    layout: Layout = NO_LAYOUT,
 ) -> Server:
     return Server(
         exchange or SingleExchange(1),
@@ -92,7 +92,7 @@ def make_server(
         links=links,
         min_clients=min_clients,
         privacy=privacy,
-        adapter=adapter,
+        layout=layout,
     )
 
 
@@ -366,7 +366,7 @@ def test_all_workers_come_to_the_same_memories_to_the_bit(size: int) -> None:
 
 
 def test_a_state_or_an_adapter_that_keeps_every_value_is_seen() -> None:
-    adapter = torch.arange(SIZE) < 10
+    layout = Layout(("q.lora_A.x", "q.lora_B.x", "head"), ((1, 4), (6, 1), (SIZE - 10,)))
     of_head = torch.zeros(SIZE)
     of_head[10:] = 1.0
     of_one_value = torch.zeros(SIZE)
@@ -377,6 +377,6 @@ def test_a_state_or_an_adapter_that_keeps_every_value_is_seen() -> None:
         (of_head, "the adapter"),
         (of_one_value, ""),
     ):
-        assert step([reply_of(0, vector)], {0: 1.0}, adapter=adapter)[1].unmoved == expected
+        assert step([reply_of(0, vector)], {0: 1.0}, layout=layout)[1].unmoved == expected
     assert step([reply_of(0, of_head)], {0: 1.0})[1].unmoved == ""
     assert step([], {})[1].unmoved == "", "no client was drawn"

@@ -55,7 +55,7 @@ class Rounds:
             torch.empty(self.layout.size),
             links=self.links,
             min_clients=1,
-            pairs=pairs_of(self.layout),
+            layout=self.layout,
         )
 
     def updates(self, cohort: Sequence[int]) -> list[Sent]:

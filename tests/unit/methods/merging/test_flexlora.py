@@ -111,7 +111,7 @@ def shares_of_energy(weigh_by: str, num_rounds: int) -> list[float]:
         torch.empty(WIDE.size),
         links=links,
         min_clients=1,
-        pairs=[pair],
+        layout=WIDE,
     )
     found = []
     for _ in range(num_rounds):

@@ -69,7 +69,7 @@ def step(merge: Merge, layout: Layout, start: Tensor, updates: Sequence[Sent]) -
         torch.empty(layout.size),
         links=[Link(layout.size)],
         min_clients=1,
-        pairs=pairs_of(layout),
+        layout=layout,
     )
     state = GlobalState(start)
     shares = {one.client: one.share for one in updates}
