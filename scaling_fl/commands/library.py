@@ -100,14 +100,17 @@ class RunResult:
             )
         return self.checkpoints[-1]
 
-    def load_model(self) -> Any:
+    def load_model(self, client: int | None = None) -> Any:
         """Load the trained model: one of transformers, with its adapter merged in, on the CPU.
+
+        Where clients keep a part of the model (``merge.method=share_a``), name the ``client``.
 
         Raises:
             UserError: there is no checkpoint, or the base model is not to be had.
+            UserError: the client is not named where models differ, or named where they do not.
         """
         # By its name, because it needs torch, which takes seconds to import.
-        return import_module("scaling_fl.commands.model").load_model(self.checkpoint)
+        return import_module("scaling_fl.commands.model").load_model(self.checkpoint, client)
 
     def __repr__(self) -> str:
         return summary(self.run.facts())

@@ -158,8 +158,10 @@ class OwnParts:
     owners: Indices | None = None
     """The client that answers each test example, -1: none; None: the global vector does."""
 
-    def of(self, client: int, vector: Tensor) -> Tensor:
+    def of(self, client: int, vector: Tensor, option: str) -> Tensor:
         """Return the vector of one client's model, on the global ``vector``.
+
+        The client was given as ``option``.
 
         Raises:
             UserError: the client has taken part in no round.
@@ -167,7 +169,7 @@ class OwnParts:
         if client not in self.memories:
             known = ", ".join(map(str, sorted(self.memories)))
             raise UserError(
-                f"--client must be one that has taken part in a round ({known}), got {client}; "
+                f"{option} must be one that has taken part in a round ({known}), got {client}; "
                 "name another one."
             )
         return with_own(vector, self.personal, self.memories[client])
@@ -185,25 +187,27 @@ def _personal_parts(saved: Saved) -> tuple[str, ...]:
     return row_of(read_single_settings(saved.checkpoint.config).merge.method).personal
 
 
-def model_of(saved: Saved, client: int | None, vector: Tensor) -> Tensor:
+def model_of(
+    saved: Saved, client: int | None, vector: Tensor, *, option: str = "--client"
+) -> Tensor:
     """Return the vector of a run's model or, where clients keep a part of it, of a client's.
 
-    ``vector`` is the global one, or what a tier receives of it.
+    ``vector`` is the global one, or what a tier receives of it. The client was given as ``option``.
 
     Raises:
         UserError: the client is not named where models differ, or named where they do not.
     """
     own = own_parts(saved)
     if own and client is not None:
-        return own.of(client, vector)
+        return own.of(client, vector, option)
     if own:
         raise UserError(
-            f"--client must name a client, because each client of {saved.where} keeps a part of "
+            f"{option} must name a client, because each client of {saved.where} keeps a part of "
             "its model; give its number."
         )
     if client is not None:
         raise UserError(
-            f"--client needs a run whose clients keep a part of the model (merge.method=share_a), "
+            f"{option} needs a run whose clients keep a part of the model (merge.method=share_a), "
             f"and {saved.where} has one model for all; leave it out."
         )
     return vector

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from scaling_fl.commands.evaluate import EvaluationRequest, evaluate
 from scaling_fl.commands.export import ExportRequest, merge
+from scaling_fl.commands.model import load_model
 from scaling_fl.composition.prediction import predict
 from scaling_fl.core.errors import UserError
 
@@ -112,12 +113,16 @@ def test_the_model_of_one_client_is_exported_and_no_other(corpus: Path, tmp_path
         merge(request)
     with pytest.raises(UserError, match=r"--client must be one that has taken part .* got 9; "):
         merge(replace(request, client=9))
+    with pytest.raises(UserError, match=r"^client must name a client, because each client of "):
+        load_model(str(run.checkpoints))
     heads = []
     for client in clients[:2]:
         out = tmp_path / f"client{client}"
         merge(replace(request, client=client, out=out))
         model = AutoModelForSequenceClassification.from_pretrained(out)
         heads.append(model.classifier.weight.detach())
+        loaded = load_model(str(run.checkpoints), client).state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
         assert json.loads((out / "merged_from.json").read_text())["client"] == client
     assert not torch.equal(*heads)
     plain = QuickRun(tmp_path / "plain", shared=corpus, num_rounds=1).start_here()
