@@ -9,6 +9,7 @@ from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
 from scaling_fl.composition.data import Data
 from scaling_fl.composition.merge import (
+    has_models_of_tiers,
     make_statistics,
     personal_of_merge,
     turns_of_merge,
@@ -223,6 +224,6 @@ def make_rounds(
         eval_every=config.eval_every,
         epsilon=budget.epsilon if budget else None,
         plain_bytes=payload_size(layout.size, None, "none"),
-        evaluates_download=config.download.evaluate,
+        evaluates_download=config.download.evaluate or has_models_of_tiers(config),
         disclosure=budget.disclosure if budget else Disclosure(),
     )

@@ -43,6 +43,11 @@ def personal_of_merge(config: Config, layout: Layout) -> Tensor | None:
     return coordinates_of(parts, layout) if parts else None
 
 
+def has_models_of_tiers(config: Config) -> bool:
+    """Say whether the clients of a tier share a model: not where each keeps a part of its own."""
+    return bool(config.tiers) and not row_of(config.merge.method).personal
+
+
 def make_statistics(config: Config, model: nn.Module) -> dict[str, Statistic]:
     """Make what clients compute and send beside their updates, by name."""
     made: dict[str, Statistic] = {}

@@ -126,11 +126,15 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     """Send a state to each tier of its run as the next round would; returns what they receive.
 
     Raises:
-        UserError: the run has no tiers.
+        UserError: the run has no tiers, or each of its clients keeps a part of the model.
     """
     config = read_single_settings(saved.checkpoint.config)
     if not config.tiers:
         raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
+    if _personal_parts(saved):
+        raise UserError(
+            f"{saved.where} has a model for each client and none for a tier; leave --tiers out."
+        )
     found = saved.checkpoint
     state = GlobalState(found.vector, memory=memory_of(saved), round=found.round)
     links = [make_link(settings, config, found.layout) for settings in config.by_tier()]

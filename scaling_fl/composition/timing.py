@@ -114,7 +114,7 @@ def _measure(
     turn = max(0.0, short.training - short.num_steps * step) + beside
     record, save = _recording(federation, merged.state)
     merge = max(0.0, short.merging - beside) + record
-    evaluation = _evaluation(federation, merged.state, len(set(sites))) * _evaluated(config)
+    evaluation = _evaluation(federation, merged.state, len(set(sites)))
     seconds = [
         _longest(rounds.cohort(number, ""), work, sites, step=step, turn=turn)
         + merge
@@ -199,17 +199,16 @@ def _shorten(clients: Clients, num_steps: int) -> None:
 
 
 def _evaluation(federation: Federation, state: GlobalState, workers: int) -> float:
-    """Measure a batch of average length; return the time of the worker that has most batches."""
+    """Measure a batch of average length; return the time of the worker that has most batches.
+
+    All vectors that are evaluated count.
+    """
     number = federation.evaluator.num_batches
     federation.evaluator(state.vector, _OneBatch(number - 1, number))
     began = time.perf_counter()
     federation.evaluator(state.vector, _OneBatch(number // 2, number))
-    return (time.perf_counter() - began) * math.ceil(number / workers)
-
-
-def _evaluated(config: Config) -> int:
-    """Count the vectors that an evaluation is about."""
-    return 1 + (len(config.tiers) or int(config.download.evaluate))
+    num_vectors = 1 + len(federation.clients.tiers) * federation.rounds.evaluates_download
+    return (time.perf_counter() - began) * math.ceil(number / workers) * num_vectors
 
 
 def _longest(

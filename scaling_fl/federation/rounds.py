@@ -35,7 +35,7 @@ class Rounds:
     plain_bytes: int = 0
     """The length of a payload without codec and masks."""
     evaluates_download: bool = False
-    """Whether the vector that clients receive is evaluated, too."""
+    """Whether what each tier receives is evaluated, too."""
     disclosure: Disclosure = field(default_factory=Disclosure)
     """What is told of a round."""
 
@@ -114,22 +114,18 @@ def _with_shared_digest(state: GlobalState, exchange: Exchange) -> GlobalState:
 def _evaluate(
     state: GlobalState, rounds: Rounds, server: Server, evaluate: Evaluator, exchange: Exchange
 ) -> dict[str, float]:
-    """Evaluate the global vector and, if it differs, the vector that each tier would receive.
+    """Evaluate the global vector and, if it is asked for, what each tier would receive.
 
     Where clients keep a part of the model, each answers its own test examples, by its own part.
     """
     memories = state.memory.clients
     metrics = evaluate(state.vector, exchange, memories)
     downloads = server.downloads(state)
-    if downloads.num_tiers > 1:
-        for tier in range(downloads.num_tiers):
-            found = evaluate(downloads.received(tier).vector, exchange, memories)
-            metrics |= {f"{name}.tier{tier}": value for name, value in found.items()}
-    elif rounds.evaluates_download:
-        found = evaluate(downloads.received(0).vector, exchange, memories)
-        metrics |= {
-            name.replace("validation.", "download.", 1): value for name, value in found.items()
-        }
+    for tier in range(downloads.num_tiers * rounds.evaluates_download):
+        found = evaluate(downloads.received(tier).vector, exchange, memories)
+        for name, value in found.items():
+            of_all = name.replace("validation.", "download.", 1)
+            metrics[f"{name}.tier{tier}" if downloads.num_tiers > 1 else of_all] = value
     return metrics
 
 

@@ -88,8 +88,12 @@ def test_a_personal_run_is_evaluated_to_its_bits(corpus: Path, tmp_path: Path) -
     for number, changes in enumerate((tiers, both, {}), start=1):
         run = QuickRun(tmp_path / f"run{number}", shared=corpus, **SHARED | changes).start_here()
         place = f"{run.checkpoints}/round-{number:06d}"
-        request = EvaluationRequest(checkpoint=place, tiers="tiers" in changes)
+        request = EvaluationRequest(checkpoint=place)
         assert evaluate(request).overall == reported(run, number)
+        if "tiers" in changes:  # nobody has what one tier receives and a client of another keeps
+            assert not any(".tier" in name for name in reported(run, number))
+            with pytest.raises(UserError, match="has a model for each client and none for a tier"):
+                evaluate(replace(request, tiers=True))
     found = reported(run, 3)["validation.accuracy"]
     (client, *_) = sorted({row["client"] for row in run.record.clients})
     alone = EvaluationRequest(checkpoint=str(run.checkpoints), client=client)

@@ -95,6 +95,7 @@ def make_federation(
     num_clients: int = 5,
     cohort_size: int = 3,
     eval_every: int = 1,
+    evaluates_download: bool = False,
     learning_rate: Callable[[int], float] = lambda round_number: 1e-2,
     state: GlobalState | None = None,
     **options: Any,
@@ -115,6 +116,7 @@ def make_federation(
         shares=shares,
         learning_rate=learning_rate,
         eval_every=eval_every,
+        evaluates_download=evaluates_download,
     )
     return Federation(state or GlobalState(trainer.vector.clone()), trainer, clients, rounds)
 
@@ -237,7 +239,7 @@ def test_every_tier_is_evaluated_on_what_it_would_receive() -> None:
         Link(size, Direction(codec="nf4")),
         Link(size, Direction(density=0.01)),
     ]
-    report = make_federation(num_rounds=1, links=links).run().reports[0]
+    report = make_federation(num_rounds=1, evaluates_download=True, links=links).run().reports[0]
     losses = [report.metrics[f"validation.loss.tier{tier}"] for tier in range(3)]
     assert losses[0] == report.metrics["validation.loss"]
     assert len(set(losses)) == 3
