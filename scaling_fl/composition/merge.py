@@ -1,7 +1,5 @@
 """Configuration -> the merge: a row of the table, or a function of the user."""
 
-import math
-
 from torch import Tensor, nn
 
 from scaling_fl.composition.own import find_callable
@@ -26,9 +24,7 @@ def make_merge(config: Config) -> Merge:
         **{name: getattr(config.merge, name) for name in (row.options if row else ())}
     )
     if config.merge.on == "products":
-        adapter = config.adapter
-        divisor = math.sqrt(adapter.rank) if adapter.rslora else adapter.rank
-        return on_products(merge, adapter.alpha / divisor)
+        return on_products(merge, config.adapter.scale)
     return merge
 
 
