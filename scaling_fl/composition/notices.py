@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from scaling_fl.config.merges import row_of
 from scaling_fl.core.records import RoundReport
 
 _SHOWN = 5
@@ -18,19 +19,34 @@ class Notices:
     def __init__(self, config: Mapping[str, Any], learning_rate: Callable[[int], float]) -> None:
         self._config, self._learning_rate = config, learning_rate
         self._told: set[object] = set()
+        self._keeps_parts = bool(row_of(config["merge"]["method"]).personal)
+        self._trained: set[int] = set()
 
     def of(self, report: RoundReport) -> list[str]:
         """Return what is to be told of a round; empty when everything moves as it should."""
         if self._learning_rate(report.round) == 0:  # as in the last round of a linear schedule
             return []
-        found = [self._of_clients(report), self._of_state(report)]
+        able = self._able(report)
+        found = [self._of_clients(report, able), self._of_state(report, able)]
         return [text for text in found if text]
 
-    def _of_clients(self, report: RoundReport) -> str:
+    def _able(self, report: RoundReport) -> set[int]:
+        """Return the clients that can move what they send.
+
+        Where clients keep B, a step of the first turn moves B alone: while B is 0, A, which they
+        send, has no gradient.
+        """
+        clients = {each.client for each in report.clients}
+        able = clients & self._trained if self._keeps_parts else clients
+        self._trained |= {each.client for each in report.clients if each.failure is None}
+        return able
+
+    def _of_clients(self, report: RoundReport, able: set[int]) -> str:
         still = [
             each.client
             for each in report.clients
             if each.update_norm == 0 and each.failure is None and each.num_examples
+            if each.client in able
         ]
         new = [client for client in still if client not in self._told]
         self._told.update(new)
@@ -43,8 +59,8 @@ class Notices:
             f"there; {self._remedy()}."
         )
 
-    def _of_state(self, report: RoundReport) -> str:
-        if not report.unmoved or report.unmoved in self._told:
+    def _of_state(self, report: RoundReport, able: set[int]) -> str:
+        if not report.unmoved or report.unmoved in self._told or (report.clients and not able):
             return ""
         self._told.add(report.unmoved)
         return (

@@ -58,3 +58,13 @@ def test_a_state_or_an_adapter_that_does_not_move_is_told_once() -> None:
     ]
     assert notices.of(report(2, unmoved="the adapter")) == []
     assert len(notices.of(report(3, unmoved="the global state"))) == 1
+
+
+def test_who_keeps_b_cannot_move_a_in_a_first_turn_of_one_step() -> None:
+    notices = Notices({**SETTINGS, "merge": {"method": "share_a"}}, lambda _: 0.1)
+    still = [client(number, 0.0) for number in range(3)]
+    assert notices.of(report(1, *still[:2], unmoved="the global state")) == []
+    assert notices.of(report(2, still[2], unmoved="the global state")) == []
+    of_clients, of_state = notices.of(report(3, *still[1:], unmoved="the global state"))
+    assert "round 3: the update of clients 1, 2 is exactly zero" in of_clients
+    assert "round 3 has not moved the global state" in of_state
