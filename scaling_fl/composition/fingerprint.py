@@ -63,7 +63,8 @@ def of_guarantee(
     """Collect what must stay for a job to go on, because what it keeps would mean something else.
 
     Epsilon and what clients remember are of the owners of the data, as they were dealt; and the
-    mean of SCAFFOLD's control variates that the server remembers has their weights.
+    mean of SCAFFOLD's control variates that the server remembers is of those that can take part, by
+    their weights.
     ``privacy_terms`` are those of the budget; empty without privacy.
     """
     found = dict(privacy_terms)
@@ -78,6 +79,8 @@ def of_guarantee(
         }
     if config.scaffold:
         found["scaffold"] = {"weighting": config.weighting}
+        if config.listed_cohorts:
+            found["scaffold"]["clients"] = config.participants(num_clients)
     if config.server_freeze:
         found["server_freeze"] = True
     return found

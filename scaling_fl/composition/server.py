@@ -58,9 +58,13 @@ def make_server_optimiser(config: Config) -> ServerOptimiser:
 def _make_controls(
     config: Config, trainer: LocalTrainer, clients: Clients, exchange: Exchange
 ) -> Controls | None:
-    """Make the sum of SCAFFOLD's control variates; None: the run has none."""
+    """Make the sum of SCAFFOLD's control variates; None: the run has none.
+
+    Who can never take part has none either, and would draw their mean towards 0.
+    """
     if not config.scaffold:
         return None
-    examples = [clients.num_examples(client) for client in range(len(clients.tier_of))]
-    shares = dict(enumerate(WEIGHTINGS[config.weighting](examples)))
+    everyone = config.participants(len(clients.tier_of))
+    weights = WEIGHTINGS[config.weighting]([clients.num_examples(client) for client in everyone])
+    shares = dict(zip(everyone, weights, strict=True))
     return Controls(exchange, trainer.layout.size, trainer.vector.device, shares)

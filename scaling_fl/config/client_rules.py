@@ -53,12 +53,12 @@ def _sampled_clients(config: Config, num_clients: int) -> Iterator[Problem]:
             f"'poisson' {among}, of which {cohort} are expected in a round",
             "lower clients_per_round or drop sampling",
         )
-    if config.scaffold and num_clients == 1:
+    if config.scaffold and len(config.participants(num_clients)) == 1:
         yield Problem(
             "scaffold",
-            "must be False when there is a single client, whose gradients are those of all",
-            f"True {among}",
-            "raise num_clients or drop scaffold",
+            "must be False when a single client takes part, whose gradients are those of all",
+            f"True {among}" + ", of which 1 is listed" * bool(config.listed_cohorts),
+            "let more clients take part or drop scaffold",
         )
     if config.min_clients > cohort:
         yield Problem(

@@ -3,6 +3,7 @@
 Rules between settings live in ``config.rules``; this module knows one setting at a time.
 """
 
+from itertools import chain
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -212,6 +213,10 @@ class Config(Section):
     def listed_cohorts(self) -> tuple[tuple[int, ...], ...]:
         """Return the lists of clients that the rounds take in turn; none if clients are sampled."""
         return self.cohorts or ((self.clients,) if self.clients else ())
+
+    def participants(self, num_clients: int) -> list[int]:
+        """List the clients, of num_clients, that can take part in a round."""
+        return sorted({*chain(*self.listed_cohorts)}) or list(range(num_clients))
 
     def own_names(self) -> list[tuple[str, str]]:
         """List what the user wrote of all that is named: (dotted path, ``module:name``)."""

@@ -1,8 +1,9 @@
 """SCAFFOLD: clients correct their steps by what tells their gradients from those of all clients.
 
 Client i remembers its control variate c_i, the mean of its gradients in its last turn, and the
-server remembers c, the mean of those of all clients, in a round or not; at first, all are 0. The
-client steps along its gradient + c - c_i. Source: arXiv 1910.06378, algorithm 1, option II.
+server remembers c, the mean of those of all clients that can take part, in a round or not; at
+first, all are 0. The client steps along its gradient + c - c_i. Source: arXiv 1910.06378,
+algorithm 1, option II.
 """
 
 from collections.abc import Mapping
@@ -38,8 +39,8 @@ def change(control: Tensor, received: Tensor, trained: Tensor, distance: float) 
 class Controls:
     """The sum of the changes of the clients' control variates in a round, over all workers.
 
-    ``shares`` are the shares of all clients in the mean of updates, as if all took part; so c is
-    the gradient of what the federation minimises.
+    ``shares`` are the shares of all clients that can take part in the mean of updates, as if all
+    did; so c is the gradient of what the federation minimises.
     """
 
     def __init__(

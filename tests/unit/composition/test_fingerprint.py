@@ -82,6 +82,9 @@ def test_what_the_server_remembers_of_control_variates_has_the_weights_of_before
         return fingerprint.of_guarantee(config, 4, train_key="abc", privacy_terms={})
 
     assert guarantee(scaffold=True) != guarantee(scaffold=True, weighting="uniform")
+    assert guarantee(scaffold=True) != guarantee(scaffold=True, clients=[0, 1, 2])
+    in_turn, together = {"cohorts": [[2, 0], [1]]}, {"clients": [0, 1, 2]}
+    assert guarantee(scaffold=True, **in_turn) == guarantee(scaffold=True, **together)
     assert guarantee() == guarantee(weighting="uniform")
 
 

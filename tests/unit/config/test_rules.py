@@ -22,6 +22,8 @@ COUNTS: list[tuple[dict[str, Any], str]] = [
     ({"num_clients": 4, "sampling": "poisson"}, "sampling"),
     ({"num_clients": 4, "clients_per_round": 0.5, "min_clients": 3}, "min_clients"),
     ({"num_clients": 1, "scaffold": True}, "scaffold"),
+    ({"num_clients": 4, "clients": [2], "scaffold": True}, "scaffold"),
+    ({"num_clients": 4, "cohorts": [[2], [2]], "scaffold": True}, "scaffold"),
     ({"site_ids": []}, "site_ids"),
     ({"site_ids": [0, -1]}, "site_ids[1]"),
     ({"site_ids": 4}, "site_ids"),
