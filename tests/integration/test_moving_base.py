@@ -63,6 +63,19 @@ def test_bytes_and_checkpoints_are_as_predicted(run: QuickRun) -> None:
     assert sum(tensor.nbytes for tensor in tensors) == predicted.checkpoint_bytes
 
 
+def test_they_are_where_clients_hold_the_largest_components_of_each_pair(
+    corpus: Path, tmp_path: Path
+) -> None:
+    changes = CHANGES | {"model": str(save_model("gpt2", tmp_path / "model"))}
+    changes |= {"tiers": [{"rank": 1}, {}], "tier_ranks": "largest", "num_rounds": 4}
+    run = QuickRun(tmp_path / "run", shared=corpus, merge={"method": "exact"}, **changes)
+    run.start_here()
+    predicted = predict(run.config, lambda text: None)
+    assert run.results()["bytes.download"][1] == predicted.download_bytes
+    tensors = [*run.state(4).values(), *run.state(4, "optimiser").values()]
+    assert sum(tensor.nbytes for tensor in tensors) == predicted.checkpoint_bytes
+
+
 def test_an_exported_model_answers_as_the_federations_does(run: QuickRun, tmp_path: Path) -> None:
     saved = open_saved(str(run.checkpoints), lambda text: None)
     config = settings_of(saved, {})

@@ -64,7 +64,8 @@ def _mean_and_products(
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Return the mean update, and the factors of the mean product of each pair, in fp32.
 
-    The factors are [share * B, ...] and [A; ...], without components that a client does not hold.
+    The factors are [share * B, ...] and [A; ...], without components that a client does not hold:
+    as many in every pair, but not the same ones where clients hold the largest of each pair.
     """
     update = round.total((u.vector, u.share) for u in updates.once())
     shares = torch.tensor(list(round.shares.values()), dtype=torch.float64)
@@ -75,6 +76,10 @@ def _mean_and_products(
         # share * B of the clients side by side: (out, clients * rank)
         left = weighted.permute(1, 0, 2).reshape(pair.shape[0], -1).float()
         found.append((left, a.reshape(-1, pair.shape[1])))
-    # A client does not hold a component whose row of A is 0 in every pair.
-    held = torch.stack([right.any(1) for _, right in found]).any(0)
-    return update, [(left[:, held], right[held]) for left, right in found]
+    # A client does not hold a component whose row of A is 0.
+    absent = [~right.any(1) for _, right in found]
+    count = max((int((~each).sum()) for each in absent), default=0)
+    held = [each.sort(stable=True).indices[:count] for each in absent]
+    return update, [
+        (left[:, places], right[places]) for (left, right), places in zip(found, held, strict=True)
+    ]
