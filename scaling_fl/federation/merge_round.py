@@ -49,7 +49,14 @@ class ExactSums:
 
     def __init__(self, exchange: Exchange, size: int, device: torch.device) -> None:
         self._exchange, self._size, self._device = exchange, size, device
+        self._others: dict[int, ExactSums] = {}
         self.values = self._make()
+
+    def of_size(self, size: int) -> "ExactSums":
+        """Return sums of another size, in memory of their own that all rounds use as well."""
+        if size not in self._others:
+            self._others[size] = ExactSums(self._exchange, size, self._device)
+        return self._others[size]
 
     @cached_property
     def shares(self) -> ExactSum:
@@ -120,7 +127,7 @@ class MergeRound:
     def of_size(self, size: int, tensors: Sequence[slice] = ()) -> "MergeRound":
         other = MergeRound(
             self._exchange,
-            ExactSums(self._exchange, size, self._device),
+            self._sums.of_size(size),
             torch.empty(size, device=self._device),
             lambda: self.cohort,
             self._wrap,

@@ -165,7 +165,7 @@ class Round(Protocol):
 
         ``tensors`` are the tensors in these values, if a merge of single tensors is to see them.
 
-        Its sums have memory of their own.
+        Its sums have memory of their own, which all rounds of that size share.
         """
 
     def report(self, name: str, value: float) -> None:
