@@ -20,9 +20,10 @@ FP32, INT64 = 4, 8
 MOVED = "base.moved"
 """The key of the sum of all moves: an (out x in) matrix of each pair, flat (see ``Move``)."""
 FACTORS = "base.factors"
-"""The key of the factors of the last round's move."""
+"""The key of the factors of the last round's move, where they are smaller than the matrices."""
 HOLDERS = "base.holders"
-"""The key of the clients that had their turn in the last round, so that they hold its base."""
+"""The key of the clients that need no more than these factors (without them: nothing), because they
+had their turn in the last round."""
 
 
 class Move(NamedTuple):
@@ -44,11 +45,15 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def base_after(memory: Tensors, move: Move | None, cohort: Collection[int]) -> dict[str, Tensor]:
     """Return the server's memory after a round of ``cohort`` that made a move, or none."""
     after = {name: value for name, value in memory.items() if name not in (FACTORS, HOLDERS)}
+    holders = sorted(cohort)
     if move:
-        after[FACTORS] = move.factors
         after[MOVED] = move.dense + after[MOVED] if MOVED in after else move.dense
+        if move.factors.numel() < move.dense.numel():
+            after[FACTORS] = move.factors
+        else:
+            holders = []
     if MOVED in after:
-        after[HOLDERS] = torch.tensor(sorted(cohort), dtype=torch.int64, device=after[MOVED].device)
+        after[HOLDERS] = torch.tensor(holders, dtype=torch.int64, device=after[MOVED].device)
     return after
 
 
@@ -57,11 +62,10 @@ def send_base(memory: Tensors, client: int) -> Payload | None:
     moved = memory.get(MOVED)
     if moved is None:
         return None
-    if client in memory[HOLDERS].tolist():
-        if FACTORS not in memory:
-            return None
-        moved = min(moved, memory[FACTORS], key=Tensor.numel)
-    return PLAIN.send(moved, moved.numel())
+    if client not in memory[HOLDERS].tolist():
+        return PLAIN.send(moved, moved.numel())
+    factors = memory.get(FACTORS)
+    return None if factors is None else PLAIN.send(factors, factors.numel())
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class BaseSizes:
         return sum(pair.shape[0] * pair.shape[1] for pair in self.pairs)
 
     def factors(self, cohort: Sequence[int]) -> int:
-        """Count the coordinates of ``FACTORS`` after a round of ``cohort``."""
+        """Count the coordinates of the factors of a move by ``cohort``."""
         rank = sum(self.ranks[client] for client in cohort) + self.of_server * bool(cohort)
         return rank * sum(sum(pair.shape) for pair in self.pairs)
 
@@ -99,4 +103,6 @@ class BaseSizes:
         if not any(cohorts):
             return 0
         last = cohorts[-1]
+        if self.factors(last) >= self.moved:
+            return FP32 * self.moved
         return FP32 * (self.moved + self.factors(last)) + INT64 * len(last)

@@ -212,6 +212,8 @@ def test_bytes_and_memory_are_as_predicted(name: str) -> None:
         rounds.step(rounds.updates(cohort))
         remembered = sum(tensor.nbytes for tensor in rounds.state.memory.server.values())
         assert remembered == sizes.memory_bytes(cohorts[:number])
+        # However many clients there are, it is no more than the matrices twice, and their numbers.
+        assert remembered < 2 * 4 * sizes.moved + 8 * len(cohort) + 1
     assert found == sizes.download_bytes(cohorts)
     assert len(set(found)) > 4
 
