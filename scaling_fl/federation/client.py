@@ -134,7 +134,8 @@ class Clients:
         The payload may be in the trainer's buffer, so use the reply before the next client trains.
         ``memory`` is what the client remembers of its last turn, and ``history`` the digest of all
         rounds before. ``clip`` bounds the updates of its groups, if there are groups. ``check`` is
-        called before every step; it may raise an exception to abandon the round.
+        called before every step and every example of statistics; it may raise an exception to
+        abandon the round.
         """
         began = time.perf_counter()
         memory = memory or {}
@@ -184,6 +185,7 @@ class Clients:
             self._partitions[turn.client],
             round_number=turn.round_number,
             client=turn.client,
+            check=turn.check,
         )
         payload, remembered = end.send_trained(vector, received, turn.round_number, memory)
         return _Trained(result, payload, extras, {**remembered, **control})

@@ -3,9 +3,14 @@
 from collections.abc import Iterable
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.downloads import Downloads
+from scaling_fl.federation.link import Link
 from scaling_fl.federation.statistics import Statistics
 from scaling_fl.learning.task import Batch, LossFunction, Statistic
 from scaling_fl.learning.training.local import LocalTrainer
@@ -35,6 +40,29 @@ def test_all_examples_are_seen_or_as_many_as_are_asked_for() -> None:
     assert seen(None) == seen(3) == seen(9) == [3, 0, 2]
     assert len(set(seen(2))) == 2
     assert set(seen(2)) < {3, 0, 2}
+
+
+def test_a_client_can_be_stopped_before_any_example() -> None:
+    task, link, asked = Regression(), Link(3), list[int]()
+    trainer = LocalTrainer(task.load_model(), task.loss, optimiser="sgd")
+    clients = Clients(
+        trainer,
+        task.load_examples("train"),
+        [MINE],
+        tiers=[Tier(work=LocalWork(batch_size=3, num_epochs=None, num_steps=2), link=link)],
+        tier_of=[0],
+        seed=0,
+        statistics=Statistics(by_name={"s": Statistic(3, indices)}),
+    )
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 2 + 3:  # the steps and then the examples
+            raise KeyboardInterrupt
+
+    received = Downloads([link], GlobalState(trainer.vector.clone()), 1).received(0)
+    with pytest.raises(KeyboardInterrupt):
+        clients.train(received, 0, round_number=1, learning_rate=0.1, check=check)
 
 
 def test_some_are_drawn_anew_in_every_round_and_alike_in_every_run() -> None:
