@@ -12,7 +12,7 @@ from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
-from scaling_fl.core.state import GlobalState, Memory, Tensors
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.base import FACTORS, HOLDERS, MOVED
 from scaling_fl.federation.client_end import RESIDUAL
 from scaling_fl.federation.downloads import MASK
@@ -93,7 +93,7 @@ def _broadcast_memory(memory: Memory, exchange: Exchange, device: torch.device) 
 
 def forget_unused(state: GlobalState, config: Config) -> GlobalState:
     """Remove from the memory what belongs to settings that the job no longer has."""
-    used = {
+    belongs = {
         CLIP: config.privacy.target_quantile is not None,
         MASK: config.server_freeze,
         RESIDUAL: config.upload.error_feedback,
@@ -103,15 +103,8 @@ def forget_unused(state: GlobalState, config: Config) -> GlobalState:
         **dict.fromkeys((MOVED, FACTORS, HOLDERS), True),
     }
 
-    def used_of(tensors: Tensors) -> Tensors:
-        return {name: tensor for name, tensor in tensors.items() if used.get(name)}
-
-    of_clients = {
-        client: kept
-        for client, tensors in state.memory.clients.items()
-        if (kept := used_of(tensors))
-    }
-    return replace(state, memory=Memory(used_of(state.memory.server), of_clients))
+    used = [name for name, is_used in belongs.items() if is_used]
+    return replace(state, memory=state.memory.only(used, state.memory.clients))
 
 
 def check_same_data(data: Data, exchange: Exchange) -> None:

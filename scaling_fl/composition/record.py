@@ -7,6 +7,9 @@ from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
 from scaling_fl.composition.data import Data, natural_clients_sentence
 from scaling_fl.config import Config
+from scaling_fl.federation.base import MOVED
+from scaling_fl.federation.personal import PERSONAL
+from scaling_fl.federation.scaffold import CONTROL
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.checkpoints import Checkpoints
 from scaling_fl.runtime.record.journal import Journal
@@ -48,6 +51,7 @@ def make_recorder(
         kept=kept,
         computation=computation,
         config=config.model_dump(mode="json"),
+        remembered=frozenset({MOVED, CONTROL, PERSONAL}),
         sources=frozenset(own.sources(config)),
     )
     return Recorder(

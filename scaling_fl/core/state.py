@@ -1,6 +1,6 @@
 """What the federation knows between two rounds: a value, from which a round makes the next one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -32,6 +32,19 @@ class Memory:
         }
         return {**self.server, **of_clients}
 
+    def only(self, names: Collection[str], clients: Collection[int]) -> "Memory":
+        """Return what the server and some clients remember under some names."""
+
+        def named(tensors: Tensors) -> Tensors:
+            return {name: tensor for name, tensor in tensors.items() if name in names}
+
+        of_clients = {
+            client: found
+            for client, tensors in self.clients.items()
+            if client in clients and (found := named(tensors))
+        }
+        return Memory(named(self.server), of_clients)
+
     @classmethod
     def from_tensors(cls, tensors: Tensors) -> "Memory":
         """Undo ``to_tensors``."""
@@ -51,8 +64,10 @@ class GlobalState:
     """The vector that all clients start a round from, and what the server knows beside it.
 
     Nobody writes to its tensors once a round has begun: a server step returns the next state.
-    ``digest`` is a hash over all rounds so far: two runs with equal digests had bitwise equal
-    states, equal cohorts and equal configurations in every round.
+    ``digest`` is a hash over all rounds so far: two runs with equal digests had, in every round,
+    bitwise equal vectors, bases, control variates and clients' parts of the model, equal cohorts
+    and equal configurations. It does not cover the optimiser's state, residuals, the clip and the
+    mask.
     """
 
     vector: Tensor

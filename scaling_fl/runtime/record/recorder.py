@@ -34,6 +34,9 @@ class Fingerprints:
     """All that decides what is computed; the digest of every round covers it."""
     config: dict[str, Any]
     """The whole configuration, as stored beside the state."""
+    remembered: frozenset[str] = frozenset()
+    """The names of what of the memory the digest of every round covers, too: what models consist
+    of beside the vector, and what they go on from."""
     sources: frozenset[str] = frozenset()
     """The keys of the computation that hash what the user wrote: a job that goes on with the same
     names must have the same sources."""
@@ -148,6 +151,7 @@ class Recorder:
             cohort=self._cohort,
             computation_digest=digest(self._fingerprints.computation),
             vector=_on_cpu(state.vector),
+            remembered=self._remembered(state.memory),
         )
         state = replace(state, digest=round_digest)
         rows = [client.to_json() for client in report.clients]
@@ -170,6 +174,11 @@ class Recorder:
                     raise
                 self._postpone(error, time.monotonic() - began)
         return state
+
+    def _remembered(self, memory: Memory) -> Tensors:
+        """Return what the digest of a round must cover; of other clients, those before did."""
+        found = memory.only(self._fingerprints.remembered, self._cohort).to_tensors()
+        return {name: _on_cpu(tensor) for name, tensor in found.items()}
 
     def _is_due(self, round_number: int) -> bool:
         if self._retry_at is not None:

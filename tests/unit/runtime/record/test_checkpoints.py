@@ -538,7 +538,10 @@ def test_the_digest_chains_everything_that_went_in() -> None:
         chained(vector=torch.tensor([1.0, -2.0000002])),
         chained(vector=torch.tensor([])),
     ]
-    assert len({chained(), *changed}) == 7
+    for remembered in ({"m": torch.ones(2)}, {"n": torch.ones(2)}, {"m": torch.zeros(2)}):
+        changed.append(chained(remembered=remembered))
+    assert len({chained(), *changed}) == 10
+    assert chained() == chained(remembered={})
     # Written into manifests: a change of this value would break the chains of existing runs.
     assert chained() == GOLDEN
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scaling_fl.core.records import ClientReport, RoundReport
-from scaling_fl.core.state import GlobalState
+from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
 from scaling_fl.runtime.record import recorder as module
 from scaling_fl.runtime.record.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
@@ -94,6 +94,28 @@ class Job:
     @property
     def events(self) -> list[dict[str, Any]]:
         return JournalTail(self.path).read_new()
+
+
+def digest_with(folder: Path, **memory: Any) -> str:
+    """Record a round of the clients 3 and 1, after which so much is remembered."""
+    job = Job(folder, remembered=frozenset({"moved", "own"}))
+    job.state = replace(job.state, memory=Memory(**memory))
+    return job.do_round()
+
+
+def test_a_digest_covers_what_of_the_memory_it_must(tmp_path: Path) -> None:
+    ones, twos = torch.ones(2), torch.full((2,), 2.0)
+    plain = digest_with(tmp_path / "plain", server={})
+    other = {"server": {"mask": ones}, "clients": {3: {"residual": twos}}}
+    assert digest_with(tmp_path / "a", **other) == plain
+    assert digest_with(tmp_path / "b", clients={2: {"own": ones}}) == plain  # not in this round
+    different = [
+        digest_with(tmp_path / "c", server={"moved": ones}),
+        digest_with(tmp_path / "d", server={"moved": twos}),
+        digest_with(tmp_path / "e", clients={1: {"own": ones}}),
+        digest_with(tmp_path / "f", clients={3: {"own": ones}}),
+    ]
+    assert len({plain, *different}) == 5
 
 
 def make_report(number: int, client: int, failure: str | None = None) -> ClientReport:
