@@ -15,6 +15,9 @@ from scaling_fl.conformance.tried_merge import HELD, ZERO, TriedMerge
 from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.methods.merging.merge import Round, Updates
+from scaling_fl.methods.wire.direction import PLAIN, Direction
+
+SPARSE = Direction(density=0.25)
 
 
 def order(tried: TriedMerge, case: Case) -> None:
@@ -63,7 +66,9 @@ def scale(tried: TriedMerge, case: Case) -> None:
 
 def still_clients(tried: TriedMerge, case: Case) -> None:
     still = [replace(one, vector=ZERO) for one in case.clients]
-    tried.compare(tried.of(still, case.start), case.start)
+    for down in (PLAIN, SPARSE):
+        received = replace(tried, down=down)
+        tried.compare(received.of(still, case.start), case.start)
 
 
 def zero_client(tried: TriedMerge, case: Case) -> None:

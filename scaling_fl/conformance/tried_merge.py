@@ -19,6 +19,7 @@ from scaling_fl.federation.server import Step
 from scaling_fl.learning.task import Statistic
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.pairs import coordinates_of
+from scaling_fl.methods.wire.direction import PLAIN, Direction
 from scaling_fl.methods.wire.holding import RankHolding
 
 ZERO = torch.zeros(SIZE)
@@ -40,13 +41,15 @@ class TriedMerge:
     """Marks what clients train and send in a round; None: everything."""
     personal: Tensor | None = None
     """Marks what clients train and keep; None: nothing."""
+    down: Direction = PLAIN
+    """How the server sends to clients."""
 
     @property
     def links(self) -> list[Link]:
         """The links of two tiers; clients of tier 1 hold rank 1."""
         turns = () if self.turn is None else (self.turn,)
         return [
-            Link(SIZE, turns=turns, personal=self.personal, holding=held)
+            Link(SIZE, self.down, turns=turns, personal=self.personal, holding=held)
             for held in (None, HOLDING)
         ]
 

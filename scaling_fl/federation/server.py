@@ -199,16 +199,16 @@ class Server:
         return decode
 
     def _trained(self, update: Update, state: GlobalState, downloads: Downloads) -> Tensor:
-        link, received = self._links[update.tier], downloads.received(update.tier)
-        trained = (state.vector if link.uploads_state else received.vector) + update.vector
-        held = link.held(downloads.sent(update.tier).choice)
+        # Not from what the client received: the mask of its download would be a part of its move.
+        trained = state.vector + update.vector
+        held = self._links[update.tier].held(downloads.sent(update.tier).choice)
         if held is None:
             return trained
         held = held.to(trained.device)
         return torch.zeros_like(trained).index_copy_(0, held, trained[held])
 
     def _factors(self, update: Update, state: GlobalState, downloads: Downloads) -> list[Tensor]:
-        """Return A and B of each pair, flat, that a client came to."""
+        """Return A and B of each pair, flat, by an update."""
         trained = self._trained(update, state, downloads)
         return [torch.cat([trained[pair.a], trained[pair.b]]) for pair in self._pairs]
 

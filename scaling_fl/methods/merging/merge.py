@@ -89,10 +89,14 @@ class Round(Protocol):
         """The linear layers whose weights are trained."""
 
     def trained(self, update: Update) -> Tensor:
-        """Return the vector that a client came to: new memory, 0 where the client holds nothing."""
+        """Return ``start`` + the update: new memory, 0 where the client holds nothing.
+
+        The client came there, but for what its download left out of ``start`` or rounded: that did
+        not move.
+        """
 
     def factors(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        """Return A (clients, rank, in) and B (clients, out, rank) that the clients came to.
+        """Return A (clients, rank, in) and B (clients, out, rank) of what is ``trained``.
 
         After a pass over the updates; fp32, 0 where a client holds nothing, in the order of the
         clients, and the same on every worker.

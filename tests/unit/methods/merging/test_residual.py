@@ -23,6 +23,7 @@ from scaling_fl.methods.merging.robust import median
 from scaling_fl.methods.merging.signs import ties
 from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.server_optimisers import sgd
+from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.holding import RankHolding
 
 WIDE = Layout(
@@ -106,6 +107,15 @@ def test_what_moves_the_base_loses_nothing(make: Callable[[], Merge]) -> None:
     updates = of_two_tiers(2)
     _, done = merge_on(SingleExchange(1), make(), updates, updates, START, LINKS)
     assert done.metrics["merge.residual"] < 3e-7
+
+
+@pytest.mark.parametrize("name", ["mean", "flexlora"])
+def test_what_a_download_leaves_out_is_not_lost(name: str) -> None:
+    """A client that received a quarter of the vector and did not move has nothing to lose."""
+    links = [Link(SIZE, Direction(density=0.25))]
+    still = [Sent(0, torch.zeros(SIZE), 1.0)]
+    _, done = merge_on(SingleExchange(1), MERGES[name](), still, still, START, links)
+    assert done.metrics["merge.residual"] < 1e-6
 
 
 @pytest.mark.parametrize("size", [1.0, 0.03, 1e-3])
