@@ -44,6 +44,9 @@ class MergeRow:
     moves_base: int | None = None
     """The merge moves the frozen weights that the pairs are added to, by the products of the
     clients and of so many more adapters; None: the frozen weights stay."""
+    basis: Literal["kept", "split", "drawn"] = "kept"
+    """The basis of A and B after a round: kept, that of a truncated SVD of their product (split),
+    or drawn anew, with B = 0 (drawn)."""
     personal: tuple[str, ...] = ()
     """What every client trains and keeps, by the same names: it is never sent."""
     by_coordinates: bool = False
@@ -172,6 +175,7 @@ MERGES: dict[str, MergeRow] = {
             )
         },
         low_rank=True,
+        basis="split",
         private=False,
         breaks=_FACTORS,
     ),
@@ -191,6 +195,7 @@ MERGES: dict[str, MergeRow] = {
         make="scaling_fl.methods.merging.moving:stack",
         low_rank=True,
         moves_base=0,
+        basis="drawn",
         private=False,
         breaks=_FACTORS,
     ),

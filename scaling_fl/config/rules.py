@@ -80,22 +80,6 @@ RULES: tuple[Rule, ...] = (
         "set adapter.kind=lora or dora, leave adapter.freeze_a alone, or drop merge.on",
     ),
     Rule(
-        "merge.on",
-        ("upload.error_feedback",),
-        lambda c: c.merge.on == "factors" or not c.upload.error_feedback,
-        "must be factors with upload.error_feedback, because the basis of the factors changes in"
-        " every round, and what was held back is in the old one",
-        "drop upload.error_feedback or merge.on",
-    ),
-    Rule(
-        "merge.method",
-        ("upload.error_feedback",),
-        lambda c: not _row(c).low_rank or not c.upload.error_feedback,
-        "must be another one with upload.error_feedback, because the basis of the factors changes"
-        " in every round, and what was held back is in the old one",
-        "drop upload.error_feedback or change merge.method",
-    ),
-    Rule(
         "merge.method",
         ("client_freeze",),
         lambda c: not _row(c).in_part or not c.client_freeze,

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "krum on products": ("krum", {"merge": {"method": "krum", "on": "products"}}),
     "ties by tensor": ("ties", {"merge": {"method": "ties", "trim_by": "tensor"}}),
     "flexlora by rank": ("flexlora", {"merge": {"method": "flexlora", "weigh_by": "rank"}}),
+    "exact, the rest later": ("exact", {"upload": {"density": 0.5, "error_feedback": True}}),
     "mean, own scales": ("mean", {"tier_scale": "own"}),
     "flexlora, one scale": ("flexlora", {"tier_scale": "adapter"}),
 }

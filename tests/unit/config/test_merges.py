@@ -114,6 +114,7 @@ def test_an_older_name_on_the_command_line_is_refused_with_todays() -> None:
         ({"adapter": {"kind": "lora", "freeze_a": True}}, "leave adapter.freeze_a alone"),
         ({"server": {"momentum": 0.9}}, "leave the section server alone"),
         ({"server": {"learning_rate": 0.5}}, "leave the section server alone"),
+        ({"server": {"schedule": "cosine"}}, "got 'METHOD' with server={'schedule': 'cosine'}; "),
     ],
 )
 @pytest.mark.parametrize("method", ["exact", "stack"])
@@ -123,7 +124,48 @@ def test_what_goes_with_no_move_of_the_base(
     mapping = {**PACKAGED, "adapter": {"kind": "lora"}, "merge": {"method": method}}
     found = only_problem({**mapping, **changes})
     assert found.startswith("merge.method must be another one")
-    assert problem in found
+    assert problem.replace("METHOD", method) in found
+
+
+@pytest.mark.parametrize(
+    "merge", [{"method": "flexlora"}, {"method": "median", "on": "products"}], ids=str
+)
+@pytest.mark.parametrize(
+    "server",
+    [{"optimiser": "adam"}, {"momentum": 0.9}, {"learning_rate": 0.5}, {"schedule": "cosine"}],
+    ids=str,
+)
+def test_a_split_product_is_no_step_of_a_server_optimiser(
+    merge: dict[str, Any], server: dict[str, Any]
+) -> None:
+    """Its factors are in the basis of an SVD; half the way there is half of no product."""
+    mapping = {**PACKAGED, "adapter": {"kind": "lora"}, "merge": merge}
+    assert read_config(mapping)
+    assert only_problem(mapping | {"server": server}).startswith(
+        "merge.method must keep the basis of the factors unless the server takes the merged update"
+    )
+
+
+@pytest.mark.parametrize(
+    ("merge", "keeps_basis"),
+    [
+        ({"method": "exact"}, True),
+        ({"method": "ties"}, True),
+        ({"method": "stack"}, False),
+        ({"method": "flexlora"}, False),
+        ({"method": "ties", "on": "products"}, False),
+    ],
+    ids=str,
+)
+def test_what_was_held_back_is_of_a_basis_that_stays(
+    merge: dict[str, Any], keeps_basis: bool
+) -> None:
+    upload = {"density": 0.5, "error_feedback": True}
+    mapping = {**PACKAGED, "adapter": {"kind": "lora"}, "upload": upload, "merge": merge}
+    if keeps_basis:
+        assert read_config(mapping).upload.error_feedback
+    else:
+        assert "with upload.error_feedback" in only_problem(mapping)
 
 
 @pytest.mark.parametrize(
