@@ -21,9 +21,11 @@ from scaling_fl.commands.settings import check
 from scaling_fl.commands.train import train
 from scaling_fl.config.typed import read_typed, read_value
 from scaling_fl.core.errors import UserError
+from scaling_fl.reporting.run_rows import differing, flat
 from scaling_fl.reporting.summary import summary
 from scaling_fl.runtime.environment import load_environment
-from scaling_fl.runtime.tracking.runs import Run, from_here, is_run_folder, list_runs
+from scaling_fl.runtime.tracking.listing import places_of_runs
+from scaling_fl.runtime.tracking.runs import Run, from_here
 from scaling_fl.runtime.tracking.sources import open_run
 
 if TYPE_CHECKING:
@@ -124,24 +126,20 @@ class RunResults(list[RunResult]):
         """One row a run: what it is, the settings in which the runs differ, its last metrics."""
         from pandas import DataFrame
 
-        settings = [dict(_flat(each.config)) for each in self]
-        names = dict.fromkeys(name for found in settings for name in found)
-        differing = [name for name in names if len({repr(s.get(name)) for s in settings}) > 1]
+        settings = [dict(flat(each.config)) for each in self]
+        names = differing(settings)
         rows = [
             {
                 "run": from_here(each.where),
                 "job_name": each.run.record.job_name,
                 "status": each.status,
                 "round": each.run.record.last_round,
-                **{name: found.get(name) for name in differing if name not in _PLACES},
+                **{name: found.get(name) for name in names},
                 **each.metrics,
             }
             for each, found in zip(self, settings, strict=True)
         ]
         return DataFrame(rows).set_index("run") if rows else DataFrame()
-
-
-_PLACES = {"job_name", "checkpoints_dir"}
 
 
 def run(*named: str | Path | Mapping[str, Setting], **settings: Setting) -> RunResult:
@@ -178,18 +176,8 @@ def read_runs(place: str | Path = "runs") -> RunResults:
         UserError: there is no such place, or it cannot be read.
     """
     load_environment(ROOT)
-    text = str(place)
-    path = Path(text).expanduser()
-    is_folder_of_runs = text == "mongo:" or (path.is_dir() and _holds_runs(path))
-    places = list_runs(text if text == "mongo:" else str(path)) if is_folder_of_runs else [text]
+    places = places_of_runs(str(place), "place")
     return RunResults(RunResult(open_run(each, "place")) for each in places)
-
-
-def _holds_runs(path: Path) -> bool:
-    if is_run_folder(path):
-        return False
-    inside = list(path.iterdir())
-    return not inside or any(each.name.isdecimal() for each in inside)
 
 
 def _typed(

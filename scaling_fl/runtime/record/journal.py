@@ -237,8 +237,8 @@ class JobRecord:
             self.failures = [row for row in self.failures if row["round"] != number]
         is_regained = number < self.last_round
         self.digests[number] = event.get("digest")
-        self.clients.extend(self._named(number, row) for row in event.get("clients", []))
-        self.failures.extend(self._named(number, row) for row in event.get("failures", []))
+        self.clients.extend(self._named(number, event.get("clients", [])))
+        self.failures.extend(self._named(number, event.get("failures", [])))
         if is_regained:
             for rows in (self.clients, self.failures):
                 rows.sort(key=lambda row: int(row["round"]))
@@ -246,11 +246,11 @@ class JobRecord:
             series = self.metrics.setdefault(name, Series(steps=[], values=[], timestamps=[]))
             _set_point(series, number, value, event.get("time", ""))
 
-    def _named(self, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Add the round to a row about a client, and the client's name where clients have names."""
-        names = dict(enumerate((self.partition or {}).get("client_names", ())))
-        name = names.get(row.get("client", -1))
-        return {"round": number, **row} | ({} if name is None else {"name": name})
+    def _named(self, number: int, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Add the round to rows about clients, and their names where clients have names."""
+        given = enumerate((self.partition or {}).get("client_names") or ())
+        names = {client: {"name": name} for client, name in given}
+        return [{"round": number, **row, **names.get(row.get("client", -1), {})} for row in rows]
 
     def _checkpoint(self, event: Event) -> None:
         kept = [row for row in self.checkpoints if row["round"] != event["round"]]

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ class FolderSource(RunSource):
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
 
-    def load(self) -> Run:
+    def load(self, *, with_clients: bool = True) -> Run:
+        """Read all of the run; what its clients did, which takes the longest, may be left out."""
         entry, info = read_json(self._path / "run.json"), read_json(self._path / "info.json")
         config = read_json(self._path / "config.json") or {}
         clients = self._path / "clients.csv"
@@ -43,7 +44,8 @@ class FolderSource(RunSource):
                 "the folder of the checkpoints."
             ) from None
         record.metrics = _metrics(read_json(self._path / "metrics.json") or {})
-        record.clients = read_clients(clients.read_text()) if clients.is_file() else []
+        if with_clients and clients.is_file():
+            record.clients = read_clients(clients.read_text())
         return Run(
             where=str(self._path),
             status=_status_of_copy(record),
@@ -76,19 +78,10 @@ class DatabaseSource(RunSource):
 
     def load(self) -> Run:
         document = self._database.document(self._number)
-        info = document.get("info", {})
-        record = _record_of_copy(str(self._number), document, info)
-        record.metrics = self._database.metrics(self._number)  # type: ignore[assignment]
+        run = _run_of_document(document, self._database.metrics([self._number]))
         clients = self._database.artifact(document, "clients.csv")
-        record.clients = read_clients(clients.decode()) if clients else []
-        config = document.get("config", {})
-        return Run(
-            where=f"{MONGO}{self._number}",
-            status=_status_of_copy(record),
-            record=record,
-            config=config,
-            checkpoints=_last_place(record) or config.get("checkpoints_dir"),
-        )
+        run.record.clients = read_clients(clients.decode()) if clients else []
+        return run
 
     def read_new(self) -> list[Event]:
         text = self._database.document(self._number, "captured_out").get("captured_out", "")
@@ -106,6 +99,35 @@ class DatabaseSource(RunSource):
         document = self._database.document(self._number, *fields)
         record = _record_of_copy(str(self._number), document, document.get("info", {}))
         return _status_of_copy(record) == RUNNING
+
+
+def runs_of_database(numbers: Sequence[int], *, with_clients: bool) -> list[Run]:
+    """Read many runs of the database over one connection; those that it lacks are left out.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    database = RunDatabase()
+    with database.kept_open():
+        documents, metrics = database.documents(numbers), database.metrics(numbers)
+        runs = [_run_of_document(document, metrics) for document in documents]
+        for run, document in zip(runs, documents, strict=True):
+            if with_clients and (data := database.artifact(document, "clients.csv")):
+                run.record.clients = read_clients(data.decode())
+    return runs
+
+
+def _run_of_document(document: Mapping[str, Any], metrics: Mapping[int, Any]) -> Run:
+    number, config = int(document["_id"]), document.get("config", {})
+    record = _record_of_copy(str(number), document, document.get("info", {}))
+    record.metrics = metrics.get(number, {})
+    return Run(
+        where=f"{MONGO}{number}",
+        status=_status_of_copy(record),
+        record=record,
+        config=config,
+        checkpoints=_last_place(record) or config.get("checkpoints_dir"),
+    )
 
 
 def _last_place(record: JobRecord) -> str | None:

@@ -14,6 +14,7 @@ from scaling_fl.runtime.record.live import read_progress
 from scaling_fl.runtime.storage import NotStored, Storage
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.storage.claim import is_in_use, read_owner
+from scaling_fl.runtime.storage.plain_files import read_plain
 from scaling_fl.runtime.tracking.run_database import MONGO
 from scaling_fl.runtime.tracking.runs import (
     DEAD,
@@ -54,6 +55,14 @@ class JournalSource(RunSource):
             folder=folder,
             journal=self._path,
         )
+
+    def uid(self) -> str | None:
+        """Tell which job's journal it is, without reading its rounds."""
+        with explained(f"read the journal {self._path}"):
+            lines = read_plain(self._path).splitlines()
+        # Few lines start a job, and those of its rounds are long.
+        starts = [parse_line(line) for line in lines if b'"start"' in line[:200]]
+        return fold(event for event in starts if event["event"] == "start").uid
 
     def read_new(self) -> list[Event]:
         with explained(f"read the journal {self._path}"):

@@ -1,11 +1,12 @@
 """Runs in MongoDB: the documents that Sacred's schema keeps of a run, read back by its number."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.runtime.record.journal import Series
 from scaling_fl.runtime.tracking.mongo_settings import failure_sentence, settings_from_environment
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ MONGO = "mongo:"
 
 
 class RunDatabase:
-    """The database that the environment names; every call connects anew and reads only."""
+    """The database that the environment names; every call reads only, and connects anew.
+
+    Calls inside ``kept_open`` share a connection.
+    """
 
     def __init__(self) -> None:
         settings = settings_from_environment(os.environ)
@@ -26,6 +30,20 @@ class RunDatabase:
                 " SACRED_PASSWORD, SACRED_HOST and SACRED_DATABASE, in the environment or in .env."
             )
         self._settings = settings
+        self._kept: Database[dict[str, Any]] | None = None
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Share one connection between all calls inside.
+
+        Raises:
+            UserError: it breaks.
+        """
+        with self._open() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = None
 
     def numbers(self) -> list[int]:
         """List the numbers of all runs, in ascending order."""
@@ -48,18 +66,25 @@ class RunDatabase:
             )
         return found
 
-    def metrics(self, number: int) -> dict[str, dict[str, list[Any]]]:
-        """Read the curves of a run: steps, values and times (ISO-8601) by name."""
+    def documents(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Read the documents of many runs, without what they printed, in ascending order."""
         with self._open() as database:
-            found = list(database.metrics.find({"run_id": number}).sort("name", 1))
-        return {
-            curve["name"]: {
-                "steps": curve["steps"],
-                "values": curve["values"],
-                "timestamps": [moment.isoformat() for moment in curve["timestamps"]],
-            }
-            for curve in found
-        }
+            wanted = {"_id": {"$in": list(numbers)}}
+            return list(database.runs.find(wanted, {"captured_out": 0}).sort("_id", 1))
+
+    def metrics(self, numbers: Sequence[int]) -> dict[int, dict[str, Series]]:
+        """Read the curves of runs, by number and name."""
+        with self._open() as database:
+            wanted = {"run_id": {"$in": list(numbers)}}
+            found = list(database.metrics.find(wanted).sort("name", 1))
+        curves: dict[int, dict[str, Series]] = {}
+        for curve in found:
+            curves.setdefault(curve["run_id"], {})[curve["name"]] = Series(
+                steps=curve["steps"],
+                values=curve["values"],
+                timestamps=[moment.isoformat() for moment in curve["timestamps"]],
+            )
+        return curves
 
     def artifact(self, document: dict[str, Any], name: str) -> bytes | None:
         """Read a file of a run; None when the run has none of that name."""
@@ -79,6 +104,9 @@ class RunDatabase:
     def _open(self) -> "Iterator[Database[dict[str, Any]]]":
         from pymongo.errors import PyMongoError
 
+        if self._kept is not None:
+            yield self._kept
+            return
         try:
             with self._settings.connect() as client:
                 yield client[self._settings.database]

@@ -45,6 +45,6 @@ def _source_of_folder(path: Path) -> RunSource:
     if isinstance(url, str) and isinstance(info, dict):
         with suppress(UserError):
             source = source_of_job(open_storage(url), path.parent, path)
-            if isinstance(source, JournalSource) and source.load().record.uid == info.get("uid"):
+            if isinstance(source, JournalSource) and source.uid() == info.get("uid"):
                 return source
     return FolderSource(path)

@@ -17,6 +17,7 @@ from scaling_fl.runtime.record.live import NAME, LiveProgress
 from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.storage.claim import OWNER, Claim, Owner
 from scaling_fl.runtime.tracking.journals import journal_path
+from scaling_fl.runtime.tracking.listing import places_of_runs, read_many
 from scaling_fl.runtime.tracking.mirror import sync
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.runs import list_runs
@@ -244,3 +245,33 @@ def test_a_run_in_the_database_reads_as_its_folder(tmp_path: Path, database: Any
     assert source.read_new() == []
     with pytest.raises(UserError, match=f"mongo:{number + 1} must be a run of mongodb://"):
         open_run(f"mongo:{number + 1}")
+
+
+@pytest.mark.servers
+def test_many_runs_of_the_database_read_as_each_alone(tmp_path: Path, database: Any) -> None:
+    numbers = []
+    for number in (1, 2):
+        folder = start(RunFolder(tmp_path / "runs", uid=f"uid-{number}", job_name=f"job-{number}"))
+        folder.refresh(record_of(number))
+        folder.completed_event(now(), None)
+        numbers.append(sync(folder.path, database))
+    places = places_of_runs("mongo:")
+    assert places == [f"mongo:{number}" for number in numbers]
+    left_out: list[str] = []
+    alone = [open_run(place) for place in places]
+    wanted = [*places, f"mongo:{numbers[-1] + 1}"]
+    for with_clients in (False, True):
+        runs = list(
+            read_many(
+                wanted, with_clients=with_clients, left_out=lambda place, _: left_out.append(place)
+            )
+        )
+        for run, single in zip(runs, alone, strict=True):
+            assert (run.where, run.status, run.config) == (
+                single.where,
+                single.status,
+                single.config,
+            )
+            assert run.record.metrics == single.record.metrics
+            assert run.record.clients == (single.record.clients if with_clients else [])
+    assert left_out == [wanted[-1]] * 2
