@@ -13,14 +13,13 @@ FRACTION_BITS = 52
 LIMIT = 2.0**10
 """The largest magnitude of a coordinate; an update beyond it has diverged."""
 _SCALE = 2.0**FRACTION_BITS
-_CHUNK = 1 << 16  # doubles that stay in a core's cache between the passes
+CHUNK = 1 << 16  # doubles that stay in a core's cache between the passes
 _SHIFT = 1.5 * 2.0**52
 """For |x| <= 2**51, the double _SHIFT + x is in [2**52, 2**53], where all doubles are integers.
 
 So the addition rounds x to the nearest integer, ties to even, as ``round`` does. There, the bits
 of a double count with its value: bits(_SHIFT + k) = bits(_SHIFT) + k for every integer k.
 """
-_WHOLE = slice(None)
 _SHIFT_BITS = int(np.float64(_SHIFT).view(np.int64))
 
 
@@ -30,6 +29,20 @@ def is_summable(vector: Tensor) -> bool:
         return True
     low, high = torch.aminmax(vector)
     return bool((low >= -LIMIT) & (high <= LIMIT))
+
+
+def as_integer(share: float) -> int:
+    """Return how a sum of shares holds one."""
+    return round(share * _SCALE)
+
+
+def add_integers(total: Tensor, terms: Tensor) -> None:
+    """Add int64 ``terms`` to ``total``, in place."""
+    if total.device.type != "cpu":
+        total.add_(terms)
+        return
+    summed = total.numpy()
+    summed += terms.numpy()  # numpy adds int64 three times as fast as torch
 
 
 class ExactSum:
@@ -44,69 +57,59 @@ class ExactSum:
         if integers is None:
             integers = torch.zeros(size, dtype=torch.int64, device=device)
         self.integers = integers
-        chunk = min(size, _CHUNK)
+        chunk = min(size, CHUNK)
         self._scaled = torch.empty(chunk, dtype=torch.float64, device=device)
         self._rounded = torch.empty(chunk, dtype=torch.int64, device=device)
 
     def clear(self) -> None:
         self.integers.zero_()
 
-    def add(
-        self, vector: Tensor, share: float, where: Tensor | None = None, place: slice = _WHOLE
-    ) -> None:
-        """Add ``share * vector``; the vector is fp32, see ``is_summable``.
+    def add(self, vector: Tensor, share: float) -> None:
+        """Add ``share * vector``; the vector is fp32, see ``is_summable``."""
+        for start in range(0, vector.numel(), CHUNK):
+            part = slice(start, start + CHUNK)
+            terms = self.integers_of(vector[part], share)
+            if terms is not None:
+                add_integers(self.integers[part], terms)
 
-        ``where`` marks the coordinates that count (bool; None: all). ``place`` is where the vector
-        belongs in the sum, if it is a part.
+    def integers_of(self, chunk: Tensor, share: float) -> Tensor | None:
+        """Return ``share * chunk`` as the sum holds it, up to ``CHUNK``; None: all are 0.
+
+        The next call overwrites the result.
         """
         if not 0.0 <= share <= 1.0:
             raise ValueError(f"a client's share must be in [0, 1], got {share}.")
-        add = self._add_on_cpu if vector.device.type == "cpu" else self._add_anywhere
-        integers = self.integers[place]
-        for start in range(0, vector.numel(), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            marks = None if where is None else where[part]
-            add(integers[part], vector[part], share * _SCALE, marks)
+        rounded = self._on_cpu if chunk.device.type == "cpu" else self._anywhere
+        return rounded(chunk, share * _SCALE)
 
-    def _add_on_cpu(
-        self, integers: Tensor, chunk: Tensor, factor: float, marks: Tensor | None
-    ) -> None:
-        """Add a chunk without the conversion from double to int64, which has no vector instruction.
+    def _on_cpu(self, chunk: Tensor, factor: float) -> Tensor | None:
+        """Round without the conversion from double to int64, which has no vector instruction.
 
-        A chunk that is too small to change the sum is skipped: most chunks of a large embedding do
-        not change in a few steps.
+        A chunk that is too small to change the sum is None: most chunks of a large embedding do not
+        change in a few steps.
         """
         values = chunk.numpy()
         largest = factor * max(-float(values.min()), float(values.max()))
         if largest < 0.5:
-            return
+            return None
         if not largest <= 2.0**51:
-            self._add_anywhere(integers, chunk, factor, marks)
-            return
-        shifted: NDArray[np.float64] = self._scaled[: chunk.numel()].numpy()
-        if marks is None:
-            np.copyto(shifted, values)
-        else:
-            np.multiply(values, marks.numpy(), out=shifted)
+            return self._anywhere(chunk, factor)
+        scaled = self._scaled[: chunk.numel()]
+        shifted: NDArray[np.float64] = scaled.numpy()
+        np.copyto(shifted, values)
         shifted *= factor
         shifted += _SHIFT
         rounded = shifted.view(np.int64)
         rounded -= _SHIFT_BITS
-        total = integers.numpy()
-        total += rounded  # numpy adds int64 three times as fast as torch
+        return scaled.view(torch.int64)
 
-    def _add_anywhere(
-        self, integers: Tensor, chunk: Tensor, factor: float, marks: Tensor | None
-    ) -> None:
+    def _anywhere(self, chunk: Tensor, factor: float) -> Tensor:
         scaled, rounded = self._scaled[: chunk.numel()], self._rounded[: chunk.numel()]
-        scaled.copy_(chunk).mul_(factor).round_()
-        if marks is not None:
-            scaled.mul_(marks)
-        integers.add_(rounded.copy_(scaled))
+        return rounded.copy_(scaled.copy_(chunk).mul_(factor).round_())
 
     def mean(self, out: Tensor, included_share: float) -> Tensor:
         """Write sum / included_share to ``out`` (fp32); the share is that of the summed clients."""
-        for total, result in zip(self.integers.split(_CHUNK), out.split(_CHUNK), strict=True):
+        for total, result in zip(self.integers.split(CHUNK), out.split(CHUNK), strict=True):
             scaled = self._scaled[: total.numel()]
             scaled.copy_(total).mul_(1.0 / _SCALE)
             if included_share != 1.0:
@@ -114,26 +117,19 @@ class ExactSum:
             result.copy_(scaled)
         return out
 
-    def add_share(self, share: float, where: Tensor | None, place: slice = _WHOLE) -> None:
+    def add_share(self, share: float, where: Tensor | None) -> None:
         """Add ``share`` at some coordinates, to sum the shares of the clients there.
 
-        ``where`` has their indices or one bool for each (None: all), within ``place``.
+        ``where`` has their indices or one bool for each (None: all).
         """
-        amount, integers = round(share * _SCALE), self.integers[place]
         if where is None:
-            integers.add_(amount)
-        elif where.dtype == torch.bool and where.device.type == "cpu":
-            for total, marks in zip(integers.split(_CHUNK), where.split(_CHUNK), strict=True):
-                amounts = self._rounded[: marks.numel()].numpy()
-                np.multiply(marks.numpy(), amount, out=amounts)
-                summed = total.numpy()
-                summed += amounts
+            self.integers.add_(as_integer(share))
         else:
-            integers[where] += amount
+            self.integers[where] += as_integer(share)
 
     def mean_over(self, out: Tensor, shares: "ExactSum") -> Tensor:
         """Write sum / shares to ``out`` (fp32), coordinate by coordinate; 0 / 0 is 0."""
-        sums = (self.integers.split(_CHUNK), shares.integers.split(_CHUNK), out.split(_CHUNK))
+        sums = (self.integers.split(CHUNK), shares.integers.split(CHUNK), out.split(CHUNK))
         for total, share, result in zip(*sums, strict=True):
             quotient = self._scaled[: total.numel()]
             quotient.copy_(total).div_(share.double())

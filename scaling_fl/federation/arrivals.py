@@ -40,7 +40,8 @@ class Arrivals:
 
     A client is left out when its loss or update is not finite, or when its update is too large for
     a sum: its report says why, and no merge sees the update. ``hear`` is called once with each of
-    the others.
+    the others. ``buffers`` are for updates that are kept as they arrive, and grow by what is
+    missing: the first use of new memory takes longer than to copy an update.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Arrivals:
         shares: Mapping[int, float],
         decode: Decode,
         scratch: Tensor,
-        hear: Callable[[Update], None] = lambda update: None,
+        buffers: list[Tensor],
+        hear: Callable[[Update], None],
     ) -> None:
         self._replies, self._shares, self._decode = iter(replies), shares, decode
         self._scratch, self._hear = scratch, hear
+        self._buffers, self._num_used = buffers, 0
         self._kept: list[Update | Reply] | None = None
         """The usable updates that arrived as they are, and the replies of the other ones."""
         self.reports: list[ClientReport] = []
@@ -96,6 +99,13 @@ class Arrivals:
         """Return memory for an update: the scratch buffer, which later passes must not change."""
         return self._scratch if self._kept is None else torch.empty_like(self._scratch)
 
+    def _next_buffer(self) -> Tensor:
+        """Return memory for an update that is kept as it arrived."""
+        if self._num_used == len(self._buffers):
+            self._buffers.append(torch.empty_like(self._scratch))
+        self._num_used += 1
+        return self._buffers[self._num_used - 1]
+
     def _needs_no_decoding(self, reply: Reply) -> bool:
         whole = reply.payload.vector is not None and reply.payload.size == self._scratch.numel()
         return whole and self._scratch.device.type == "cpu" and not reply.extras
@@ -110,7 +120,7 @@ class Arrivals:
             if keep and not as_arrived:
                 extras = {name: payload.encoded() for name, payload in reply.extras.items()}
                 reply = replace(reply, payload=reply.payload.encoded(), extras=extras)
-            update = self._update(reply, torch.empty_like(out) if as_arrived else out)
+            update = self._update(reply, self._next_buffer() if as_arrived else out)
             report = _checked(reply.report, update)
             self.reports.append(report)
             # Clients that are left out also count: the count must not depend on any client's data.

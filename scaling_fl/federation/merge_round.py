@@ -10,19 +10,18 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from scaling_fl.core.election import Election
 from scaling_fl.core.exact_sum import ExactSum
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.linears import Linear
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.federation.base import Move, product
-from scaling_fl.methods.merging.merge import BlockTerm, SentTerm, Term, Update, Updates
+from scaling_fl.methods.merging.merge import SentTerm, Term, Update, Updates
 from scaling_fl.methods.pairs import Pair
 
 _BLOCK = 1 << 16
 """Coordinates whose sums, and the values of one client, stay in a core's cache."""
-_ONE = 2.0**-20
-"""A share for each client, where all count alike: for up to 2**20 clients."""
 Total = Callable[[Iterable[Term]], ExactSum]
 """The exact sum of the terms of all workers."""
 
@@ -159,24 +158,14 @@ class MergeRound:
         self._total(values, shares)
         return values.mean_over(self._result(), shares)
 
-    def total_by_block(self, updates: Updates, term: BlockTerm) -> Tensor:
-        sums = self._sums.values
-        sums.clear()
-        for update, place in self._blocks(updates):
-            vector, share, counts = term(update, place)
-            sums.add(vector, share, counts, place)
-        self._total(sums)
-        return sums.mean(self._result(), self.cohort.divisor)
-
-    def mean_over_senders_by_block(self, updates: Updates, term: BlockTerm) -> Tensor:
+    def mean_of_elected(self, terms: Iterable[Term]) -> Tensor:
         values, shares = self._sums.values, self._sums.shares
-        values.clear()
-        shares.clear()
-        for update, place in self._blocks(updates):
-            vector, share, counts = term(update, place)
-            values.add(vector, share, counts, place)
-            shares.add_share(share, counts, place)
+        election = Election(values, shares)
+        for vector, share in terms:
+            election.add(vector, share)
         self._total(values, shares)
+        election.close()
+        self._total(shares)
         return values.mean_over(self._result(), shares)
 
     def gather(self, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
@@ -247,18 +236,14 @@ class MergeRound:
     def count_by_block(self, updates: Updates, marks: Callable[[Update, slice], Tensor]) -> Tensor:
         sums = self._sums.values
         sums.clear()
-        for update, place in self._blocks(updates):
-            sums.add_share(_ONE, marks(update, place), place)
-        self._total(sums)
-        return sums.mean(self._result(), _ONE)
-
-    def _blocks(self, updates: Updates) -> Iterator[tuple[Update, slice]]:
-        """Yield all updates at some coordinates, then at the next ones."""
         for group in updates.together():
             for start in range(0, self._size, _BLOCK):
                 place = slice(start, min(start + _BLOCK, self._size))
-                for update in group:
-                    yield update, place
+                for first in range(0, len(group), 255):  # a byte counts to 255
+                    some = (marks(u, place).view(torch.uint8) for u in group[first : first + 255])
+                    sums.integers[place].add_(sum(some))
+        self._total(sums)
+        return self._result().copy_(sums.integers)
 
     def _total(self, *sums: ExactSum) -> None:
         """Wait until all clients have trained, and add up the sums of all workers."""

@@ -80,6 +80,7 @@ class Server:
         is_part = bool(marks.any()) and not marks.all()
         self._adapter = marks.to(scratch.device) if is_part else None
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
+        self._buffers: list[Tensor] = []
         self._merges_factors = (
             bool(self._pairs)
             and privacy is None
@@ -153,7 +154,8 @@ class Server:
             if self._merges_factors:
                 factors[update.client] = self._factors(update, state, downloads)
 
-        arrivals = Arrivals(replies, shares, self._decoder(state, downloads), self._scratch, hear)
+        decode = self._decoder(state, downloads)
+        arrivals = Arrivals(replies, shares, decode, self._scratch, self._buffers, hear)
         guard = self._privacy.guard(state) if self._privacy else None
         round = MergeRound(
             self._exchange,

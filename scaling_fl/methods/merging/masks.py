@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scaling_fl.methods.merging.means import task_arithmetic
 from scaling_fl.methods.merging.merge import Merge, Round, Update, Updates
-from scaling_fl.methods.merging.signs import TrimBy, apply_marks, by_elected_signs, largest
+from scaling_fl.methods.merging.signs import TrimBy, apply_marks, ties, trim
 
 _CHUNK = 1 << 16  # draws that stay in a core's cache
 
@@ -19,18 +19,12 @@ def dare(drop: float) -> Merge:
     The mean over the draws is the update. A draw depends on the seed, the round and the client.
     Source: arXiv 2311.03099 (DARE), section 3.2.
     """
-    return _of_masked(lambda u, round: _drop(u, round, drop), task_arithmetic(1.0))
+    return _of_masked(lambda u, round: _drop(u, round, drop).div_(1.0 - drop), task_arithmetic(1.0))
 
 
 def dare_ties(drop: float, density: float, trim_by: TrimBy = "vector") -> Merge:
     """Drop and rescale as ``dare``, then merge as ``ties``. Source: arXiv 2311.03099."""
-
-    def keep(u: Update, round: Round) -> Tensor:
-        kept = _undropped(u, round, drop)
-        rest = apply_marks(u.vector, kept, out=torch.empty_like(u.vector))
-        return largest(rest, round, density, trim_by).logical_and_(kept)
-
-    merge = by_elected_signs(keep)
+    merge = _of_masked(lambda u, round: _drop(u, round, drop), ties(density, trim_by))
     return lambda updates, round: merge(updates, round).div_(1.0 - drop)
 
 
@@ -39,11 +33,9 @@ def magnitude_mask(density: float, trim_by: TrimBy = "vector") -> Merge:
 
     Source: arXiv 2311.03099, section 4.5 (magnitude-based pruning, without rescaling).
     """
-
-    def keep_largest(u: Update, round: Round) -> Tensor:
-        return apply_marks(u.vector, largest(u.vector, round, density, trim_by), out=u.vector)
-
-    return _of_masked(keep_largest, task_arithmetic(1.0))
+    return _of_masked(
+        lambda u, round: trim(u.vector, round, density, trim_by), task_arithmetic(1.0)
+    )
 
 
 def consensus_mask(threshold: float, agreeing: int) -> Merge:
@@ -61,7 +53,7 @@ def consensus_mask(threshold: float, agreeing: int) -> Merge:
             return _is_own(u.vector[place], merged[place], threshold)
 
         enough = min(agreeing, len(round.shares))
-        return apply_marks(merged, round.count_by_block(updates, is_own) >= enough, out=merged)
+        return apply_marks(merged, round.count_by_block(updates, is_own) >= enough)
 
     return merge
 
@@ -102,18 +94,11 @@ def _of_masked(change: Callable[[Update, Round], Tensor], then: Merge) -> Merge:
     return merge
 
 
-def _drop(update: Update, round: Round, drop: float) -> Tensor:
-    kept = _undropped(update, round, drop)
-    return apply_marks(update.vector, kept, out=update.vector).div_(1.0 - drop)
-
-
-def _undropped(update: Update, of: Round, drop: float) -> Tensor:
-    """Draw the coordinates that are not dropped (bool), each by 32 bits."""
+def _drop(update: Update, of: Round, drop: float) -> Tensor:
+    """Set coordinates to 0 at random, in place: each is drawn by 32 bits."""
     source = np.random.SFC64(of.random(update.client).initial_seed())
-    size = update.vector.numel()
-    marks = np.empty(size, dtype=np.bool_)
-    for start in range(0, size, _CHUNK):
-        draws = source.random_raw(_CHUNK // 2).view(np.uint32)
-        part = marks[start : start + _CHUNK]
-        np.greater_equal(draws[: len(part)], round(drop * 2**32), out=part)
-    return torch.from_numpy(marks).to(update.vector.device)
+    for part in update.vector.split(_CHUNK):
+        draws = source.random_raw(_CHUNK // 2).view(np.uint32)[: part.numel()]
+        kept = torch.from_numpy(draws >= round(drop * 2**32))
+        apply_marks(part, kept.to(part.device))
+    return update.vector

@@ -42,10 +42,6 @@ class Update(NamedTuple):
     """The client's other payloads, by the names in the merge's row; fp32."""
 
 
-BlockTerm = Callable[[Update, slice], tuple[Tensor, float, Tensor | None]]
-"""(update, place) -> the term at the place, and one bool for each coordinate that counts there."""
-
-
 class Updates(Protocol):
     """The updates of the clients that this worker runs, in any order."""
 
@@ -131,17 +127,11 @@ class Round(Protocol):
         at the coordinates that do not count.
         """
 
-    def total_by_block(self, updates: Updates, term: BlockTerm) -> Tensor:
-        """Return the ``total`` of all updates' terms, each over the coordinates that count.
+    def mean_of_elected(self, terms: Iterable[Term]) -> Tensor:
+        """Return the mean of the values of the elected sign, coordinate by coordinate; 0 / 0 is 0.
 
-        The terms are made and added up for some thousand coordinates of all updates at a time,
-        which stay in a core's cache; so this takes less time where the updates are kept.
-        """
-
-    def mean_over_senders_by_block(self, updates: Updates, term: BlockTerm) -> Tensor:
-        """Return the ``mean_over_senders`` of all updates' terms, made as for ``total_by_block``.
-
-        The vectors may be anything at the coordinates that do not count.
+        The elected sign is that of the ``total``. The mean is sum(share * vector) / sum(share) over
+        the terms of that sign. One pass over the terms is enough.
         """
 
     def count_by_block(self, updates: Updates, marks: Callable[[Update, slice], Tensor]) -> Tensor:

@@ -1,13 +1,10 @@
 """Merges that let the clients vote for the sign of every coordinate."""
 
-from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from scaling_fl.methods.merging.merge import Merge, Round, Update, Updates
+from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.wire.sparsity import count_kept, mark_largest
 
 TrimBy = Literal["vector", "tensor"]
@@ -21,49 +18,31 @@ def ties(density: float, trim_by: TrimBy = "vector") -> Merge:
     that of sum(share_k * trimmed_k). The mean divides by the shares of the clients that agree.
     Source: arXiv 2306.01708 (TIES-Merging), section 4.
     """
-    return by_elected_signs(lambda u, round: largest(u.vector, round, density, trim_by))
-
-
-def by_elected_signs(keep: Callable[[Update, Round], Tensor]) -> Merge:
-    """Merge as ``ties`` does, from the coordinates that ``keep`` marks (bool) of each update."""
 
     def merge(updates: Updates, round: Round) -> Tensor:
-        kept = {u.client: keep(u, round) for group in updates.together() for u in group}
-        signs = round.total_by_block(
-            updates, lambda u, place: (u.vector[place], u.share, kept[u.client][place])
-        ).sign_()
-
-        def agreeing(u: Update, place: slice) -> tuple[Tensor, float, Tensor]:
-            values = u.vector[place]
-            return values, u.share, _agree(values, signs[place], kept[u.client][place])
-
-        return round.mean_over_senders_by_block(updates, agreeing)
+        return round.mean_of_elected(
+            (trim(u.vector, round, density, trim_by), u.share) for u in updates.once()
+        )
 
     return merge
 
 
-def _agree(values: Tensor, signs: Tensor, kept: Tensor) -> Tensor:
-    """Mark the values that are kept and of the elected sign; none of them where the sign is 0."""
-    if values.device.type != "cpu":
-        return (values * signs > 0).logical_and_(kept)
-    agrees = values.numpy() * signs.numpy() > 0  # numpy takes half of torch's time
-    agrees &= kept.numpy()
-    return torch.from_numpy(agrees)
+def trim(vector: Tensor, round: Round, density: float, trim_by: TrimBy) -> Tensor:
+    """Set all to 0 but the largest coordinates of the vector or of each tensor, in place.
 
-
-def largest(vector: Tensor, round: Round, density: float, trim_by: TrimBy) -> Tensor:
-    """Mark the largest coordinates of a vector or of each tensor, a share of ``density`` (bool)."""
+    A share of ``density`` is kept.
+    """
     places = round.tensors if trim_by == "tensor" else [slice(0, vector.numel())]
-    values, marks = vector.cpu(), torch.empty(vector.numel(), dtype=torch.bool)
-    for place in places:
-        part = values[place]
-        marks[place] = mark_largest(part, count_kept(part.numel(), density))
-    return marks.to(vector.device)
+    for part in (vector[place] for place in places):
+        marks = mark_largest(part.cpu(), count_kept(part.numel(), density))
+        apply_marks(part, marks.to(part.device))
+    return vector
 
 
-def apply_marks(vector: Tensor, marks: Tensor, out: Tensor) -> Tensor:
-    """Write the vector to ``out``, with 0 where it is not marked (bool)."""
+def apply_marks(vector: Tensor, marks: Tensor) -> Tensor:
+    """Set the vector to 0 where it is not marked (bool), in place."""
     if vector.device.type == "cpu":
-        np.multiply(vector.numpy(), marks.numpy(), out=out.numpy())  # twice as fast as torch
-        return out
-    return torch.mul(vector, marks, out=out)
+        values = vector.numpy()
+        values *= marks.numpy()  # twice as fast as torch
+        return vector
+    return vector.mul_(marks)

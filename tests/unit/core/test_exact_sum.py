@@ -120,14 +120,10 @@ def test_parts_of_any_size_meet_in_one_sum() -> None:
     assert not sums.integers.any()
 
 
-def test_a_part_is_added_where_it_belongs_and_counts_where_it_is_marked() -> None:
-    vector = torch.randn(200_001)
+def test_shares_add_up_where_they_are_marked() -> None:
     marks = torch.rand(200_001) < 0.3
-    whole, parts, shares = (ExactSum(200_001, CPU) for _ in range(3))
-    whole.add(vector * marks, 1 / 7)
-    for start in range(0, 200_001, 70_000):
-        place = slice(start, min(start + 70_000, 200_001))
-        parts.add(vector[place], 1 / 7, marks[place], place)
-        shares.add_share(1 / 7, marks[place], place)
-    assert torch.equal(parts.integers, whole.integers)
-    assert torch.equal(shares.integers, marks * round(2**FRACTION_BITS / 7))
+    by_marks, by_indices = ExactSum(200_001, CPU), ExactSum(200_001, CPU)
+    by_marks.add_share(1 / 7, marks)
+    by_indices.add_share(1 / 7, marks.nonzero().squeeze(1))
+    assert torch.equal(by_marks.integers, marks * round(2**FRACTION_BITS / 7))
+    assert torch.equal(by_indices.integers, by_marks.integers)
