@@ -600,6 +600,7 @@ def save_until_killed(
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "size", "kills", "seconds"),
     [

@@ -137,6 +137,7 @@ def test_a_database_that_is_down_at_the_start_gets_everything_later(
     assert back.endswith("is back and up to date.")
 
 
+@pytest.mark.slow
 def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
     server: SecantusServer, folder: RunFolder
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
     assert statistics.median(seconds[8:25]) < SERVER_SELECTION_SECONDS / 2
 
 
+@pytest.mark.slow
 def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     server: SecantusServer, folder: RunFolder, tmp_path: Path, sync: Sync
 ) -> None:

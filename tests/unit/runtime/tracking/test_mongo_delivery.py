@@ -157,6 +157,7 @@ def test_two_deliveries_of_one_run_do_not_double_its_points(
     assert database.runs.count_documents({}) == 1
 
 
+@pytest.mark.slow
 def test_a_delivery_killed_at_any_moment_is_completed_by_the_next(
     database: Mongo, server: SecantusServer, folder: RunFolder
 ) -> None:
