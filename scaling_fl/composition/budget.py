@@ -138,26 +138,14 @@ def make_budget(
     def epsilon(num_rounds: int) -> float:
         return accountant.epsilon(rounds_of_busiest(config, num_rounds))
 
-    num_rounds = _num_rounds(config, accountant)
-    if config.privacy.is_noisy:
-        note(
-            f"privacy: epsilon {epsilon(num_rounds):.4g} at delta "
-            f"{config.privacy.delta:g} after {num_rounds} rounds, noise multiplier {noise:.4g}; "
-            f"it protects {what_is_protected(config, sampling)} ({sampling.neighbours})"
-        )
-    if num_rounds < config.num_rounds:
-        note(
-            f"the run ends after {num_rounds} of {config.num_rounds} rounds, because another round "
-            f"would exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
-        )
-    return Budget(
+    budget = Budget(
         settings=config.privacy,
         noise_multiplier=on_updates,
         total_noise=noise,
         clip_noise=_clip_noise(config.privacy, noise, num_units),
         num_units=num_units,
         largest_clip=_largest_clip(config, num_clients, num_units),
-        num_rounds=num_rounds,
+        num_rounds=_num_rounds(config, accountant),
         epsilon=epsilon if config.privacy.is_noisy else None,
         has_secret_draws=bool(noise) and is_amplified(sampling),
         disclosure=Disclosure(
@@ -170,6 +158,24 @@ def make_budget(
             "privacy.unit": config.privacy.unit,
         },
     )
+    _tell(budget, config, sampling, note)
+    return budget
+
+
+def _tell(budget: Budget, config: Config, sampling: Sampling, note: Callable[[str], None]) -> None:
+    """Note the epsilon of the whole run, and whether the largest epsilon ends the run early."""
+    if budget.epsilon:
+        note(
+            f"privacy: epsilon {budget.epsilon(budget.num_rounds):.4g} at delta "
+            f"{config.privacy.delta:g} after {budget.num_rounds} rounds, noise multiplier "
+            f"{budget.total_noise:.4g}; it protects {what_is_protected(config, sampling)} "
+            f"({sampling.neighbours})"
+        )
+    if budget.num_rounds < config.num_rounds:
+        note(
+            f"the run ends after {budget.num_rounds} of {config.num_rounds} rounds, because "
+            f"another round would exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
+        )
 
 
 def _noise_on_updates(config: Config, noise: float, num_units: int) -> float:
