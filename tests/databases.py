@@ -17,6 +17,7 @@ import gridfs
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from scaling_fl.runtime.tracking.mongo_delivery import MongoDelivery
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 
 Mongo = Database[dict[str, Any]]
@@ -115,6 +116,11 @@ def secantus_server(
         yield server
     finally:
         server.stop()
+
+
+def sync(run_dir: Path, database: Mongo) -> int:
+    """Deliver a run folder; return the run's number."""
+    return MongoDelivery(run_dir, database).send()
 
 
 def the_run(database: Mongo) -> dict[str, Any]:

@@ -1,28 +1,20 @@
-"""The command ``scripts/sync_runs.py``: complete the runs, and deliver them to the database."""
+"""The command ``scripts/sync_runs.py``: complete the runs, and deliver them to the trackers."""
 
 import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from scaling_fl.commands.endings import Misused, end, show
 from scaling_fl.core.errors import UserError
+from scaling_fl.runtime.tracking.addresses import SettingsError
 from scaling_fl.runtime.tracking.event_files import is_tensorboard_installed
+from scaling_fl.runtime.tracking.follower import Tracker, deliver, is_delivered
 from scaling_fl.runtime.tracking.journals import JournalSource
-from scaling_fl.runtime.tracking.mirror import deliver, is_delivered
-from scaling_fl.runtime.tracking.mongo_settings import (
-    MongoSettings,
-    SettingsError,
-    failure_sentence,
-    settings_from_environment,
-)
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.runs import RUNNING, is_run_folder, run_folders
 from scaling_fl.runtime.tracking.sources import open_source
-
-if TYPE_CHECKING:
-    from pymongo.database import Database
+from scaling_fl.runtime.tracking.trackers import named_trackers
 
 # Nothing waits for this command, so a large file on a slow line may take its time.
 SOCKET_SECONDS = 30.0
@@ -34,30 +26,17 @@ def main(runs_dir: Path, *, again: bool) -> int:
 
 
 def _run(runs_dir: Path, *, again: bool) -> None:
-    from pymongo.errors import PyMongoError
-
-    settings: MongoSettings | None = None
     try:
-        settings = settings_from_environment(os.environ)
+        trackers = named_trackers(os.environ, socket_seconds=SOCKET_SECONDS)
         runs = _runs(runs_dir)
         completed = [run for run in runs if is_run_folder(run) and _complete(run)]
-        if settings is None:
-            if completed:
-                return
-            raise _no_database()
-        with settings.connect(socket_seconds=SOCKET_SECONDS) as client:
-            client.admin.command("ping")
-            database = client[settings.database]
-            left = [run for run in runs if not _deliver(run, database, settings, again=again)]
+        if not trackers and not completed:
+            raise _no_tracker()
+        problems = [_deliver_all(runs, tracker, again=again) for tracker in trackers]
     except SettingsError as error:
         raise Misused(str(error)) from None
-    except PyMongoError as error:
-        assert settings
-        sentence = failure_sentence(error, settings)
-        raise UserError(f"{sentence}; nothing is lost, try again later.") from None
-    if left:
-        names = ", ".join(run.name for run in left)
-        raise UserError(f"these runs could not be delivered: {names}; see their lines above.")
+    if any(problems):
+        raise UserError("; ".join(problem for problem in problems if problem))
 
 
 def _runs(runs_dir: Path) -> list[Path]:
@@ -67,7 +46,7 @@ def _runs(runs_dir: Path) -> list[Path]:
         raise Misused(str(error)) from None
 
 
-def _no_database() -> Misused:
+def _no_tracker() -> Misused:
     return Misused(
         "no database is named; set SACRED_MONGO_URI, or SACRED_USER, SACRED_PASSWORD, "
         "SACRED_HOST and SACRED_DATABASE, in the environment or in .env."
@@ -96,24 +75,38 @@ def _complete(run: Path) -> bool:
     return True
 
 
-def _deliver(
-    run: Path, database: "Database[dict[str, Any]]", settings: MongoSettings, *, again: bool
-) -> bool:
-    """Deliver a run, print its line, and tell whether there is nothing left of it to deliver."""
-    from bson.errors import BSONError
+def _deliver_all(runs: list[Path], tracker: Tracker, *, again: bool) -> str:
+    """Deliver runs to a tracker; return what kept some from being delivered."""
+    try:
+        tracker.ping()
+        left = [run.name for run in runs if not _deliver(run, tracker, again=again)]
+    except Exception as error:
+        if not tracker.is_away(error):
+            raise
+        return f"{tracker.failure(error)}; nothing is lost, try again later"
+    finally:
+        tracker.close()
+    names = ", ".join(left)
+    return f"these runs could not be delivered: {names}; see their lines above" if left else ""
 
+
+def _deliver(run: Path, tracker: Tracker, *, again: bool) -> bool:
+    """Deliver a run, print its line, and tell whether there is nothing left of it to deliver."""
     if not _is_ours(run):
         show(f"run {run.name}: passed over, it is not a run of this project")
         return True
-    if not again and is_delivered(run, settings):
+    if not again and is_delivered(run, tracker):
         show(f"run {run.name}: already delivered")
         return True
     try:
-        number = deliver(run, database, settings)
-    except (BSONError, OSError, LookupError, ValueError) as error:
+        number = deliver(run, tracker)
+    except Exception as error:
+        if tracker.is_away(error) or not tracker.is_refusal(error):
+            raise
+        tracker.forget()
         show(f"run {run.name}: cannot be delivered ({type(error).__name__}: {error})")
         return False
-    show(f"run {run.name}: delivered to {settings.target} as run {number}")
+    show(f"run {run.name}: delivered to {tracker.target} as run {number}")
     return True
 
 

@@ -21,8 +21,9 @@ from scaling_fl.runtime.machines.node import threads_per_worker
 from scaling_fl.runtime.machines.start import choose_starter
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.tracking.event_files import prepare_events
-from scaling_fl.runtime.tracking.mirror import MongoMirror, settings_from_environment
+from scaling_fl.runtime.tracking.follower import Follower
 from scaling_fl.runtime.tracking.run_folder import RunFolder
+from scaling_fl.runtime.tracking.trackers import named_trackers
 
 
 def main(checked: Checked) -> int:
@@ -51,9 +52,9 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     closing.callback(starter.close)
     job: Job | None = None
     folder: RunFolder | None = None
-    mirror: MongoMirror | None = None
+    followers: list[Follower] = []
     observers: list[RunObserver] = []
-    settings = settings_from_environment(os.environ)
+    trackers = named_trackers(os.environ)
     if node.rank == 0:
         job = open_job(config)
         closing.callback(job.claim.release)
@@ -65,10 +66,10 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
             job_name=job.name,
             has_events=config.tracking.tensorboard,
         )
-        observers.append(folder)
-        if settings:
-            mirror = MongoMirror(folder, settings.uri, settings.database)
-            observers.append(mirror)
+        followers = [Follower(folder, tracker) for tracker in trackers]
+        for follower in followers:
+            follower.prepare()
+        observers += [folder, *followers]
     else:
         observers.append(RunObserver())  # Sacred warns of a run without any
     named = {
@@ -81,7 +82,7 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
         node,
         job=job,
         folder=folder,
-        mirror=mirror,
+        followers=followers,
         starter=starter,
         resume_command=resume_command(line, named),
         scripts=_scripts(config),

@@ -1,4 +1,4 @@
-"""The record of one start: what is journaled goes to the console, the run folder and the database.
+"""The record of one start: what is journaled goes to the console, the run folder and the trackers.
 
 Worker 0 journals what it computes; here is journaled what its process is told beside that. All of
 it is then shown from the journal, so that whoever reads the journal elsewhere sees the same.
@@ -7,7 +7,7 @@ it is then shown from the journal, so that whoever reads the journal elsewhere s
 import io
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaling_fl.jobs.job import Job
@@ -15,7 +15,7 @@ from scaling_fl.reporting.console import Console
 from scaling_fl.reporting.partition_figure import draw
 from scaling_fl.runtime.record.events import Event
 from scaling_fl.runtime.record.journal import JournalError, JournalTail
-from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.follower import Follower
 from scaling_fl.runtime.tracking.regained import ranges, regain
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.runs import Run
@@ -28,9 +28,9 @@ class Keeper:
     """Carries a job's journal on, from its start to its end."""
 
     def __init__(
-        self, job: Job, folder: RunFolder, mirror: MongoMirror | None, console: Console
+        self, job: Job, folder: RunFolder, followers: Sequence[Follower], console: Console
     ) -> None:
-        self._job, self._folder, self._mirror, self._console = job, folder, mirror, console
+        self._job, self._folder, self._followers, self._console = job, folder, followers, console
         self._tail = JournalTail(job.journal.path)
         self.record = job.record
         self.is_open = False
@@ -65,8 +65,8 @@ class Keeper:
         for told in self._tail.read_new():  # and shown when it came
             self.record.apply(told)
         self._folder.refresh(self.record)
-        if self._mirror:
-            self._mirror.start()
+        for follower in self._followers:
+            follower.start()
         self.is_open = True
 
     def _regain(self, lost: set[int]) -> None:
@@ -184,8 +184,8 @@ class Keeper:
     def _refresh(self) -> None:
         self._was_refreshed, self._is_refreshed = time.monotonic(), True
         self._folder.refresh(self.record)
-        if self._mirror:
-            self._mirror.poke()
+        for follower in self._followers:
+            follower.poke()
 
     def _draw(self, partition: Mapping[str, Any]) -> None:
         if "histograms" not in partition:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaling_fl.config import Config
@@ -16,7 +16,7 @@ from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGr
 from scaling_fl.runtime.machines.node import Node, threads_per_worker
 from scaling_fl.runtime.machines.start import Starter
 from scaling_fl.runtime.record.live import NAME, LiveProgress
-from scaling_fl.runtime.tracking.mirror import MongoMirror
+from scaling_fl.runtime.tracking.follower import Follower
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 
 
@@ -34,7 +34,7 @@ class Session:
         *,
         job: Job | None,
         folder: RunFolder | None,
-        mirror: MongoMirror | None,
+        followers: Sequence[Follower],
         starter: Starter,
         resume_command: str,
         scripts: Mapping[str, str] | None = None,
@@ -43,11 +43,11 @@ class Session:
         self._starter, self._resume_command, self._scripts = starter, resume_command, scripts
         self._log = folder.log if folder else None
         self._console = Console(log=self._log, num_rounds=config.num_rounds)
-        if mirror:
-            mirror.note = self._console.warn
+        for follower in followers:
+            follower.note = self._console.warn
         if folder:
             folder.trouble.note = self._console.warn
-        self._keeper = Keeper(job, folder, mirror, self._console) if job and folder else None
+        self._keeper = Keeper(job, folder, followers, self._console) if job and folder else None
         self._progress = LiveProgress(job.journal.path.with_name(NAME) if job else None)
 
     def run(self) -> dict[str, Any]:

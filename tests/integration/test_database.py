@@ -13,7 +13,7 @@ import pytest
 from harness import settings
 
 from scaling_fl.runtime.storage import RemoteStorage
-from scaling_fl.runtime.tracking.mirror import LONGEST_BACKOFF_SECONDS
+from scaling_fl.runtime.tracking.follower import LONGEST_BACKOFF_SECONDS
 from tests.databases import (
     PASSWORD,
     USER,

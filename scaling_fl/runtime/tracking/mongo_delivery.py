@@ -40,7 +40,7 @@ class MongoDelivery:
     def __init__(self, run_dir: Path, database: "Database[dict[str, Any]]") -> None:
         import gridfs
 
-        self._dir, self._database = run_dir, database
+        self.run_dir, self._database = run_dir, database
         self._files = gridfs.GridFS(database)
         self.uid = str(_read(run_dir / "info.json")["uid"])
         self._id: int | None = None
@@ -55,9 +55,11 @@ class MongoDelivery:
         if self._id is None:
             self._make_indexes()
             self._id = self._find()
-        document = read_document(self._dir)
+        document = read_document(self.run_dir)
         self._id = self._id or self._insert(document)
-        metrics = _read(self._dir / "metrics.json") if (self._dir / "metrics.json").exists() else {}
+        metrics = (
+            _read(self.run_dir / "metrics.json") if (self.run_dir / "metrics.json").exists() else {}
+        )
         references = [self._send_curve(name, curve) for name, curve in metrics.items()]
         self._drop_other_curves(metrics)
         document["info"]["metrics"] = references
@@ -83,7 +85,7 @@ class MongoDelivery:
         wanted = dict.fromkeys([*KNOWN_FIELDS, "info.attempts"], 1)
         runs = self._database.runs
         found = list(runs.find({"info.uid": self.uid}, wanted).sort("_id", 1))
-        keep_earlier(self._dir, _read(self._dir / "info.json"), found[0] if found else None)
+        keep_earlier(self.run_dir, _read(self.run_dir / "info.json"), found[0] if found else None)
         if not found:
             return None
         first, *later = found
@@ -162,16 +164,16 @@ class MongoDelivery:
     # Files
 
     def _send_files(self, tables: bool) -> None:
-        entry = _read(self._dir / "run.json")
-        runs_dir = self._dir.parent
+        entry = _read(self.run_dir / "run.json")
+        runs_dir = self.run_dir.parent
         sources = [(name, runs_dir / path) for name, path in entry["experiment"].get("sources", [])]
         self._sources = [
             [name, self._store(path, name)] for name, path in sources if path.is_file()
         ]
         earlier = {artifact["name"]: artifact for artifact in self._artifacts}
         for name in entry.get("artifacts", []):
-            if (tables or name not in TABLE_NAMES) and (self._dir / name).is_file():
-                key = self._store(self._dir / name, self._filename(name))
+            if (tables or name not in TABLE_NAMES) and (self.run_dir / name).is_file():
+                key = self._store(self.run_dir / name, self._filename(name))
                 earlier[name] = {"name": name, "file_id": key}
         self._artifacts = list(earlier.values())
 

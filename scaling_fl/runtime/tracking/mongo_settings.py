@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
-from scaling_fl.core.errors import UserError
-from scaling_fl.runtime.redaction import redact, redact_uri, secrets_of
+from scaling_fl.runtime.redaction import redact_uri
+from scaling_fl.runtime.tracking.addresses import SettingsError, check_user_info, clean_text
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -16,10 +16,6 @@ ORIGINAL_VARIABLES = ("SACRED_USER", "SACRED_PASSWORD", "SACRED_HOST", "SACRED_D
 DEFAULT_DATABASE = "sacred"
 SERVER_SELECTION_SECONDS = 2.0
 SOCKET_SECONDS = 3.0
-
-
-class SettingsError(UserError):
-    """The environment names a database incompletely."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +74,7 @@ def _from_uri(uri: str, database: str) -> MongoSettings:
             "SACRED_MONGO_URI must start with mongodb:// or mongodb+srv://, got "
             f"{redact_uri(uri)!r}; give the whole address."
         )
-    user_info = uri.partition("?")[0].partition("://")[2].rpartition("@")[0]
-    user, _, password = user_info.partition(":")
-    if any(character in user + password for character in ":/@"):
-        raise SettingsError(
-            "the user and the password in SACRED_MONGO_URI must be percent-encoded, got one "
-            "with a plain ':', '/' or '@'; write %3A, %2F or %40 for these."
-        )
+    check_user_info("SACRED_MONGO_URI", uri)
     path = redact_uri(uri).partition("://")[2].partition("/")[2]
     return MongoSettings(uri, path or database)
 
@@ -115,9 +105,5 @@ def failure_sentence(error: Exception, settings: MongoSettings) -> str:
         return f"{where} does not let this user write"
     if isinstance(error, ConnectionFailure):
         return f"{where} cannot be reached"
-    return f"{where} did not take the record ({type(error).__name__}: {_clean(error, settings)})"
-
-
-def _clean(error: Exception, settings: MongoSettings) -> str:
-    text = redact(str(error), secrets_of({"uri": settings.uri}))
-    return " ".join(text.split())[:200]
+    text = clean_text(error, settings.uri)
+    return f"{where} did not take the record ({type(error).__name__}: {text})"

@@ -1,7 +1,7 @@
 """The tracked run on disk, in the layout of Sacred's FileStorageObserver.
 
 Every file is replaced as a whole, so a kill at any moment leaves a record that can be read. The
-folder is the record; a database, where there is one, is a copy of it (see ``mirror``).
+folder is the record; a database, where there is one, is a copy of it (see ``follower``).
 """
 
 import os

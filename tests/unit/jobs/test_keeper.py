@@ -74,7 +74,7 @@ def test_watching_shows_what_the_console_showed(
     job: Job, folder: RunFolder, tmp_path: Path
 ) -> None:
     here, there = io.StringIO(), io.StringIO()
-    keeper = Keeper(job, folder, None, Console(here, folder.log))
+    keeper = Keeper(job, folder, [], Console(here, folder.log))
     play(keeper, job)
     assert keeper.final_status() == "DEGRADED"
     assert keeper.end("DEGRADED", "") is None
@@ -100,11 +100,11 @@ def test_watching_shows_what_the_console_showed(
 def test_a_second_start_shows_and_records_only_its_own(
     job: Job, folder: RunFolder, tmp_path: Path
 ) -> None:
-    play(Keeper(job, folder, None, Console(io.StringIO())), job)
+    play(Keeper(job, folder, [], Console(io.StringIO())), job)
     job.claim.release()
     again = open_job(read_config({"task_name": "20newsgroups", "job_name": "job"}))
     shown = io.StringIO()
-    keeper = Keeper(again, folder_of(again, tmp_path), None, Console(shown))
+    keeper = Keeper(again, folder_of(again, tmp_path), [], Console(shown))
     keeper.begin("")
     keeper.hear({"event": "ready", "round": 1, "num_rounds": 2})
     record(again, {"event": "resume", "round": 1, "num_rounds": 2})
@@ -118,7 +118,7 @@ def test_a_second_start_shows_and_records_only_its_own(
 def test_a_further_start_leaves_the_record_alone_until_its_workers_are_ready(
     job: Job, folder: RunFolder, tmp_path: Path
 ) -> None:
-    first = Keeper(job, folder, None, Console(io.StringIO()))
+    first = Keeper(job, folder, [], Console(io.StringIO()))
     play(first, job)
     first.end("COMPLETED", "")
     folder.completed_event(now(), None)
@@ -127,7 +127,7 @@ def test_a_further_start_leaves_the_record_alone_until_its_workers_are_ready(
     for is_accepted in (False, True):
         again = open_job(read_config({"task_name": "20newsgroups", "job_name": "job"}))
         resumed, shown = folder_of(again, tmp_path), io.StringIO()
-        keeper = Keeper(again, resumed, None, Console(shown, resumed.log))
+        keeper = Keeper(again, resumed, [], Console(shown, resumed.log))
         keeper.begin("the same command")
         keeper.hear({"event": "note", "text": "2 sites"})
         keeper.tick()
@@ -149,7 +149,7 @@ def go_on(settings: dict[str, Any], runs: Path, *, last_round: int) -> tuple[Kee
     job = open_job(read_config(settings))
     folder = RunFolder(runs, run_id=job.record.run_id, uid=job.uid, job_name=job.name)
     shown = io.StringIO()
-    keeper = Keeper(job, announce(folder), None, Console(shown, folder.log))
+    keeper = Keeper(job, announce(folder), [], Console(shown, folder.log))
     keeper.begin("the same command")
     keeper.hear({"event": "ready", "round": last_round, "num_rounds": 9})
     record(job, {"event": "resume", "round": last_round, "num_rounds": 9})
@@ -175,7 +175,7 @@ def save(place: str, number: int) -> None:
 def test_a_journal_that_lost_lines_gets_them_back_from_the_run_folder(
     job: Job, folder: RunFolder, tmp_path: Path, loss: str
 ) -> None:
-    first = Keeper(job, folder, None, Console(io.StringIO()))
+    first = Keeper(job, folder, [], Console(io.StringIO()))
     play(first, job)
     first.end("COMPLETED", "")
     folder.config = {"checkpoints_dir": job.checkpoints_url}
@@ -210,7 +210,7 @@ def test_a_journal_that_lost_lines_gets_them_back_from_the_run_folder(
 def test_rounds_that_are_lost_everywhere_are_named(
     job: Job, folder: RunFolder, tmp_path: Path
 ) -> None:
-    play(Keeper(job, folder, None, Console(io.StringIO())), job)
+    play(Keeper(job, folder, [], Console(io.StringIO())), job)
     job.claim.release()
     save(job.checkpoints_url, 5)
     shutil.rmtree(tmp_path / "runs")
@@ -254,7 +254,7 @@ def test_what_cannot_be_journaled_is_shown_all_the_same(
     job: Job, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = io.StringIO()
-    keeper = Keeper(job, folder, None, Console(shown))
+    keeper = Keeper(job, folder, [], Console(shown))
     keeper.begin("")
 
     def full(*_: object) -> int:

@@ -19,10 +19,9 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 
-from scaling_fl.runtime.tracking.mirror import sync
 from scaling_fl.runtime.tracking.mongo_delivery import MAX_CAPTURED_BYTES, MongoDelivery
 from scaling_fl.runtime.tracking.run_folder import RunFolder
-from tests.databases import Mongo, SecantusServer, check_delivered, secantus_server, the_run
+from tests.databases import Mongo, SecantusServer, check_delivered, secantus_server, sync, the_run
 from tests.tracked_runs import announce, now, record_of, round_event, start
 
 pytestmark = pytest.mark.servers
@@ -166,9 +165,10 @@ def test_a_delivery_killed_at_any_moment_is_completed_by_the_next(
     folder.refresh(record_of(400))
     code = (
         "import sys; from pathlib import Path; from pymongo import MongoClient\n"
-        "from scaling_fl.runtime.tracking.mirror import sync\n"
+        "from scaling_fl.runtime.tracking.mongo_delivery import MongoDelivery\n"
         "database = MongoClient(sys.argv[1])[sys.argv[2]]; database.runs.find_one()\n"
-        "print('go', flush=True); sync(Path(sys.argv[3]), database); print('end', flush=True)\n"
+        "delivery = MongoDelivery(Path(sys.argv[3]), database)\n"
+        "print('go', flush=True); delivery.send(); print('end', flush=True)\n"
     )
     arguments = [server.uri, database.name, str(folder.path)]
     # From the first command to the last takes about 0.1 s.

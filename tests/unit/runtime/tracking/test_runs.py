@@ -18,11 +18,10 @@ from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.storage.claim import OWNER, Claim, Owner
 from scaling_fl.runtime.tracking.journals import journal_path
 from scaling_fl.runtime.tracking.listing import places_of_runs, read_many
-from scaling_fl.runtime.tracking.mirror import sync
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from scaling_fl.runtime.tracking.runs import list_runs
 from scaling_fl.runtime.tracking.sources import open_run, open_source
-from tests.databases import secantus_server
+from tests.databases import secantus_server, sync
 from tests.past_jobs import copy_past_jobs
 from tests.tracked_runs import now, record_of, round_event, start
 

@@ -1,4 +1,4 @@
-"""Mirror the run folder to MongoDB from a background thread that the run never waits for."""
+"""Copy a run folder to a tracker from a background thread that the run never waits for."""
 
 import fcntl
 import hashlib
@@ -11,39 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.tracking.event_files import EVENT_FOLDER
-from scaling_fl.runtime.tracking.mongo_delivery import MongoDelivery
-from scaling_fl.runtime.tracking.mongo_settings import (
-    MongoSettings,
-    SettingsError,
-    failure_sentence,
-    settings_from_environment,
-)
 from scaling_fl.runtime.tracking.run_files import replace_file
-
-if TYPE_CHECKING:
-    from pymongo import MongoClient
-    from pymongo.database import Database
 
 with warnings.catch_warnings():
     # Sacred imports pkg_resources, which warns of its own end at every start.
     warnings.filterwarnings("ignore", message="pkg_resources")
     from sacred.observers import RunObserver
 
-__all__ = [
-    "MongoMirror",
-    "MongoSettings",
-    "SettingsError",
-    "deliver",
-    "is_delivered",
-    "settings_from_environment",
-    "sync",
-]
-
-MARKER = "mirror.json"
+MARKERS = ("mirror.json",)
+"""Of each tracker, the file of a run folder that says what it has received."""
 POLL_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 TABLES_SECONDS = 60.0
@@ -51,36 +31,68 @@ LONGEST_BACKOFF_SECONDS = 30.0
 LOCK_SECONDS = 10.0
 
 
-def sync(run_dir: Path, database: "Database[dict[str, Any]]") -> int:
-    """Deliver all of a run folder; repeating it changes nothing. Return the run's id there."""
-    with _locked(run_dir):
-        return MongoDelivery(run_dir, database).send()
+class Tracker(Protocol):
+    """A place that run folders are copied to. Only ``send`` and ``ping`` reach for it."""
+
+    name: str
+    """What it is, such as "the database"."""
+    marker: str
+    lock: str
+    """What of a run folder is locked against another process that delivers to this tracker."""
+
+    @property
+    def target(self) -> str:
+        """Its address, without secrets."""
+
+    def prepare(self) -> None:
+        """Import what ``send`` needs, which may take seconds."""
+
+    def ping(self) -> None:
+        """Raise what ``send`` would raise if the tracker cannot be reached."""
+
+    def send(self, run_dir: Path, *, tables: bool) -> object:
+        """Bring it up to the folder; the growing tables may wait. Return the run's id there."""
+
+    def forget(self) -> None:
+        """Start anew after an exception: nobody knows how much of that ``send`` arrived."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+    def failure(self, error: Exception) -> str:
+        """Say in one sentence why it did not take something, without any secret."""
+
+    def is_away(self, error: Exception) -> bool:
+        """Tell whether it would take no run at all now."""
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Tell whether it cannot take this run, while it may take others."""
 
 
-def deliver(run_dir: Path, database: "Database[dict[str, Any]]", settings: MongoSettings) -> int:
-    """Deliver all of a run folder and leave the mark that it has been delivered."""
-    with _locked(run_dir):
+def deliver(run_dir: Path, tracker: Tracker) -> object:
+    """Deliver all of a run folder, and mark it as delivered; return the run's id there."""
+    with _locked(run_dir / tracker.lock):
         digest = content_digest(run_dir)
-        run_id = MongoDelivery(run_dir, database).send()
-        _mark(run_dir, digest, run_id, settings)
+        run_id = tracker.send(run_dir, tables=True)
+        _mark(run_dir, digest, run_id, tracker)
     return run_id
 
 
-def is_delivered(run_dir: Path, settings: MongoSettings) -> bool:
-    """Tell whether what the folder holds now has been delivered to that very database."""
+def is_delivered(run_dir: Path, tracker: Tracker) -> bool:
+    """Tell whether what the folder holds now has been delivered to that very place."""
     try:
-        marker = json.loads((run_dir / MARKER).read_bytes())
+        marker = json.loads((run_dir / tracker.marker).read_bytes())
     except (OSError, ValueError):
         return False
     known: object = (marker.get("target"), marker.get("digest"))
-    return known == (settings.target, content_digest(run_dir))
+    return known == (tracker.target, content_digest(run_dir))
 
 
 def content_digest(run_dir: Path) -> str:
     """Digest every file of a run that is delivered."""
     digest = hashlib.sha256()
     for path in sorted(run_dir.rglob("*")):
-        is_sent = path.name != MARKER and path.parent.name != EVENT_FOLDER
+        is_sent = path.name not in MARKERS and path.parent.name != EVENT_FOLDER
         if path.is_file() and is_sent and not path.name.startswith("."):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,8 +107,8 @@ class _Folder(Protocol):
     def log(self, text: str) -> None: ...
 
 
-class MongoMirror(RunObserver):
-    """Keep a database up to date with a run folder; never raise into the run, never block it.
+class Follower(RunObserver):
+    """Keep a tracker up to date with a run folder; never raise into the run, never block it.
 
     Sacred ends it by ``join`` after the last event of the run, so the final status is delivered.
     """
@@ -104,31 +116,27 @@ class MongoMirror(RunObserver):
     priority = 10  # After the run folder, which is what it reads.
 
     def __init__(
-        self,
-        run_folder: _Folder,
-        uri: str,
-        database: str,
-        *,
-        note: Callable[[str], None] | None = None,
+        self, run_folder: _Folder, tracker: Tracker, *, note: Callable[[str], None] | None = None
     ) -> None:
-        self._folder = run_folder
+        self._folder, self._tracker = run_folder, tracker
         self.note = note or self._print
-        """Takes one sentence when the database goes away, comes back, or is given up."""
-        self._settings = MongoSettings(uri, database)
+        """Takes one sentence when the tracker goes away, comes back, or is given up."""
         self._thread: threading.Thread | None = None
         self._poked, self._closing = threading.Event(), threading.Event()
-        self._client: MongoClient[dict[str, Any]] | None = None
-        self._delivery: MongoDelivery | None = None
         self._delivered_digest = ""
         self._tables_time = 0.0
         self._away = self._complete = self._left = False
 
+    def prepare(self) -> None:
+        """Begin to import what deliveries need, beside what a run does first."""
+        threading.Thread(target=self._prepare, name="imports", daemon=True).start()
+
     def start(self) -> None:
         """Begin to deliver; the run folder is open by now."""
-        self._thread = threading.Thread(target=self._work, name="mongo-mirror", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="follower", daemon=True)
         self._thread.start()
 
-    def heartbeat_event(self, *_: Any, **__: Any) -> None:
+    def heartbeat_event(self, *_: object, **__: object) -> None:
         self.poke()
 
     def join(self) -> None:
@@ -149,10 +157,18 @@ class MongoMirror(RunObserver):
         self._left = True  # A thread that hangs in the network may come back: it stays silent.
         if not self._complete:
             self._tell(
-                f"the database {self._settings.target} has not received all of the run; "
+                f"{self._place} has not received all of the run; "
                 f"`./run-local.sh scripts/sync_runs.py --runs-dir {self._folder.path.parent}` "
                 f"delivers the rest of {self._folder.path} when it can be reached."
             )
+
+    @property
+    def _place(self) -> str:
+        return f"{self._tracker.name} {self._tracker.target}"
+
+    def _prepare(self) -> None:
+        with suppress(Exception):  # the first delivery fails, too, and tells why
+            self._tracker.prepare()
 
     def _tell(self, text: str) -> None:
         with suppress(Exception):  # A console that is gone must not end the deliveries.
@@ -178,25 +194,23 @@ class MongoMirror(RunObserver):
             else:
                 self._closing.wait(backoff)
                 backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
-        if self._client:
-            self._client.close()
+        self._tracker.close()
 
     def _try(self, last: bool) -> bool:
         try:
             self._deliver(last)
-        # Whatever goes wrong here is the mirror's trouble, never the run's.
+        # Whatever goes wrong here is the tracker's trouble, never the run's.
         except Exception as error:
-            self._delivery = None
+            self._tracker.forget()
             if not (self._away or last or self._left):
-                sentence = failure_sentence(error, self._settings)
                 self._tell(
-                    f"{sentence}; the run goes on, its record is kept in {self._folder.path} and "
-                    f"delivered when the database is back."
+                    f"{self._tracker.failure(error)}; the run goes on, its record is kept in "
+                    f"{self._folder.path} and delivered when {self._tracker.name} is back."
                 )
             self._away = True
             return False
         if self._away and not self._left:
-            self._tell(f"the database {self._settings.target} is back and up to date.")
+            self._tell(f"{self._place} is back and up to date.")
         self._away = False
         return True
 
@@ -205,29 +219,25 @@ class MongoMirror(RunObserver):
         digest = content_digest(folder)
         if digest == self._delivered_digest:
             return
-        self._client = self._client or self._settings.connect()
         tables = last or time.monotonic() - self._tables_time > TABLES_SECONDS
-        with _locked(folder):
-            self._delivery = self._delivery or MongoDelivery(
-                folder, self._client[self._settings.database]
-            )
-            run_id = self._delivery.send(tables=tables)
+        with _locked(folder / self._tracker.lock):
+            run_id = self._tracker.send(folder, tables=tables)
             if tables:
-                with suppress(OSError):  # a full disk is no trouble of the database's
-                    _mark(folder, digest, run_id, self._settings)
+                with suppress(OSError):  # a full disk is no trouble of the tracker's
+                    _mark(folder, digest, run_id, self._tracker)
                 self._tables_time, self._delivered_digest = time.monotonic(), digest
 
 
-def _mark(run_dir: Path, digest: str, run_id: int, settings: MongoSettings) -> None:
+def _mark(run_dir: Path, digest: str, run_id: object, tracker: Tracker) -> None:
     moment = datetime.now(UTC).isoformat(timespec="seconds")
-    marker = {"digest": digest, "id": run_id, "target": settings.target, "time": moment}
-    replace_file(run_dir / MARKER, json_text(marker, indent=2).encode())
+    marker = {"digest": digest, "id": run_id, "target": tracker.target, "time": moment}
+    replace_file(run_dir / tracker.marker, json_text(marker, indent=2).encode())
 
 
 @contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """Hold the folder against another delivery of the same run; the lock dies with its process."""
-    descriptor = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a run against another delivery to the same place; the lock dies with its process."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:

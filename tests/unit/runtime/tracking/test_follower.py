@@ -12,9 +12,10 @@ from typing import NamedTuple
 import pytest
 
 from scaling_fl.commands.sync import main
-from scaling_fl.runtime.tracking import mirror as mirror_module
-from scaling_fl.runtime.tracking.mirror import LONGEST_BACKOFF_SECONDS, MongoMirror
-from scaling_fl.runtime.tracking.mongo_settings import SERVER_SELECTION_SECONDS
+from scaling_fl.runtime.tracking import follower as follower_module
+from scaling_fl.runtime.tracking.follower import LONGEST_BACKOFF_SECONDS, Follower
+from scaling_fl.runtime.tracking.mongo_settings import SERVER_SELECTION_SECONDS, MongoSettings
+from scaling_fl.runtime.tracking.mongo_tracker import MongoTracker
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.databases import PASSWORD, SecantusServer, check_delivered, secantus_server, the_run
 from tests.tracked_runs import now, record_of, start
@@ -24,25 +25,26 @@ ROOT = Path(__file__).parents[4]
 SACRED_RUN = """
 import sys, time
 from sacred import Experiment, SETTINGS
-from scaling_fl.runtime.tracking.mirror import LONGEST_BACKOFF_SECONDS, MongoMirror
-from scaling_fl.runtime.tracking.mongo_settings import SERVER_SELECTION_SECONDS
+from scaling_fl.runtime.tracking.follower import Follower
+from scaling_fl.runtime.tracking.mongo_settings import MongoSettings
+from scaling_fl.runtime.tracking.mongo_tracker import MongoTracker
 from scaling_fl.runtime.tracking.run_folder import RunFolder
 from tests.tracked_runs import record_of
 
 SETTINGS.CAPTURE_MODE = "no"
 ex = Experiment("scaling_fl", save_git_info=False)
 folder = RunFolder("runs", uid="uid-1", job_name="job")
-mirror = MongoMirror(folder, sys.argv[1], "sacred")
-ex.observers += [mirror, folder]
+follower = Follower(folder, MongoTracker(MongoSettings(sys.argv[1], "sacred")))
+ex.observers += [follower, folder]
 
 @ex.main
 def main():
-    folder.open(); mirror.start()
-    folder.refresh(record_of(3)); mirror.poke()
+    folder.open(); follower.start()
+    folder.refresh(record_of(3)); follower.poke()
     print("half", flush=True)
     sys.stdin.readline()
     for rounds in range(4, 8):
-        folder.refresh(record_of(rounds)); mirror.poke(); time.sleep(0.2)
+        folder.refresh(record_of(rounds)); follower.poke(); time.sleep(0.2)
     folder.mark("DEGRADED")
     print("done", time.time(), flush=True)
 
@@ -53,8 +55,8 @@ ex.run()
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look and try again sooner than a run does."""
-    monkeypatch.setattr(mirror_module, "PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(mirror_module, "POLL_SECONDS", 0.5)
+    monkeypatch.setattr(follower_module, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(follower_module, "POLL_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -75,18 +77,20 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> Non
         time.sleep(0.05)
 
 
-def open_mirror(folder: RunFolder, server: SecantusServer) -> tuple[MongoMirror, list[str]]:
+def follow(folder: RunFolder, server: SecantusServer) -> tuple[Follower, list[str]]:
     notes: list[str] = []
-    mirror = MongoMirror(folder, server.uri, "sacred", note=notes.append)
-    mirror.start()
-    return mirror, notes
+    follower = Follower(
+        folder, MongoTracker(MongoSettings(server.uri, "sacred")), note=notes.append
+    )
+    follower.start()
+    return follower, notes
 
 
-def finish(folder: RunFolder, mirror: MongoMirror) -> float:
-    """End a run as Sacred does; return the seconds that the mirror took for it."""
+def finish(folder: RunFolder, follower: Follower) -> float:
+    """End a run as Sacred does; return the seconds that the follower took for it."""
     folder.completed_event(now(), None)
     began = time.monotonic()
-    mirror.join()
+    follower.join()
     return time.monotonic() - began
 
 
@@ -123,14 +127,14 @@ def check(server: SecantusServer, folder: RunFolder) -> None:
 def test_a_database_that_is_down_at_the_start_gets_everything_later(
     server: SecantusServer, folder: RunFolder
 ) -> None:
-    mirror, notes = open_mirror(folder, server)
+    follower, notes = follow(folder, server)
     folder.refresh(record_of(3))
-    mirror.poke()
+    follower.poke()
     wait_until(lambda: notes)
     time.sleep(1)  # further failures are not reported again
     server.start()
     wait_until(lambda: len(notes) > 1)
-    finish(folder, mirror)
+    finish(folder, follower)
     check(server, folder)
     away, back = notes
     assert f"mongodb://{server.host}/sacred cannot be reached; the run goes on" in away
@@ -142,12 +146,12 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
     server: SecantusServer, folder: RunFolder
 ) -> None:
     server.start()
-    mirror, notes = open_mirror(folder, server)
+    follower, notes = follow(folder, server)
     seconds = []
     for rounds in range(1, 31):
         began = time.monotonic()
         folder.refresh(record_of(rounds))
-        mirror.poke()
+        follower.poke()
         seconds.append(time.monotonic() - began)
         if rounds == 8:
             server.stop()
@@ -157,7 +161,7 @@ def test_a_database_killed_in_the_middle_loses_and_doubles_nothing(
         time.sleep(0.05)
     wait_until(lambda: len(notes) == 2)
     assert [f"mongodb://{server.host}/sacred" in note for note in notes] == [True, True]
-    finish(folder, mirror)
+    finish(folder, follower)
     check(server, folder)
     # To wait for the database once takes more. A busy machine is slow now and then, not so often.
     assert statistics.median(seconds[8:25]) < SERVER_SELECTION_SECONDS / 2
@@ -168,13 +172,13 @@ def test_what_a_database_that_never_came_back_missed_is_delivered_by_the_script(
     server: SecantusServer, folder: RunFolder, tmp_path: Path, sync: Sync
 ) -> None:
     server.start()
-    mirror, notes = open_mirror(folder, server)
+    follower, notes = follow(folder, server)
     folder.refresh(record_of(2))
-    mirror.poke()
+    follower.poke()
     wait_until(lambda: (folder.path / "mirror.json").exists())
     server.stop()
     folder.refresh(record_of(5))
-    assert finish(folder, mirror) < LONGEST_BACKOFF_SECONDS
+    assert finish(folder, follower) < LONGEST_BACKOFF_SECONDS
     assert f"scripts/sync_runs.py --runs-dir {tmp_path / 'runs'}` delivers the rest" in notes[-1]
 
     away = sync(server.uri)
@@ -232,15 +236,15 @@ def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path, sync: S
     folder = start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
     folder.refresh(record_of(2))
     with secantus_server(tmp_path, auth=True) as server:
-        mirror, notes = open_mirror(folder, server)
-        finish(folder, mirror)
+        follower, notes = follow(folder, server)
+        finish(folder, follower)
         check(server, folder)
         assert not notes
         wrong = server.uri.replace("ann:", "ann:wrong-")
-        mirror = MongoMirror(folder, wrong, "sacred")
-        mirror.start()
+        follower = Follower(folder, MongoTracker(MongoSettings(wrong, "sacred")))
+        follower.start()
         wait_until(lambda: "refuses the user" in (folder.path / "cout.txt").read_text())
-        mirror.close()
+        follower.close()
         refused = sync(wrong, again=True)
         assert refused.code == 1
         assert "refuses the user or the password" in refused.err
