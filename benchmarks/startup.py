@@ -74,7 +74,8 @@ def start_run(root: Path, model: str) -> dict[str, float]:
 
 def _environment(root: Path) -> dict[str, str]:
     """Leave out what would track this run elsewhere, and have the checkout's own package run."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SACRED_")}
+    elsewhere = ("SACRED_", "MLFLOW_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
     return kept | {"PYTHONPATH": str(root)}
 
 

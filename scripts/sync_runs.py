@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Complete the record of runs, here and in the database.
+"""Complete the record of runs, here, in the database and in MLflow.
 
 A run folder whose disk was full is completed from the journal of its job. A run
-whose database was away keeps its whole record in its folder: this brings the
-database up to date that SACRED_MONGO_URI (or SACRED_USER, _PASSWORD, _HOST and
-_DATABASE) names, in the environment or in .env. Doing it twice changes nothing.
+whose database or MLflow server was away keeps its whole record in its folder:
+this brings up to date what is named in the environment or in .env, the database
+by SACRED_MONGO_URI (or SACRED_USER, _PASSWORD, _HOST and _DATABASE) and the
+server by MLFLOW_TRACKING_URI. Doing it twice changes nothing.
 """
 
 import argparse
@@ -21,7 +22,7 @@ examples:
   scripts/sync_runs.py
   scripts/sync_runs.py --runs-dir /data/runs --all
 
-Exit code: 0 when all is delivered, 1 when the database is away, 2 on misuse."""
+Exit code: 0 when all is delivered, 1 when one of them is away, 2 on misuse."""
 
 
 def parser() -> argparse.ArgumentParser:

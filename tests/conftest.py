@@ -9,6 +9,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.mlflow_server import MlflowServer, mlflow_server
 from tests.preloaded import ending_the_process
 
 # A busy machine is no defect: what a test takes is limited by pytest-timeout alone.
@@ -23,6 +24,13 @@ def no_process_is_left() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A server that all tests of MLflow share, each with an experiment of its own."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
+        yield running
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Run files and tests that are named in this process, for a debugger; folders in several."""
@@ -30,20 +38,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if all(path.is_file() for path in paths) else None
 
 
-class OneProcessForTheEngine(LoadScopeScheduling):
-    """Deals single tests to the processes, but all tests of containers to one of them.
+class OneProcessForWhatIsShared(LoadScopeScheduling):
+    """Deals single tests to the processes, but all that share something dear to one of them.
 
-    They share images, and each looks for what it has left on the engine. (The groups of xdist 3.8
-    have no effect with pytest 9.2.)
+    The tests of containers share images, and each looks for what it has left on the engine; those
+    of MLflow share a server, which takes seconds to start. (The groups of xdist 3.8 have no effect
+    with pytest 9.2.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "docker" if nodeid.startswith("tests/docker/") else nodeid
+        shared = [name for name in ("tests/docker/", "test_mlflow") if name in nodeid]
+        return shared[0] if shared else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcessForTheEngine:
-    return OneProcessForTheEngine(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcessForWhatIsShared:
+    return OneProcessForWhatIsShared(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

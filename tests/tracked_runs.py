@@ -79,3 +79,7 @@ def now() -> datetime:
 def seconds_of(time: str) -> float:
     """Read a journaled time as seconds since 1970."""
     return datetime.fromisoformat(time).timestamp()
+
+
+def milliseconds_of(time: str) -> int:
+    return round(1000 * seconds_of(time))

@@ -48,8 +48,9 @@ def _runs(runs_dir: Path) -> list[Path]:
 
 def _no_tracker() -> Misused:
     return Misused(
-        "no database is named; set SACRED_MONGO_URI, or SACRED_USER, SACRED_PASSWORD, "
-        "SACRED_HOST and SACRED_DATABASE, in the environment or in .env."
+        "no database and no MLflow server is named; set SACRED_MONGO_URI (or SACRED_USER, "
+        "SACRED_PASSWORD, SACRED_HOST and SACRED_DATABASE), or MLFLOW_TRACKING_URI, in the "
+        "environment or in .env."
     )
 
 

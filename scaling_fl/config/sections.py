@@ -271,6 +271,6 @@ class TrackingSettings(Section):
     """Where the record of a run is kept."""
 
     runs_dir: LocalFolder = "runs"
-    """Folder of the tracked runs, always written; a MongoDB is a mirror of it."""
+    """Folder of the tracked runs, always written; MongoDB and MLflow are mirrors of it."""
     tensorboard: bool = False
     """Write the metrics as TensorBoard reads them, too, into the run's folder."""

@@ -36,9 +36,11 @@ def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Collect what must not be shown: values of variables named like secrets, and URI passwords."""
     found = {value for name, value in environ.items() if SECRET_NAME.search(name)}
     for value in environ.values():
+        # In the address of a database, a plain "/" may be a part of the password.
         if DATABASE_URI.match(value):
-            user_info = value.partition("://")[2].rpartition("@")[0]
-            found.add(user_info.partition(":")[2])
+            found.add(value.partition("://")[2].rpartition("@")[0].partition(":")[2])
+        elif user_info := USER_INFO.search(value):
+            found.add(user_info.group()[3:-1].partition(":")[2])
     spellings = {f(s) for s in found for f in (str, quote, quote_plus, unquote, _fully_quoted)}
     # The longest first: one secret may be a part of another.
     return tuple(sorted((s for s in spellings if len(s) >= SHORTEST_SECRET), key=len, reverse=True))

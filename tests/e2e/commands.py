@@ -45,7 +45,7 @@ class Shell:
     @property
     def environ(self) -> dict[str, str]:
         """The environment of what is typed here."""
-        hidden = ("SACRED_", "SCALING_FL_", "E2E_MARK", "PYTEST_", *CLUSTER)
+        hidden = ("SACRED_", "MLFLOW_", "SCALING_FL_", "E2E_MARK", "PYTEST_", *CLUSTER)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
         name, value = self._mark.split("=")
         fixed = {name: value, "HF_HUB_OFFLINE": "1", "USER_NAME": "tester", "TERM": "dumb"}

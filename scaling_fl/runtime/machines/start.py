@@ -181,11 +181,11 @@ def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) ->
 
 
 def worker_environment(num_threads: int, environ: Mapping[str, str]) -> dict[str, str]:
-    """Make the environment of the workers: fixed threads, no secret of the tracking database.
+    """Make the environment of the workers: fixed threads, no secret of the trackers.
 
     The libraries read the number of threads when they are loaded.
     """
-    inherited = {k: v for k, v in environ.items() if not k.startswith("SACRED_")}
+    inherited = {k: v for k, v in environ.items() if not k.startswith(("SACRED_", "MLFLOW_"))}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads))
     # Our own sentence reports a broken connection, not a trace of C++ frames.
     quiet = {"TORCH_CPP_LOG_LEVEL": environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}

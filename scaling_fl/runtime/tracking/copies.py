@@ -1,5 +1,6 @@
 """A run read from what was made of its journal: its run folder, or its documents in MongoDB."""
 
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,16 @@ def _run_of_document(document: Mapping[str, Any], metrics: Mapping[int, Any]) ->
         config=config,
         checkpoints=_last_place(record) or config.get("checkpoints_dir"),
     )
+
+
+def true_status(run_dir: Path) -> str:
+    """Tell from its folder how a run is: DEAD when it only says that it runs.
+
+    Raises:
+        OSError, ValueError: the folder holds no readable run.
+    """
+    entry, info = (json.loads((run_dir / name).read_bytes()) for name in ("run.json", "info.json"))
+    return _status_of_copy(_record_of_copy(run_dir.name, entry, info))
 
 
 def _last_place(record: JobRecord) -> str | None:

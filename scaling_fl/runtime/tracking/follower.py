@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scaling_fl.core.json_text import json_text
+from scaling_fl.runtime.tracking.copies import true_status
 from scaling_fl.runtime.tracking.event_files import EVENT_FOLDER
 from scaling_fl.runtime.tracking.run_files import replace_file
 
@@ -22,7 +23,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources")
     from sacred.observers import RunObserver
 
-MARKERS = ("mirror.json",)
+MARKERS = ("mirror.json", "mlflow.json")
 """Of each tracker, the file of a run folder that says what it has received."""
 POLL_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
@@ -79,13 +80,17 @@ def deliver(run_dir: Path, tracker: Tracker) -> object:
 
 
 def is_delivered(run_dir: Path, tracker: Tracker) -> bool:
-    """Tell whether what the folder holds now has been delivered to that very place."""
+    """Tell whether what the folder holds now has been delivered to that very place.
+
+    A run that has died since then says so nowhere in its folder, and is not delivered yet.
+    """
     try:
         marker = json.loads((run_dir / tracker.marker).read_bytes())
+        now = (tracker.target, content_digest(run_dir), true_status(run_dir))
     except (OSError, ValueError):
         return False
-    known: object = (marker.get("target"), marker.get("digest"))
-    return known == (tracker.target, content_digest(run_dir))
+    known: object = (marker.get("target"), marker.get("digest"), marker.get("status"))
+    return known == now
 
 
 def content_digest(run_dir: Path) -> str:
@@ -231,6 +236,7 @@ class Follower(RunObserver):
 def _mark(run_dir: Path, digest: str, run_id: object, tracker: Tracker) -> None:
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     marker = {"digest": digest, "id": run_id, "target": tracker.target, "time": moment}
+    marker["status"] = true_status(run_dir)
     replace_file(run_dir / tracker.marker, json_text(marker, indent=2).encode())
 
 

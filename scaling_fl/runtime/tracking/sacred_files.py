@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     from sacred.observers import FileStorageObserver
 
 OWN_FILES = {"run.json", "config.json", "info.json", "metrics.json", "cout.txt"}
-OWN_FILES |= {"mirror.json", "earlier.json"}
+OWN_FILES |= {"mirror.json", "mlflow.json", "earlier.json"}
 
 
 class SacredFiles(FileStorageObserver):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from scaling_fl.runtime.tracking.follower import Tracker
+from scaling_fl.runtime.tracking.mlflow_settings import mlflow_from_environment
+from scaling_fl.runtime.tracking.mlflow_tracker import MlflowTracker
 from scaling_fl.runtime.tracking.mongo_settings import SOCKET_SECONDS, settings_from_environment
 from scaling_fl.runtime.tracking.mongo_tracker import MongoTracker
 
@@ -18,4 +20,6 @@ def named_trackers(
     found: list[Tracker] = []
     if mongo := settings_from_environment(environ):
         found.append(MongoTracker(mongo, socket_seconds=socket_seconds))
+    if mlflow := mlflow_from_environment(environ):
+        found.append(MlflowTracker(mlflow))
     return found

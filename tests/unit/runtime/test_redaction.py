@@ -29,6 +29,17 @@ def test_short_values_are_not_taken_for_secrets() -> None:
     assert set(secrets_of(environ)) == {"long enough", "long%20enough", "long+enough"}
 
 
+def test_the_password_of_any_address_is_a_secret() -> None:
+    environ = {
+        "SACRED_MONGO_URI": "mongodb://ann:pass/word1@h/",
+        "MLFLOW_TRACKING_URI": "https://ann:pass%2Bword2@h:5000/mlflow",
+        "PLAIN": "https://h:5000/mlflow/run@v2",
+    }
+    found = set(secrets_of(environ))
+    assert {"pass/word1", "pass%2Bword2", "pass+word2"} <= found
+    assert redact("ran https://h:5000/mlflow/run@v2", found) == "ran https://h:5000/mlflow/run@v2"
+
+
 def test_hiding_takes_time_in_proportion_to_the_text() -> None:
     # A pattern that looks for the start of an address anywhere took minutes for this one.
     assert redact("x" * 5_000_000) == "x" * 5_000_000

@@ -75,6 +75,7 @@ def test_the_environment_has_threads_and_no_secret_of_the_database(
 ) -> None:
     monkeypatch.setenv("SACRED_MONGO_URI", "mongodb://ann:s3cretpw@host/")
     monkeypatch.setenv("SACRED_PASSWORD", "s3cretpw")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cretpw")
     monkeypatch.setenv("HF_HOME", "/kept")
     play = Play("emit('note', environ=dict(os.environ))")
     play.run()

@@ -258,7 +258,7 @@ def test_a_password_opens_the_database_and_shows_nowhere(tmp_path: Path, sync: S
 @pytest.mark.parametrize(
     ("uri", "runs_dir", "sentence"),
     [
-        ("", "runs", "no database is named"),
+        ("", "runs", "no database and no MLflow server is named"),
         ("mongodb://u:p/s3cret@h/", "runs", "must be percent-encoded"),
         ("mongodb://127.0.0.1:1", "nothing", "must be a folder of runs"),
         ("mongodb://127.0.0.1:99999", "runs", "cannot be used"),
