@@ -20,6 +20,7 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Hooks, run_rounds
+from scaling_fl.federation.stopping import Stopping
 from scaling_fl.runtime.machines.exchange import connect
 from scaling_fl.runtime.machines.meeting import Meeting
 
@@ -73,6 +74,7 @@ class Federated:
             server=self._federation.server,
             evaluate=cast(Evaluator, lambda *_: {}),
             exchange=self._exchange,
+            stopping=Stopping(self._exchange),
             hooks=Hooks(record=record, progress=progress, check=check),
         )
         return after, reports[0]

@@ -49,6 +49,11 @@ class RunResult:
         return self.run.status
 
     @property
+    def stopped_by(self) -> str | None:
+        """The rule of ``stop_when`` that ended the run before its last round; None: none did."""
+        return self.run.record.stopped_by
+
+    @property
     def config(self) -> dict[str, Any]:
         """All settings, as they are recorded."""
         return dict(self.run.config)

@@ -3,7 +3,8 @@
 import os
 import secrets
 import sys
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 
 from scaling_fl.commands.endings import end, show, stage
 from scaling_fl.commands.settings import Checked
@@ -25,15 +26,16 @@ def main(checked: Checked, *, as_json: bool, began: float | None) -> int:
 
 
 def _run(checked: Checked, *, as_json: bool, began: float | None) -> None:
+    predicted = cache(partial(predict, checked.config, stage))
     # First, because its start is to be that of a worker.
-    timing = None if began is None else _timing(checked, began)
-    plan = predict(checked.config, stage).to_json()
+    timing = None if began is None else _timing(checked, began, lambda: predicted().num_rounds)
+    plan = predicted().to_json()
     if timing:
         plan["time"] = timing.to_json()
     show(json_text(plan) if as_json else fold(render(plan), width_of(sys.stdout)))
 
 
-def _timing(checked: Checked, began: float) -> PlannedTime:
+def _timing(checked: Checked, began: float, num_rounds: Callable[[], int]) -> PlannedTime:
     config, node = checked.config, checked.node
     # The noise that is drawn on the way protects nothing, because it is thrown away.
     os.environ.setdefault(NOISE_SECRET, secrets.token_hex(32))
@@ -43,5 +45,6 @@ def _timing(checked: Checked, began: float) -> PlannedTime:
         device_id=node.device_ids[0],
         num_threads=threads_per_worker(node, config.num_threads, os.environ),
         began=began,
+        num_rounds=num_rounds,
         stage=stage,
     )

@@ -83,7 +83,8 @@ def closing(run: Run) -> str:
             f"its process {record.pid} on {record.host} is gone, and its last sign of life was "
             f"{_moment(record.last_event)}."
         )
-    return summary(facts, further=how_to_train_further(run.config, run.num_rounds))
+    further = how_to_train_further(run.config, run.num_rounds, record.stopped_by)
+    return summary(facts, further=further)
 
 
 def _moment(text: str | None) -> str:

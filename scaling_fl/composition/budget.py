@@ -57,6 +57,7 @@ class Budget:
     largest_clip: float
     """The upper limit of an adaptive clip, above which a sum could overflow."""
     num_rounds: int
+    """The rounds that the largest epsilon allows, of all rounds."""
     epsilon: Callable[[int], float] | None
     """Number of rounds -> epsilon."""
     has_secret_draws: bool
@@ -172,9 +173,10 @@ def _tell(budget: Budget, config: Config, sampling: Sampling, note: Callable[[st
             f"({sampling.neighbours})"
         )
     if budget.num_rounds < config.num_rounds:
+        path, limit = config.epsilon_limit
         note(
             f"the run ends after {budget.num_rounds} of {config.num_rounds} rounds, because "
-            f"another round would exceed privacy.max_epsilon={config.privacy.max_epsilon:g}"
+            f"another round would exceed {path}={limit:g}"
         )
 
 
@@ -261,7 +263,7 @@ def _largest_clip(config: Config, num_clients: int, num_units: int) -> float:
 
 
 def _num_rounds(config: Config, accountant: Accountant) -> int:
-    limit = config.privacy.max_epsilon
+    path, limit = config.epsilon_limit
     needed = rounds_of_busiest(config, config.num_rounds)
     if limit is None or accountant.epsilon(needed) <= limit:
         return config.num_rounds
@@ -275,10 +277,10 @@ def _num_rounds(config: Config, accountant: Accountant) -> int:
     if allowed == 0:
         one = accountant.epsilon(1)
         raise InputError(
-            f"privacy.max_epsilon must be at least {one:.4g}, the cost of one round, got "
-            f"{limit:g}; raise privacy.max_epsilon, privacy.noise_multiplier or privacy.delta."
+            f"{path} must be at least {one:.4g}, the cost of one round, got {limit:g}; raise "
+            f"{path}, privacy.noise_multiplier or privacy.delta."
             if math.isfinite(one)
-            else f"privacy.max_epsilon={limit:g} needs more noise; raise privacy.noise_multiplier."
+            else f"{path}={limit:g} needs more noise; raise privacy.noise_multiplier."
         )
     counts = range(config.num_rounds + 1)
     return bisect_right(counts, allowed, key=partial(rounds_of_busiest, config)) - 1

@@ -214,7 +214,7 @@ def make_rounds(
         return dict(zip(cohort, weights, strict=True))
 
     return Rounds(
-        num_rounds=budget.num_rounds if budget else config.num_rounds,
+        num_rounds=config.num_rounds,
         num_clients=num_clients,
         cohort=make_cohorts(config, num_clients, draws),
         shares=shares,

@@ -30,6 +30,7 @@ from scaling_fl.composition.secrecy import (
 )
 from scaling_fl.composition.server import make_server, make_server_optimiser
 from scaling_fl.composition.start import load_start
+from scaling_fl.composition.stopping import make_stopping
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
@@ -39,6 +40,7 @@ from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
+from scaling_fl.federation.stopping import Stopping
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.recorder import Recorder
 from scaling_fl.runtime.tracking.places import JobPlaces
@@ -55,6 +57,7 @@ class Federation:
     server: Server
     evaluator: Evaluator
     exchange: Exchange
+    stopping: Stopping
     recorder: Recorder | None
     notices: Notices
 
@@ -63,15 +66,23 @@ class Federation:
 
         Before it, nothing is recorded: whatever refuses a start leaves the job as it was.
         """
+        stopped_by = ""
+        if self.state.round < self.rounds.num_rounds:
+            past = self.recorder.past if self.recorder else dict
+            stopped_by = self.stopping.resume(self.state, past)
         if self.recorder:
-            self.recorder.begin()
+            self.recorder.begin(stopped_by)
+        state = self._give_away_state()
+        if stopped_by:
+            return state
         return run_rounds(
-            self._give_away_state(),
+            state,
             self.rounds,
             clients=self.clients,
             server=self.server,
             evaluate=self.evaluator,
             exchange=self.exchange,
+            stopping=self.stopping,
             hooks=hooks,
         )
 
@@ -171,6 +182,7 @@ def build(
         server=server,
         evaluator=make_evaluator(config, trainer, data),
         exchange=exchange,
+        stopping=make_stopping(config, clients, rounds, budget, state, exchange),
         recorder=recorder,
     )
 

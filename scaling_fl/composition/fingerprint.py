@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
+from scaling_fl.config.schema import leaves
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +91,8 @@ def of_machines(config: Config, num_machines: int) -> dict[str, Any]:
     """Collect what must be the same on all machines, or they would wait for each other in vain."""
     settings = {name: value for name, value in config.identity().items() if name not in _PATHS}
     rounds = {name: getattr(config, name) for name in _SAME_ROUNDS}
-    return settings | rounds | {"WORLD_SIZE": num_machines}
+    stops = dict(leaves(config.stop_when.model_dump(mode="json"), "stop_when."))
+    return settings | rounds | stops | {"WORLD_SIZE": num_machines}
 
 
 def of_values(vector: "Tensor") -> str:

@@ -21,6 +21,7 @@ from scaling_fl.composition.data import count_clients
 from scaling_fl.composition.merge import make_statistics
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.server import make_server_optimiser
+from scaling_fl.composition.stopping import foresee, unforeseen
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.config.merges import MERGES
@@ -58,6 +59,10 @@ class Prediction:
     trainable_parameters: int
     num_clients: int
     num_rounds: int
+    ends_by: str | None
+    """The budget (of bytes or epsilon) that ends the run there; None: its last round does."""
+    may_end_by: list[str]
+    """The rules that may end the run earlier, in a round that nobody knows before."""
     tiers: list[TierCost]
     download_bytes: list[int]
     """The bytes of every round, all clients together, from round 1."""
@@ -95,7 +100,6 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     if problems := cohort_problems(config, num_clients):
         raise UserError("; ".join(str(problem) for problem in problems))
     budget = make_budget(config, num_clients, note, with_secret=False)
-    num_rounds = budget.num_rounds if budget else config.num_rounds
     task = make_task(config)
     model = load_model(config, task)
     layout = Layout.of(model.named_parameters())
@@ -104,18 +108,20 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     statistics = list(make_statistics(config, model).values())
     links = [make_link(settings, config, layout, statistics) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
-    cohorts, rate = [list(range(num_clients))] * num_rounds, 1.0
+    cohorts, rate = [list(range(num_clients))] * config.num_rounds, 1.0
     if budget and budget.has_secret_draws:
         rate = config.cohort_size(num_clients) / num_clients
         if config.sampling == "poisson" or not budget.disclosure.of_bytes:
             note("the bytes are those expected: nobody must know before or after who is drawn")
     else:
         draw = make_cohorts(config, num_clients)
-        cohorts = [draw(number, "") for number in range(1, num_rounds + 1)]
+        cohorts = [draw(number, "") for number in range(1, config.num_rounds + 1)]
     down, up = _bytes(links, tier_of, cohorts, rate)
     base = _base(config, layout, tier_of)
     if base:
         down = list(map(add, down, base.download_bytes(cohorts)))
+    num_rounds, ends_by = foresee(config, budget, list(map(add, down, up)))
+    cohorts, down, up = cohorts[:num_rounds], down[:num_rounds], up[:num_rounds]
     seen = len({client for cohort in cohorts for client in cohort})
     beside = _server_bytes(config, layout.size, seen)
     beside += base.memory_bytes(cohorts) if base else 0
@@ -127,6 +133,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         trainable_parameters=layout.size,
         num_clients=num_clients,
         num_rounds=num_rounds,
+        ends_by=ends_by,
+        may_end_by=unforeseen(config),
         tiers=_tiers(links, tier_of),
         download_bytes=down,
         upload_bytes=up,

@@ -64,7 +64,7 @@ def make_recorder(
             "num_examples": len(data.test),
         },
         save_every=config.save_every,
-        num_rounds=budget.num_rounds if budget else config.num_rounds,
+        num_rounds=config.num_rounds,
         note=note,
     )
 

@@ -21,6 +21,7 @@ from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.placement import deal
+from scaling_fl.federation.rounds import Rounds
 from scaling_fl.runtime.tracking.places import JobPlaces
 
 STEPS = (3, 50)
@@ -73,12 +74,14 @@ def measure(
     device_id: int,
     num_threads: int,
     began: float,
+    num_rounds: Callable[[], int],
     stage: Callable[[str], None],
 ) -> PlannedTime:
     """Build the federation as a worker does, measure a few of its steps, and predict the rounds.
 
     ``sites`` has the worker of every site, and ``began`` is when this process began, by
-    ``time.perf_counter``. What is recorded on the way is thrown away.
+    ``time.perf_counter``. ``num_rounds`` is asked for the rounds of the run when its start has been
+    measured. What is recorded on the way is thrown away.
 
     Raises:
         UserError: the run itself would refuse these settings or their data.
@@ -96,13 +99,13 @@ def measure(
         )
         start = time.perf_counter() - began
         stage("measuring a few training steps, a merge and an evaluation")
-        return _measure(config, federation, sites, start)
+        rounds = replace(federation.rounds, num_rounds=num_rounds())
+        return _measure(config, federation, rounds, sites, start)
 
 
 def _measure(
-    config: Config, federation: Federation, sites: Sequence[int], start: float
+    config: Config, federation: Federation, rounds: Rounds, sites: Sequence[int], start: float
 ) -> PlannedTime:
-    rounds = federation.rounds
     work = [federation.clients.total_steps(client) for client in range(rounds.num_clients)]
     longest, *others = sorted(range(rounds.num_clients), key=lambda number: -work[number])
     _play(federation, [longest], 1)  # what comes for the first time takes longer

@@ -10,7 +10,8 @@ def cohort_problems(config: Config, num_clients: int) -> list[Problem]:
     """Check the settings that count clients; for several nodes, once their sites are known."""
     if listed := list(_listed_clients(config, num_clients)):
         return listed
-    return list(_sampled_clients(config, num_clients))[:1]  # the others follow from the first
+    sampled = list(_sampled_clients(config, num_clients))[:1]  # the others follow from the first
+    return sampled or list(_unknown_bytes(config, num_clients))
 
 
 def _listed_clients(config: Config, num_clients: int) -> Iterator[Problem]:
@@ -66,4 +67,22 @@ def _sampled_clients(config: Config, num_clients: int) -> Iterator[Problem]:
             "must not exceed the clients sampled in a round",
             f"{config.min_clients} {among}, of which {cohort} are sampled",
             "lower min_clients or raise clients_per_round",
+        )
+
+
+def _unknown_bytes(config: Config, num_clients: int) -> Iterator[Problem]:
+    """Check that a budget of bytes can be kept: who is drawn in secret is known to nobody before.
+
+    Whoever is drawn, so many clients of one tier cost the same.
+    """
+    is_drawn = config.cohort_size(num_clients) < num_clients and not config.listed_cohorts
+    varies = config.sampling == "poisson" or len(config.tiers) > 1
+    if config.stop_when.bytes and config.privacy.is_noisy and is_drawn and varies:
+        yield Problem(
+            "stop_when.bytes",
+            "must be left alone when secret draws decide the bytes of a round, which nobody knows"
+            " before",
+            f"{config.stop_when.bytes} with noise, sampling={config.sampling} and "
+            f"{max(1, len(config.tiers))} tiers",
+            "drop stop_when.bytes, the noise, or sampling=poisson and tiers",
         )

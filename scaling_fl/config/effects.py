@@ -82,8 +82,18 @@ def _merge_needs_no_gaps(config: Config) -> bool:
 
 
 def _epsilon_ends_earlier(config: Config) -> bool:
-    least, chosen = config.privacy.max_epsilon, config.privacy.target_epsilon
+    (_, least), chosen = config.epsilon_limit, config.privacy.target_epsilon
     return least is None or chosen is None or least < chosen
+
+
+def _is_met_before_the_end(num_before: Callable[[Config], int]) -> Callable[[Config], bool]:
+    """Say whether a rule about a metric that needs some values before can end the run earlier."""
+
+    def works(config: Config) -> bool:
+        every = 1 if config.stop_when.is_of_training else config.eval_every
+        return (config.num_rounds - 1) // every > num_before(config)
+
+    return works
 
 
 _TABLE = (
@@ -202,12 +212,29 @@ _TABLE = (
         "must be client unless a tier has a smaller rank than adapter.rank",
         "give a tier a smaller rank or drop merge.weigh_by",
     ),
+    *(
+        _effect(
+            path,
+            "privacy.target_epsilon",
+            _epsilon_ends_earlier,
+            "must be below privacy.target_epsilon, which the run never exceeds",
+            "give one of the two",
+        )
+        for path in ("privacy.max_epsilon", "stop_when.epsilon")
+    ),
     _effect(
-        "privacy.max_epsilon",
-        "privacy.target_epsilon",
-        _epsilon_ends_earlier,
-        "must be below privacy.target_epsilon, which the run never exceeds",
-        "give one of the two",
+        "stop_when.target",
+        ("num_rounds", "eval_every"),
+        _is_met_before_the_end(lambda c: 0),
+        "must be left alone when no round before the last one has the metric",
+        "raise num_rounds, lower eval_every or drop stop_when.target",
+    ),
+    _effect(
+        "stop_when.patience",
+        ("num_rounds", "eval_every"),
+        _is_met_before_the_end(lambda c: c.stop_when.patience or 0),
+        "must be lower than the number of rounds before the last one that have the metric",
+        "raise num_rounds, lower eval_every or lower stop_when.patience",
     ),
 )
 

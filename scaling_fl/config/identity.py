@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from scaling_fl.config.stop_settings import StopSettings
+
 NOT_IDENTITY = frozenset(
     {"site_ids", "num_clients", "device", "num_threads"}
     | {"job_name", "author", "checkpoints_dir", "data.cache_dir"}
@@ -11,6 +13,7 @@ NOT_IDENTITY = frozenset(
     | {"init_from"}  # a place, whose content counts
     # these only report or stop; iid_split is folded into partition.kind
     | {"per_class_metrics", "metrics", "min_clients", "iid_split"}
+    | {f"stop_when.{name}" for name in StopSettings.model_fields}
 )
 
 

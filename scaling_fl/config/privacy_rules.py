@@ -100,6 +100,22 @@ PRIVACY: tuple[Rule, ...] = (
         " them fail",
         "drop min_clients or the noise",
     ),
+    _rule(
+        _has_noise,
+        "stop_when.seconds",
+        lambda c: c.stop_when.seconds is None,
+        "must be left alone with noise, because the number of rounds would tell how long they took,"
+        " which depends on the data and is not covered by epsilon",
+        "drop stop_when.seconds or the noise",
+    ),
+    _rule(
+        _has_noise,
+        "stop_when.metric",
+        lambda c: not c.stop_when.is_of_training,
+        "must be one of the test data with noise, because what clients report of their training is"
+        " not covered by epsilon and not recorded",
+        "take validation.loss or drop the noise",
+    ),
     *(
         _rule(
             _has_groups,

@@ -51,6 +51,11 @@ def _is_default_where_clients_keep_parts(path: str) -> Callable[[Config], bool]:
     return lambda config: not _row(config).personal or not is_set(config, path)
 
 
+def _can_be_reached(config: Config) -> bool:
+    target = config.stop_when.target
+    return target is None or config.stop_when.is_of_loss or 0 < target <= 1
+
+
 RULES: tuple[Rule, ...] = (
     *EFFECTS,
     *PRIVACY,
@@ -93,6 +98,13 @@ RULES: tuple[Rule, ...] = (
         "must not correct its means with merge.method=alternate, because A and B step every other"
         " round, and the correction counts all rounds",
         "set server.bias_correction=False, or change server.optimiser or merge.method",
+    ),
+    Rule(
+        "stop_when.target",
+        ("stop_when.metric",),
+        _can_be_reached,
+        "must be above 0 and at most 1 for a score",
+        "give such a share or another stop_when.metric",
     ),
     *(
         Rule(

@@ -26,6 +26,7 @@ from scaling_fl.config.sections import (
     TrackingSettings,
     UploadSettings,
 )
+from scaling_fl.config.stop_settings import StopSettings
 from scaling_fl.config.types import (
     Author,
     ClientIds,
@@ -192,6 +193,8 @@ class Config(Section):
     """What is read of a task's data, and where it is kept."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the record of a run is kept."""
+    stop_when: StopSettings = StopSettings()
+    """What ends a run before its last round; whichever comes first."""
 
     @property
     def partition_kind(self) -> str:
@@ -217,6 +220,13 @@ class Config(Section):
     def participants(self, num_clients: int) -> list[int]:
         """List the clients, of num_clients, that can take part in a round."""
         return sorted({*chain(*self.listed_cohorts)}) or list(range(num_clients))
+
+    @property
+    def epsilon_limit(self) -> tuple[str, float | None]:
+        """Return the setting that ends the run by its epsilon, and the value."""
+        if self.privacy.max_epsilon is not None:
+            return "privacy.max_epsilon", self.privacy.max_epsilon
+        return "stop_when.epsilon", self.stop_when.epsilon
 
     def own_names(self) -> list[tuple[str, str]]:
         """List what the user wrote of all that is named: (dotted path, ``module:name``)."""

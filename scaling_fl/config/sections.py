@@ -198,8 +198,10 @@ class PrivacySettings(Section):
     """Standard deviation of the noise on the sum of updates, as a multiple of clip."""
     target_epsilon: Annotated[Positive | None, _CLIPPED] = None
     """Epsilon after num_rounds, which the noise is chosen for in place of noise_multiplier."""
-    max_epsilon: Annotated[Positive | None, _NOISY] = None
-    """The run ends before a round would exceed this epsilon; None never ends it early."""
+    max_epsilon: Annotated[
+        Positive | None, _NOISY, Without("stop_when.epsilon", because="the two are one setting")
+    ] = None
+    """Another name of stop_when.epsilon."""
     delta: Annotated[Delta, _NOISY] = 1e-5
     """Delta of the reported epsilon; less than 1 / number of clients."""
     accountant: Annotated[AccountantName, _NOISY] = "rdp"

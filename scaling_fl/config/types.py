@@ -31,6 +31,9 @@ PrivacyUnit = Literal["client", "group"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["fp32", "bf16"]
 AccountantName = Literal["rdp", "pld"]
+WatchedMetric = Literal[
+    "validation.accuracy", "validation.f1_macro", "validation.loss", "train.accuracy", "train.loss"
+]
 
 
 class Choices:
@@ -100,6 +103,11 @@ def _name(value: Any) -> str | None:
     raise ValueError("must be the name of a column")
 
 
+def _whole(value: Any) -> Any:
+    """Take 2.5e9 for a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _count_or_fraction(value: Any) -> int | float:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
@@ -128,6 +136,7 @@ def _local_location(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
+NumBytes = Annotated[int, Field(ge=1, le=10**15), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0)]
 SmallSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # which NumPy takes, whom Sacred seeds
 Positive = Annotated[float, Field(gt=0)]

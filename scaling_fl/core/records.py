@@ -52,6 +52,8 @@ class RoundReport:
     unmoved: str = ""
     """What kept every value although clients were asked: "the global state" or "the adapter"."""
     digest: str = ""
+    stopped_by: str = ""
+    """The rule that ends the run with this round, and why; empty: none does."""
 
     @property
     def failures(self) -> list[ClientReport]:

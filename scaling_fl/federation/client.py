@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from scaling_fl.core.seeding import derive, numpy_generator
 from scaling_fl.core.state import GlobalState, Tensors
 from scaling_fl.federation import scaffold
 from scaling_fl.federation.arrivals import Reply
-from scaling_fl.federation.base import MOVED
+from scaling_fl.federation.base import MOVED, send_base
 from scaling_fl.federation.client_end import ClientEnd, Received
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
@@ -86,6 +87,16 @@ class Clients:
             return work.total_steps(self.num_examples(client))
         steps = [work.total_steps(len(group)) for group in self.groups.examples[client]]
         return round(sum(steps) * self.groups.per_round / len(steps))
+
+    def num_bytes(self, cohort: Sequence[int], state: GlobalState) -> int:
+        """Predict the bytes of the round after ``state``, both ways, all its clients together."""
+        number, memory = state.round + 1, state.memory.server
+        tiers = Counter(self.tier_of[client] for client in cohort)
+        of_links = sum(
+            sum(self.tiers[tier].link.num_bytes(number)) * count for tier, count in tiers.items()
+        )
+        bases = (send_base(memory, client) for client in cohort)
+        return of_links + sum(base.num_bytes for base in bases if base)
 
     def hold_base(self, state: GlobalState) -> None:
         """Give the model the frozen weights of a state, to train and to be evaluated with."""

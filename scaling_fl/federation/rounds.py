@@ -14,6 +14,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.placement import deal
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.federation.server import Server, Step
+from scaling_fl.federation.stopping import SECONDS, Stopping
 from scaling_fl.methods.sampling import SampleCohort
 
 
@@ -62,6 +63,7 @@ def run_rounds(
     server: Server,
     evaluate: Evaluator,
     exchange: Exchange,
+    stopping: Stopping,
     hooks: Hooks,
 ) -> GlobalState:
     """Run the rounds after ``state`` and return the last state; all workers call it together.
@@ -73,6 +75,9 @@ def run_rounds(
     def mine(cohort: list[int]) -> list[int]:
         worker_of = deal(cohort, work, exchange.sites)
         return [client for client in cohort if worker_of[client] == exchange.rank]
+
+    def evaluated(state: GlobalState) -> dict[str, float]:
+        return _evaluate(state, rounds, server, evaluate, exchange)
 
     clients.hold_base(state)
     for number in range(state.round + 1, rounds.num_rounds + 1):
@@ -96,12 +101,16 @@ def run_rounds(
         if not rounds.disclosure.of_bytes:
             state = replace(state, total_bytes=0)
         metrics = _round_metrics(state, step, rounds, time.perf_counter() - began)
-        if rounds.evaluates(number):
-            metrics |= _evaluate(state, rounds, server, evaluate, exchange)
-        metrics["time.round_seconds"] = time.perf_counter() - began
-        told = step.clients if rounds.disclosure.of_clients else []
-        report = RoundReport(round=number, metrics=metrics, clients=told, unmoved=step.unmoved)
-        state = hooks.record(state, report)
+        is_evaluated = rounds.evaluates(number)
+        metrics |= evaluated(state) if is_evaluated else {}
+        metrics[SECONDS] = time.perf_counter() - began
+        stopped_by = stopping.after(state, metrics) if number < rounds.num_rounds else ""
+        if stopped_by and not is_evaluated:
+            metrics |= evaluated(state)
+            metrics[SECONDS] = time.perf_counter() - began
+        state = hooks.record(state, _report(step, rounds, number, metrics, stopped_by))
+        if stopped_by:
+            break
     return state
 
 
@@ -127,6 +136,18 @@ def _evaluate(
             of_all = name.replace("validation.", "download.", 1)
             metrics[f"{name}.tier{tier}" if downloads.num_tiers > 1 else of_all] = value
     return metrics
+
+
+def _report(
+    step: Step, rounds: Rounds, number: int, metrics: dict[str, float], stopped_by: str
+) -> RoundReport:
+    return RoundReport(
+        round=number,
+        metrics=metrics,
+        clients=step.clients if rounds.disclosure.of_clients else [],
+        unmoved=step.unmoved,
+        stopped_by=stopped_by,
+    )
 
 
 def _round_metrics(

@@ -72,7 +72,8 @@ def record_of(config: Config, folder: Path) -> JobRecord:
 
 
 def is_complete(config: Config, folder: Path) -> bool:
-    return record_of(config, folder).last_round >= config.num_rounds
+    record = record_of(config, folder)
+    return record.last_round >= config.num_rounds or record.stopped_by is not None
 
 
 def drop_checkpoints(config: Config, folder: Path) -> None:

@@ -147,7 +147,7 @@ class Session:
             if status == "FAILED":
                 # The command says why, last of all; once is enough.
                 facts["message"] = None
-            further = how_to_train_further(settings, run.num_rounds)
+            further = how_to_train_further(settings, run.num_rounds, run.record.stopped_by)
             self._console.line(summary(facts, further=further))
         if self._log and status == "FAILED":
             self._log(f"Error: {message}")  # which the command prints itself

@@ -149,6 +149,7 @@ class Worker:
                     metrics=report.metrics,
                     num_clients=len(report.clients),
                     failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
+                    stopped_by=report.stopped_by,
                 )
             return state
 

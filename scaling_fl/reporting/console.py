@@ -115,7 +115,10 @@ class Console:
         done = event["round"]
         self._num_rounds = event.get("num_rounds") or self._num_rounds
         self._picture.resume(event, self._num_rounds)
-        if done and done >= self._num_rounds:
+        if event.get("stopped_by"):
+            where = f"round {done} of {self._num_rounds}"
+            self._print(f"nothing is left to do: {where} was the last by {event['stopped_by']}")
+        elif done and done >= self._num_rounds:
             self._print(f"nothing is left to do: round {done} of {self._num_rounds} is done")
         elif done:
             self._print(f"resuming after round {done} of {self._num_rounds}")
@@ -127,6 +130,8 @@ class Console:
         self._picture.finish(number, self._num_rounds)
         text = round_line(number, self._num_rounds, event.get("metrics", {}), num_clients)
         self._print(text, style="bold")
+        if event.get("stopped_by"):
+            self._print(f"the run ends after round {number} by {event['stopped_by']}")
         for failure in event.get("failures", ()):
             reason = failure.get("reason") or "no reason given"
             name = dict(enumerate(self._client_names)).get(failure["client"])

@@ -12,7 +12,7 @@ def render(plan: Mapping[str, Any]) -> str:
     rows = [
         ("trained", f"{plan['trainable_parameters']:,} of {plan['total_parameters']:,} parameters "
          f"({share:.2%})"),
-        ("rounds", f"{plan['num_rounds']}, {plan['num_clients']} clients"),
+        ("rounds", f"{_rounds(plan)}, {plan['num_clients']} clients"),
     ]  # fmt: skip
     for tier, cost in enumerate(plan["tiers"]):
         name = f"tier {tier}" if len(plan["tiers"]) > 1 else "a client"
@@ -44,6 +44,13 @@ def render(plan: Mapping[str, Any]) -> str:
         rows += _time_rows(time, plan["num_rounds"])
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _rounds(plan: Mapping[str, Any]) -> str:
+    """Say how many rounds there are, what ends the run there, and what may end it earlier."""
+    by, earlier = plan["ends_by"], plan["may_end_by"]
+    text = f"{plan['num_rounds']}" + (f", where {by} ends the run" if by else "")
+    return f"{text}, or fewer by {' or '.join(earlier)}" if earlier else text
 
 
 def _time_rows(time: Mapping[str, float], num_rounds: int) -> list[tuple[str, str]]:

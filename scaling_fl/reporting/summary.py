@@ -30,7 +30,7 @@ def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
     Known facts, all of them optional: ``status``, ``message``, ``job_name``, ``last_round``,
     ``num_rounds``, ``metrics`` (a name to its last value, or to its series of ``values``, which
     gives the exact bytes of the whole run), ``failures`` (``client``, ``reason``, ``round``, and
-    ``name`` where clients have names),
+    ``name`` where clients have names), ``stopped_by`` (which rule ended the run early, and why),
     ``run_dir``, ``checkpoints``, ``journal``, ``database``, ``seconds`` (since this start),
     ``scripts`` (what to type to start a script, by its name, for a run whose state ``is_saved``),
     ``resume_command``, ``further`` (how to change that command once all rounds are done).
@@ -47,11 +47,17 @@ def summary(record: Mapping[str, Any] | None = None, /, **facts: Any) -> str:
     return "\n".join([*lines, *_next_lines(facts), *_resume_lines(facts)])
 
 
-def how_to_train_further(config: Mapping[str, Any], num_rounds: int) -> str | None:
+def how_to_train_further(
+    config: Mapping[str, Any], num_rounds: int, stopped_by: str | None = None
+) -> str | None:
     """Say how the resume command trains beyond the last round, if a run of this kind can.
 
-    ``config`` holds the settings as they are stored, ``num_rounds`` is where the job really ends.
+    ``config`` holds the settings as they are stored, ``num_rounds`` is where the job really ends,
+    and ``stopped_by`` is the rule that has ended it before that.
     """
+    if stopped_by:
+        setting = stopped_by.partition("=")[0]
+        return f"give {'another' if setting.endswith('.target') else 'a larger'} {setting} to"
     if num_rounds < config.get("num_rounds", num_rounds):
         return "give a larger privacy.max_epsilon to"
     if (config.get("privacy") or {}).get("target_epsilon") is not None:
@@ -81,6 +87,8 @@ def _headline(facts: Mapping[str, Any]) -> str:
     text = f"{job} {ENDINGS.get(status.upper(), f'ended as {status or None}')}"
     if facts.get("num_rounds"):
         text += f", {facts.get('last_round', 0)} of {facts['num_rounds']} rounds"
+    if facts.get("stopped_by"):
+        text += f", ended by {facts['stopped_by']}"
     return f"{text}: {facts['message']}" if facts.get("message") else f"{text}."
 
 
@@ -196,7 +204,7 @@ def _resume_lines(facts: Mapping[str, Any]) -> list[str]:
     # A run that failed after its last round could not save it: the same command goes on.
     completed = str(facts.get("status") or "COMPLETED").upper() in ("COMPLETED", "DEGRADED")
     all_rounds = bool(facts.get("num_rounds")) and facts["num_rounds"] == facts.get("last_round")
-    done = completed and all_rounds
+    done = completed and (all_rounds or bool(facts.get("stopped_by")))
     if done and not facts.get("further"):
         return []
     how = f"To train further, {facts['further']}" if done else "To resume"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from harness import Run, settings
@@ -23,6 +23,7 @@ from scaling_fl.config import Config, read_config
 from scaling_fl.config.base import choices
 from scaling_fl.config.merges import MERGES
 from scaling_fl.config.schema import leaves
+from scaling_fl.config.types import WatchedMetric
 from scaling_fl.core.errors import UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
@@ -230,6 +231,7 @@ ELSEWHERE = {
     ("partition.kind", "column"),  # test_own_table.py
     ("tier_scale", "adapter"),  # test_merges.py, as those below
     ("tier_scale", "own"),
+    *(("stop_when.metric", name) for name in get_args(WatchedMetric)),  # test_stopping.py
     ("merge.on", "products"),
     ("merge.trim_by", "tensor"),
     ("merge.weigh_by", "rank"),

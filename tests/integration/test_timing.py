@@ -39,7 +39,15 @@ def timing_of(tmp_path: Path, corpus: Path, **changes: Any) -> PlannedTime:
     config = QuickRun(tmp_path / "run", shared=corpus, **changes).config
     sites = [config.site_ids.index(site) for site in config.site_ids]
     began = time.perf_counter()
-    return measure(config, sites, device_id=0, num_threads=1, began=began, stage=lambda text: None)
+    return measure(
+        config,
+        sites,
+        device_id=0,
+        num_threads=1,
+        began=began,
+        num_rounds=lambda: config.num_rounds,
+        stage=lambda text: None,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

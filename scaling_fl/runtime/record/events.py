@@ -21,6 +21,7 @@ _OPTIONAL: dict[str, type] = {
     "baseline": dict,
     "clients": list,
     "failures": list,
+    "stopped_by": str,
 }
 
 

@@ -168,9 +168,10 @@ class JobRecord:
     last_event: str | None = None
     resume_command: str | None = None
     num_rounds: int | None = None
-    """Of the whole job, where its journal says so; a privacy budget may have shortened it."""
+    """Of the whole job, where its journal says so; in an older job, what its epsilon allowed."""
     status: str | None = None
     message: str | None = None
+    stopped_by: str | None = None  # which rule ended the job early, as "setting=value (why)"
     metrics: dict[str, Series] = field(default_factory=dict)
     clients: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -200,7 +201,7 @@ class JobRecord:
             case "start":
                 self._start(event, before)
             case "resume":
-                self.num_rounds = event.get("num_rounds")
+                self.num_rounds, self.stopped_by = event.get("num_rounds"), event.get("stopped_by")
                 self.baseline = event.get("baseline", self.baseline)
                 self._drop_after(int(event["round"]))
             case "partition":
@@ -227,7 +228,7 @@ class JobRecord:
         start_time = event.get("start_time") or _naive(event.get("time"))
         attempt = {"start_time": start_time, "status": "RUNNING"}
         self.history.append(attempt | {"hostname": self.host, "pid": self.pid})
-        self.status, self.message = "running", None
+        self.status, self.message, self.stopped_by = "running", None, None
 
     def _round(self, event: Event) -> None:
         number = int(event["round"])
@@ -237,6 +238,7 @@ class JobRecord:
             self.failures = [row for row in self.failures if row["round"] != number]
         is_regained = number < self.last_round
         self.digests[number] = event.get("digest")
+        self.stopped_by = event.get("stopped_by")
         self.clients.extend(self._named(number, event.get("clients", [])))
         self.failures.extend(self._named(number, event.get("failures", [])))
         if is_regained:

@@ -19,7 +19,7 @@ from scaling_fl.runtime.record.checkpoints import (
     Checkpoints,
     chain_digest,
 )
-from scaling_fl.runtime.record.journal import Journal
+from scaling_fl.runtime.record.journal import Journal, JournalTail, fold
 from scaling_fl.runtime.record.manifest import TornCheckpoint
 
 
@@ -64,7 +64,7 @@ class Recorder:
         self._partition, self._baseline = partition, baseline
         self._save_every, self._num_rounds, self._note = save_every, num_rounds, note
         self._recorded: GlobalState | None = None
-        self._saved_round = 0
+        self._saved_round, self._is_over = 0, False
         self._retry_at: float | None = None
         """When to make up for a save that failed, on the monotonic clock."""
         self._previous_digest = ""
@@ -94,12 +94,25 @@ class Recorder:
         self._recorded, self._saved_round = state, state.round
         return state, num_threads
 
-    def begin(self) -> None:
-        """Journal who owns which examples, after which round the job goes on, and what to beat."""
+    def past(self) -> dict[int, dict[str, float]]:
+        """Read the metrics, by name, of every round that the job goes on after."""
+        found: dict[int, dict[str, float]] = {}
+        for name, series in fold(JournalTail(self._journal.path).read_new()).metrics.items():
+            for number, value in zip(series["steps"], series["values"], strict=True):
+                if number <= self._saved_round:
+                    found.setdefault(number, {})[name] = value
+        return found
+
+    def begin(self, stopped_by: str = "") -> None:
+        """Journal who owns which examples, after which round the job goes on, and what to beat.
+
+        ``stopped_by`` says which rule has ended the job already; empty: it goes on.
+        """
         assert self._recorded
         if self._partition is not None:
             self._journal.append("partition", **self._partition)
-        told = {"baseline": self._baseline} if self._baseline else {}
+        told: dict[str, Any] = {"baseline": self._baseline} if self._baseline else {}
+        told |= {"stopped_by": stopped_by} if stopped_by else {}
         self._journal.append("resume", round=self._saved_round, num_rounds=self._num_rounds, **told)
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:
@@ -162,9 +175,10 @@ class Recorder:
             clients=[{k: v for k, v in row.items() if k != "failure"} for row in rows],
             failures=[{"client": r.client, "reason": r.failure} for r in report.failures],
             digest=state.digest,
+            **({"stopped_by": report.stopped_by} if report.stopped_by else {}),
         )
         self._recorded = state
-        last = state.round == self._num_rounds
+        last = self._is_over = state.round == self._num_rounds or bool(report.stopped_by)
         if last or self._is_due(state.round):
             began = time.monotonic()
             try:
@@ -199,7 +213,7 @@ class Recorder:
         left alone, because recording it has saved it or failed to.
         """
         state = self._recorded
-        if state and self._saved_round < state.round < self._num_rounds:
+        if state and self._saved_round < state.round and not self._is_over:
             try:
                 self._save(state)
             except CheckpointError as error:

@@ -171,6 +171,7 @@ def _record_of_copy(run_id: str, entry: Mapping[str, Any], info: Mapping[str, An
         started=_iso(attempts[-1].get("start_time")),
         last_event=_iso(entry.get("heartbeat")),
         status=entry.get("status"),
+        stopped_by=info.get("stopped_by"),
         failures=list(info.get("failures", [])),
         partition=info.get("partition"),
         notes=list(info.get("notes", [])),

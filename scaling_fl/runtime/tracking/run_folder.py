@@ -205,6 +205,7 @@ class RunFolder(SacredFiles):
             self._facts |= {
                 "last_round": record.last_round,
                 "last_digest": record.last_digest,
+                "stopped_by": record.stopped_by,
                 "partition": record.partition,
                 "checkpoints": self._plain(record.checkpoints[-MAX_LISTED:]),
                 "failures": self._plain(record.failures[-MAX_LISTED:]),

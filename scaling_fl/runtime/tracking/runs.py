@@ -59,6 +59,7 @@ class Run:
             "metrics": record.metrics,
             "num_rounds": self.num_rounds,
             "last_round": record.last_round,
+            "stopped_by": record.stopped_by,
             "failures": record.failures,
             "run_dir": from_here(str(self.folder)) if self.folder else None,
             "checkpoints": from_here(self.checkpoints) if self.checkpoints else None,

@@ -99,6 +99,19 @@ def test_the_run_ends_before_it_would_exceed_the_most_that_is_allowed() -> None:
     assert enough.num_rounds == 2
 
 
+def test_a_rule_to_stop_ends_the_run_as_the_largest_epsilon_does() -> None:
+    older, _ = budget_of(num_rounds=50, clip=1.0, noise_multiplier=2.0, max_epsilon=5.0)
+    given: dict[str, Any] = {"num_rounds": 50, "privacy": {"clip": 1.0, "noise_multiplier": 2.0}}
+    notes: list[str] = []
+    budget = make_budget(private_config(**given, stop_when={"epsilon": 5.0}), 20, notes.append)
+    assert budget
+    assert older
+    assert budget.num_rounds == older.num_rounds
+    assert notes[-1].endswith("because another round would exceed stop_when.epsilon=5")
+    with pytest.raises(UserError, match=r"stop_when.epsilon must be at least .*, got 0.1; raise"):
+        make_budget(private_config(**given, stop_when={"epsilon": 0.1}), 20, notes.append)
+
+
 @pytest.mark.parametrize(
     ("privacy", "message"),
     [

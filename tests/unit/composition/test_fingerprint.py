@@ -104,6 +104,7 @@ def test_machines_agree_on_the_rounds_too_but_not_on_where_their_files_are(tmp_p
 
     assert of_machine() == of_machine(train_path=str(files[1]), site_ids=[0, 1])
     assert of_machine() != of_machine(num_rounds=9)
+    assert of_machine() != of_machine(stop_when={"bytes": 9})
     assert of_machine()["WORLD_SIZE"] == 2
 
 

@@ -30,6 +30,7 @@ OTHER: dict[type, Callable[[Option], Any]] = {
 }
 """A value of an option that is not its default."""
 
+NOISY = {"weighting": "uniform"}
 SCAFFOLD = {"scaffold": True, "num_clients": 4}
 WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("momentum", "optimiser"): {"momentum": 0.9, "optimiser": "adamw"},
@@ -95,6 +96,33 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "target_epsilon": 1.0},
     },
     ("privacy.max_epsilon", "privacy.noise_multiplier"): {"privacy": {"max_epsilon": 1.0}},
+    ("privacy.max_epsilon", "stop_when.epsilon"): {
+        **NOISY,
+        "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "max_epsilon": 2.0},
+        "stop_when": {"epsilon": 2.0},
+    },
+    ("stop_when.epsilon", "privacy.noise_multiplier"): {"stop_when": {"epsilon": 1.0}},
+    ("stop_when.epsilon", "privacy.target_epsilon"): {
+        **NOISY,
+        "privacy": {"clip": 1.0, "target_epsilon": 1.0},
+        "stop_when": {"epsilon": 1.0},
+    },
+    ("stop_when.metric", "stop_when.target"): {"stop_when": {"metric": "train.loss"}},
+    ("stop_when.target", "stop_when.metric"): {"stop_when": {"target": 0.5}},
+    ("stop_when.patience", "stop_when.metric"): {"stop_when": {"patience": 1}},
+    ("stop_when.min_gain", "stop_when.patience"): {
+        "stop_when": {"metric": "train.loss", "target": 0.5, "min_gain": 0.1}
+    },
+    ("stop_when.target", "num_rounds"): {
+        "stop_when": {"metric": "validation.loss", "target": 0.5},
+        "num_rounds": 5,
+        "eval_every": 5,
+    },
+    ("stop_when.patience", "num_rounds"): {
+        "stop_when": {"metric": "validation.loss", "patience": 2},
+        "num_rounds": 6,
+        "eval_every": 2,
+    },
     ("privacy.delta", "privacy.noise_multiplier"): {"privacy": {"delta": 0.1}},
     ("privacy.accountant", "privacy.noise_multiplier"): {"privacy": {"accountant": "pld"}},
     ("adapter.modules_to_save", "adapter.kind"): {"adapter": {"modules_to_save": ["pooler"]}},
@@ -260,6 +288,11 @@ ACCEPTED: list[dict[str, Any]] = [
     {"adapter": {"kind": "head", "modules_to_save": "pooler"}},
     {"weighting": "uniform", "privacy": {"clip": 1.0, "noise_multiplier": 1.0, "delta": 1e-6}},
     {"weighting": "uniform", "privacy": {"clip": 1.0, "target_epsilon": 2, "max_epsilon": 1}},
+    {**NOISY, "privacy": {"clip": 1.0, "target_epsilon": 2}, "stop_when": {"epsilon": 1}},
+    {"stop_when": {"metric": "validation.loss", "target": 3}, "num_rounds": 6, "eval_every": 5},
+    {"stop_when": {"metric": "validation.loss", "patience": 2}, "num_rounds": 7, "eval_every": 2},
+    {"stop_when": {"metric": "train.loss", "patience": 1}, "eval_every": 3},
+    {"stop_when": {"bytes": 1, "seconds": 1}, "num_rounds": 1},
     {"download": {"density": 0.25, "evaluate": True}, "upload": {"density_decay": 0.9}},
     {"download": {"codec": "nf4"}, "upload": {"codec": "nf4", "values": "state"}},
     {"server": {"momentum": 0.9}},

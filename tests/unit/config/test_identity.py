@@ -10,6 +10,7 @@ def test_the_identity_leaves_out_what_decides_nothing() -> None:
     same = read_config({
         **PACKAGED, "site_ids": [0, 1], "num_rounds": 9, "device": "cpu", "job_name": "x",
         "num_threads": 1, "partition": {"kind": "iid"}, "keep_last": 1,
+        "stop_when": {"metric": "train.loss", "patience": 2, "min_gain": 0.1, "bytes": 9},
     })  # fmt: skip
     assert same.identity() == base.identity()
     for change in ({"seed": 1}, {"iid_split": False}, {"schedule": {"kind": "linear"}}):

@@ -67,6 +67,8 @@ def test_privacy_needs_clients_that_count_alike() -> None:
 
 
 TURNS = LORA | {"merge": {"method": "alternate"}}
+NOISE = {"clip": 1.0, "noise_multiplier": 1.0}
+POISSON = {"clients_per_round": 2, "sampling": "poisson"}
 KEPT = LORA | {"merge": {"method": "share_a"}}
 SENTENCES: list[tuple[dict[str, Any], str]] = [
     (
@@ -225,6 +227,29 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
         "server.bias_correction=None and merge.method=alternate; set "
         "server.bias_correction=False, or change server.optimiser or merge.method.",
     ),
+    (
+        {"stop_when": {"metric": "validation.f1_macro", "target": 75}},
+        "stop_when.target must be above 0 and at most 1 for a score, got 75.0 with "
+        "stop_when.metric=validation.f1_macro; give such a share or another stop_when.metric.",
+    ),
+    (
+        PRIVATE | {"privacy": NOISE, "stop_when": {"seconds": 60}},
+        "stop_when.seconds must be left alone with noise, because the number of rounds would tell "
+        "how long they took, which depends on the data and is not covered by epsilon, got 60.0 "
+        "with privacy.clip=1.0; drop stop_when.seconds or the noise.",
+    ),
+    (
+        PRIVATE | {"privacy": NOISE, "stop_when": {"metric": "train.loss", "target": 1}},
+        "stop_when.metric must be one of the test data with noise, because what clients report of "
+        "their training is not covered by epsilon and not recorded, got 'train.loss' with "
+        "privacy.clip=1.0; take validation.loss or drop the noise.",
+    ),
+    (
+        PRIVATE | POISSON | {"privacy": NOISE, "stop_when": {"bytes": 10**9}},
+        "stop_when.bytes must be left alone when secret draws decide the bytes of a round, which "
+        "nobody knows before, got 1000000000 with noise, sampling=poisson and 1 tiers; drop "
+        "stop_when.bytes, the noise, or sampling=poisson and tiers.",
+    ),
 ]
 
 
@@ -251,6 +276,9 @@ ACCEPTED: list[dict[str, Any]] = [
     PRIVATE | {"sampling": "poisson", "clients_per_round": 2},
     PRIVATE | {"privacy": {"clip": 1.0, "target_quantile": 0.5, "clip_learning_rate": 0.3}},
     PRIVATE | {"cohorts": [[0, 1], [2, 3]], "privacy": {"clip": 1.0}},
+    PRIVATE | {"clients_per_round": 2, "privacy": NOISE, "stop_when": {"bytes": 10**9}},
+    PRIVATE | POISSON | {"privacy": {"clip": 1.0}, "stop_when": {"bytes": 10**9, "seconds": 60}},
+    PRIVATE | {"privacy": NOISE, "stop_when": {"metric": "validation.loss", "target": 1}},
 ]
 
 

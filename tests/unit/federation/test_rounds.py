@@ -21,6 +21,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
+from scaling_fl.federation.stopping import Stopping, keep_to_bytes
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.sampling import fixed_cohorts
@@ -45,6 +46,7 @@ class Federation:
     trainer: LocalTrainer
     clients: Clients
     rounds: Rounds
+    stopping: Stopping | None = None
     reports: list[RoundReport] = field(default_factory=list)
     vectors: list[torch.Tensor] = field(default_factory=list)
 
@@ -84,6 +86,7 @@ class Federation:
                 detailed=False,
             ),
             exchange=exchange,
+            stopping=self.stopping or Stopping(exchange),
             hooks=Hooks(record=record, progress=progress, check=check),
         )
         return self
@@ -175,6 +178,28 @@ def test_evaluation_happens_when_due_and_on_the_last_round() -> None:
     federation = make_federation(num_rounds=5, eval_every=2).run()
     evaluated = ["validation.loss" in report.metrics for report in federation.reports]
     assert evaluated == [False, True, False, True, True]
+
+
+def test_the_round_that_ends_a_run_is_evaluated_and_the_last() -> None:
+    whole = make_federation(num_rounds=6, eval_every=2).run()
+    ended = make_federation(num_rounds=6, eval_every=2)
+    bytes_of_three = int(whole.reports[2].metrics["bytes.total"])
+    ended.stopping = Stopping(
+        SingleExchange(1),
+        {"bytes": keep_to_bytes(bytes_of_three)},
+        next_bytes=lambda state: ended.clients.num_bytes(
+            ended.rounds.cohort(state.round + 1, ""), state
+        ),
+    )
+    ended.run()
+    assert [report.stopped_by for report in ended.reports[:-1]] == ["", ""]
+    last = ended.reports[-1]
+    assert last.round == 3
+    after_four = int(whole.reports[3].metrics["bytes.total"])
+    assert last.stopped_by == f"bytes (one more round would make it {after_four:,} bytes)"
+    assert "validation.loss" in last.metrics
+    assert results(ended.reports[:2]) == results(whole.reports[:2])
+    assert [report.stopped_by for report in whole.reports] == [""] * 6
 
 
 def test_each_round_trains_with_its_own_learning_rate() -> None:

@@ -82,6 +82,14 @@ def test_without_a_terminal_there_is_one_line_per_round_and_no_bar() -> None:
         ({"event": "ready", "round": 3}, "resuming after round 3 of 5\n"),
         ({"event": "resume", "round": 5}, "nothing is left to do: round 5 of 5 is done\n"),
         ({"event": "resume", "round": 0}, ""),
+        (
+            {"event": "resume", "round": 3, "stopped_by": "stop_when.bytes=9 (why)"},
+            "nothing is left to do: round 3 of 5 was the last by stop_when.bytes=9 (why)\n",
+        ),
+        (
+            {"event": "round", "round": 2, "stopped_by": "stop_when.bytes=9 (why)"},
+            "round 2/5 | \nthe run ends after round 2 by stop_when.bytes=9 (why)\n",
+        ),
         ({"event": "round", "round": 2, "num_clients": 1}, "round 2/5 | 1 client\n"),
         ({"event": "of a later version"}, ""),
     ],

@@ -9,6 +9,8 @@ PLAN: dict[str, Any] = {
     "trainable_parameters": 25_000,
     "num_clients": 6,
     "num_rounds": 4,
+    "ends_by": None,
+    "may_end_by": [],
     "tiers": [
         {"num_clients": 6, "parameters": 25_000, "download_bytes": 2_000, "upload_bytes": 500}
     ],
@@ -67,4 +69,16 @@ def test_the_time_is_told_with_its_parts() -> None:
         "merging 250.0 ms",
         "a checkpoint 750.0 ms",
         "a round 15.0 s",
+    ]
+
+
+def test_what_ends_the_run_early_is_told_and_what_may() -> None:
+    budget = {"ends_by": "stop_when.bytes=9"}
+    rules = {"may_end_by": ["stop_when.target=0.5", "stop_when.seconds=60"]}
+    rows = [render(PLAN | more).splitlines()[1] for more in (budget, rules, budget | rules)]
+    assert [row.removeprefix("rounds        ") for row in rows] == [
+        "4, where stop_when.bytes=9 ends the run, 6 clients",
+        "4, or fewer by stop_when.target=0.5 or stop_when.seconds=60, 6 clients",
+        "4, where stop_when.bytes=9 ends the run, or fewer by stop_when.target=0.5 or "
+        "stop_when.seconds=60, 6 clients",
     ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scaling_fl.reporting.summary import duration, size, summary
+from scaling_fl.reporting.summary import duration, how_to_train_further, size, summary
 
 
 def series(*values: float) -> dict[str, list[Any]]:
@@ -82,6 +82,16 @@ def test_the_time_taken_and_the_best_round_are_told() -> None:
 )  # fmt: skip
 def test_a_duration_has_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_run_that_a_rule_has_ended_says_which_and_how_to_go_on() -> None:
+    by = "stop_when.patience=2 (validation.loss has not gained in 2 evaluations)"
+    further = how_to_train_further({"num_rounds": 9}, 9, by)
+    lines = summary(FACTS, num_rounds=9, stopped_by=by, further=further).splitlines()
+    assert lines[0] == f"Job demo completed, 3 of 9 rounds, ended by {by}."
+    assert lines[-2] == "To train further, give a larger stop_when.patience to:"
+    other = how_to_train_further({"num_rounds": 9}, 9, "stop_when.target=0.5 (why)")
+    assert other == "give another stop_when.target to"
 
 
 def test_a_run_that_cannot_go_further_does_not_say_how() -> None:

@@ -193,6 +193,16 @@ def test_events_fold_into_the_record() -> None:
     assert (record.status, record.message, record.run_id) == ("DEGRADED", "client 4", None)
 
 
+def test_the_rule_that_ended_a_job_is_that_of_its_last_round_or_of_its_newest_start() -> None:
+    start, by = {"event": "start"}, {"stopped_by": "stop_when.bytes=9 (why)"}
+    ended = [start, {"event": "resume", "round": 0}, round_event(1), round_event(2) | by]
+    again = [*ended, start, {"event": "resume", "round": 2} | by]
+    beyond = [*ended, start, {"event": "resume", "round": 2}, round_event(3)]
+    redone = [*ended, start, {"event": "resume", "round": 1}, round_event(2)]
+    found = [fold(events).stopped_by for events in (ended, again, beyond, redone, [*ended, start])]
+    assert found == [by["stopped_by"], by["stopped_by"], None, None, None]
+
+
 def test_a_metric_that_is_not_finite_survives(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:

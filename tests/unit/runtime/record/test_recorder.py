@@ -66,7 +66,7 @@ class Job:
         self.state, self.threads = self.recorder.restore(self.state)
         self.recorder.begin()
 
-    def do_round(self) -> str:
+    def do_round(self, stopped_by: str = "") -> str:
         number = self.state.round + 1
         self.state = replace(
             self.state,
@@ -77,7 +77,10 @@ class Job:
         )
         reports = [make_report(self.state.round, 3), make_report(self.state.round, 1, "no")]
         report = RoundReport(
-            round=self.state.round, metrics={"train.loss": 1 / self.state.round}, clients=reports
+            round=self.state.round,
+            metrics={"train.loss": 1 / self.state.round},
+            clients=reports,
+            stopped_by=stopped_by,
         )
         self.state = self.recorder.record(self.state, report)
         return self.state.digest
@@ -190,6 +193,18 @@ def test_rounds_are_saved_when_due_and_at_the_end(tmp_path: Path) -> None:
     assert Job(tmp_path, save_every=3, num_rounds=7).do(7).saved == [3, 6, 7]
 
 
+def test_the_round_that_a_rule_ends_a_job_with_is_saved_and_says_so(tmp_path: Path) -> None:
+    job = Job(tmp_path, save_every=5).do(2)
+    job.do_round("stop_when.bytes=9 (why)")
+    assert job.saved == [3]
+    assert fold(job.events).stopped_by == "stop_when.bytes=9 (why)"
+
+
+def test_the_past_is_that_of_the_rounds_that_are_kept(tmp_path: Path) -> None:
+    Job(tmp_path, save_every=2).do(3)
+    assert Job(tmp_path).recorder.past() == {n: {"train.loss": 1 / n} for n in (1, 2)}
+
+
 def test_a_round_after_the_last_save_is_journaled_once_after_a_resume(tmp_path: Path) -> None:
     Job(tmp_path, save_every=2).do(3)  # ends here, as by kill -9
     resumed = Job(tmp_path, save_every=2)
@@ -252,11 +267,14 @@ def test_attempts_during_an_outage_take_no_more_time_than_training(
     assert attempts[1] - attempts[0] == 60.0
 
 
-def test_the_last_round_must_be_saved_and_is_tried_once(tmp_path: Path) -> None:
-    job = Job(tmp_path, num_rounds=3).do(2)
+@pytest.mark.parametrize(("num_rounds", "stopped_by"), [(3, ""), (9, "a rule")])
+def test_the_last_round_must_be_saved_and_is_tried_once(
+    tmp_path: Path, num_rounds: int, stopped_by: str
+) -> None:
+    job = Job(tmp_path, num_rounds=num_rounds).do(2)
     job.store.is_away = True
     with pytest.raises(CheckpointError, match="round-000003 was not saved"):
-        job.do_round()
+        job.do_round(stopped_by)
     job.store.is_away = False
     job.recorder.save_unsaved()
     assert job.saved == [1, 2]

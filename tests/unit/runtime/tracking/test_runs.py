@@ -126,6 +126,7 @@ def make_folder(tmp_path: Path, rounds: int = 3) -> RunFolder:
     folder = start(RunFolder(tmp_path / "runs", uid="uid-1", job_name="job"))
     record = record_of(rounds)
     record.apply({"event": "note", "level": "info", "text": "hello"})
+    record.stopped_by = "stop_when.bytes=9 (why)"
     folder.refresh(record)
     folder.log("round 1\nround 2")
     return folder
@@ -228,6 +229,7 @@ def test_a_run_in_the_database_reads_as_its_folder(tmp_path: Path, database: Any
     there, here = open_run(f"mongo:{number}"), open_run(str(folder.path))
     assert there.status == here.status == "RUNNING"
     assert there.config == here.config
+    assert there.record.stopped_by == "stop_when.bytes=9 (why)"
     for name in ("clients", "failures", "notes", "uid", "job_name", "digests", "pid", "host"):
         assert getattr(there.record, name) == getattr(here.record, name), name
     for name, series in here.record.metrics.items():
