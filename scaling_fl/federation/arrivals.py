@@ -40,8 +40,8 @@ class Arrivals:
 
     A client is left out when its loss or update is not finite, or when its update is too large for
     a sum: its report says why, and no merge sees the update. ``hear`` is called once with each of
-    the others. ``buffers`` are for updates that are kept as they arrive, and grow by what is
-    missing: the first use of new memory takes longer than to copy an update.
+    the others, and may keep a part of it. ``buffers`` are for updates that are kept as they arrive,
+    and grow by what is missing: the first use of new memory takes longer than to copy an update.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Arrivals:
         """The time to train the clients and to encode and decode their payloads."""
 
     def once(self) -> Iterator[Update]:
-        """Yield the updates while the clients train, and keep nothing."""
+        """Yield the updates while the clients train, and keep none of them."""
         for _, update in self._arrive(self._scratch, keep=False):
             yield update
 

@@ -26,7 +26,7 @@ from scaling_fl.federation.scaffold import CONTROL, Controls
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.merge import Merge, Update
 from scaling_fl.methods.merging.residual import residual
-from scaling_fl.methods.pairs import adapter_coordinates, pairs_of
+from scaling_fl.methods.pairs import Pair, adapter_coordinates, pairs_of
 from scaling_fl.methods.server_optimisers import ServerOptimiser, within
 
 
@@ -46,6 +46,15 @@ class Step:
 
 NO_LAYOUT = Layout((), ())
 """Of a vector whose coordinates are all that is known of it."""
+
+
+def keeps_factors(pairs: Sequence[Pair], links: Sequence[Link]) -> bool:
+    """Say whether a worker keeps A and B of its clients in a round, for ``merge.residual``.
+
+    With privacy it does not, because the residual depends on single clients.
+    """
+    have_a = bool(pairs) and all(pair.a is not None for pair in pairs)
+    return have_a and all(link.personal is None for link in links)
 
 
 class Server:
@@ -81,12 +90,7 @@ class Server:
         self._adapter = marks.to(scratch.device) if is_part else None
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
         self._buffers: list[Tensor] = []
-        self._merges_factors = (
-            bool(self._pairs)
-            and privacy is None
-            and all(pair.a is not None for pair in self._pairs)
-            and all(link.personal is None for link in links)
-        )
+        self._merges_factors = privacy is None and keeps_factors(self._pairs, links)
 
     def downloads(self, state: GlobalState) -> Downloads:
         """Return the downloads of the round after ``state``."""

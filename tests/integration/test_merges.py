@@ -4,14 +4,20 @@ Merges of the table in test_every_pair.py are tried there, beside every other se
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from harness import settings
 from one_process import QuickRun, outcome
 
 from scaling_fl.composition.prediction import predict
+from scaling_fl.config import read_config
 from scaling_fl.config.merges import MERGES
+from scaling_fl.conformance.workers import ThreadExchange
+from tests.live_tensors import live_bytes
 
 IN_THE_TABLE = ("mean", "mean_of_senders", "ties")
 SETTINGS: dict[str, Any] = {
@@ -56,3 +62,45 @@ def test_a_merge_comes_to_the_same_wherever_it_runs(
         assert "merge.residual" not in whole.results()
     else:
         assert all(0.0 <= value < math.inf for value in whole.results()["merge.residual"][1])
+
+
+class Weighed(QuickRun):
+    """A run that knows the bytes of all tensors before each of its steps."""
+
+    weights: list[int]
+
+    def _check(self) -> None:
+        self.weights.append(live_bytes())
+
+
+def test_a_plan_counts_the_factors_that_a_worker_keeps_of_its_clients(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """They are A and B of all that trained before, for ``merge.residual``."""
+    changes = {"adapter": {"kind": "lora", "rank": 8}, "num_rounds": 1, "batch_size": 128}
+    run = Weighed(tmp_path / "run", shared=corpus, num_clients=5, **changes)
+    run.weights = []
+    run.start_here()
+    planned = predict(run.config, lambda text: None).memory["clients' factors"]
+    _, *weights = run.weights  # each client takes one step, and gradients are there from then on
+    grown = [after - before for before, after in pairwise(weights)]
+    assert grown == pytest.approx([planned / 4] * 3, rel=0.1)
+    alone = read_config(settings(corpus, num_clients=1, **changes))
+    assert "clients' factors" not in predict(alone, lambda text: None).memory
+
+
+@pytest.mark.parametrize("merge", [{"method": "regmean"}, {"method": "dare", "on": "products"}])
+def test_a_plan_counts_the_sums_of_other_sizes(
+    merge: dict[str, str], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, zeros = list[int](), ThreadExchange.zeros
+
+    def counted(exchange: ThreadExchange, size: int, device: torch.device) -> torch.Tensor:
+        sizes.append(size)
+        return zeros(exchange, size, device)
+
+    monkeypatch.setattr(ThreadExchange, "zeros", counted)
+    changes = {"adapter": {"kind": "lora", "rank": 4}, "num_clients": 2, "merge": merge}
+    run = QuickRun(tmp_path / "run", shared=corpus, **changes).start_here()
+    assert len(set(sizes)) > 1
+    assert predict(run.config, lambda text: None).memory["exact sums"] == 8 * sum(sizes)

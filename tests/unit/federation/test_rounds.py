@@ -29,6 +29,7 @@ from scaling_fl.methods.server_optimisers import sgd
 from scaling_fl.methods.weighting import by_examples
 from scaling_fl.methods.wire.direction import Direction
 from scaling_fl.methods.wire.payloads import payload_size
+from tests.live_tensors import live_bytes
 from tests.unit.federation.federations import (
     TASK,
     even_partitions,
@@ -308,19 +309,6 @@ def test_a_round_that_nobody_was_drawn_for_is_a_round_like_any_other() -> None:
     assert not any(name.startswith("train.") for name in empty.metrics)
     losses = [report.metrics["validation.loss"] for report in federation.reports]
     assert losses[0] == losses[1] != losses[2]
-
-
-def live_bytes() -> int:
-    """Count the bytes of all tensors there are, each storage once."""
-    gc.collect()
-    storages: dict[int, int] = {}
-    for thing in gc.get_objects():
-        if type(thing) in (torch.Tensor, torch.nn.Parameter):
-            for tensor in (thing, thing.grad if thing.is_leaf else None):
-                if tensor is not None:
-                    storage = tensor.untyped_storage()
-                    storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
 
 
 def test_a_step_keeps_nothing_of_the_state_before_it_alive() -> None:
