@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.pairs import Pair
@@ -55,7 +56,7 @@ class Truncated:
     factors: Factors
     """left = U S and right = V^T, for the largest singular values."""
     kept: Tensor
-    """The singular values that are kept, largest first."""
+    """The singular values that are kept, largest first; at most as many as there are."""
     lost: float
     """The norm of what is left out: the root of the sum of the squares of the other ones."""
 
@@ -65,7 +66,8 @@ def truncate(matrix: Factors, rank: int) -> Truncated:
 
     The largest entry of each row of V^T is positive, so that the signs depend on no library. The
     rows of V^T are orthonormal even where the singular value is 0, so that none of them is dead.
-    There must be at least ``rank`` rows in ``matrix.right``.
+    There must be at least ``rank`` rows in ``matrix.right``. A rank above the sides of the matrix
+    has components of 0, which it does not need.
 
     Source: Eckart and Young 1936; arXiv 2402.11505 (FlexLoRA), equation 3, where B takes S.
     """
@@ -76,7 +78,9 @@ def truncate(matrix: Factors, rank: int) -> Truncated:
     signs = torch.where(right.gather(1, largest) < 0, -1.0, 1.0)
     left = (q @ u[:, :rank]) * (values[:rank] * signs.squeeze(1))
     lost = float(torch.linalg.vector_norm(values[rank:]))
-    return Truncated(Factors(left, right * signs), values[:rank], lost)
+    spare = max(0, rank - len(values))
+    factors = Factors(pad(left, (0, spare)), pad(right * signs, (0, 0, 0, spare)))
+    return Truncated(factors, values[:rank], lost)
 
 
 def flexlora(weigh_by: str = "client") -> Merge:

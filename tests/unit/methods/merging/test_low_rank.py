@@ -51,6 +51,15 @@ def test_the_error_is_that_of_eckart_and_young(out: int, inner: int, rank: int) 
     assert total.norm() == pytest.approx(float(values.norm()))
 
 
+@pytest.mark.parametrize(("out", "inner"), [(3, 7), (7, 3)])
+def test_a_rank_above_the_sides_of_the_matrix_loses_nothing(out: int, inner: int) -> None:
+    total = some_factors(out, inner, 5, 1)
+    best = truncate(total, 5)
+    assert (best.factors.left.shape, best.factors.right.shape) == ((out, 5), (5, inner))
+    assert torch.allclose(dense(best.factors), dense(total))
+    assert len(best.kept) == 3
+
+
 def test_a_change_of_basis_that_no_client_sees_changes_nothing() -> None:
     one, other = some_factors(9, 14, 4, 1), some_factors(9, 14, 4, 2)
     basis = torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

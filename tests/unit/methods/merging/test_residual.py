@@ -19,6 +19,7 @@ from scaling_fl.methods.merging.low_rank import flexlora
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.merging.merge import Merge
 from scaling_fl.methods.merging.moving import exact, stack
+from scaling_fl.methods.merging.products import on_products
 from scaling_fl.methods.merging.robust import median
 from scaling_fl.methods.merging.signs import ties
 from scaling_fl.methods.pairs import pairs_of
@@ -116,6 +117,16 @@ def test_what_a_download_leaves_out_is_not_lost(name: str) -> None:
     still = [Sent(0, torch.zeros(SIZE), 1.0)]
     _, done = merge_on(SingleExchange(1), MERGES[name](), still, still, START, links)
     assert done.metrics["merge.residual"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    "make", [flexlora, lambda: on_products(mean(), 1.0)], ids=["flexlora", "products"]
+)
+def test_factors_of_more_components_than_sides_lose_nothing(make: Callable[[], Merge]) -> None:
+    layout = Layout(("q.lora_A.default", "q.lora_B.default"), ((8, 5), (3, 8)))
+    rng = torch.Generator().manual_seed(7)
+    updates = [Sent(client, torch.randn(64, generator=rng), 0.5) for client in range(2)]
+    assert step(make(), layout, torch.randn(64, generator=rng), updates) < 1e-6
 
 
 @pytest.mark.parametrize("size", [1.0, 0.03, 1e-3])
