@@ -1,6 +1,7 @@
 """The rules that count clients, which on several nodes are known once all sites are known."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from scaling_fl.config.problems import Problem
 from scaling_fl.config.schema import Config
@@ -11,7 +12,10 @@ def cohort_problems(config: Config, num_clients: int) -> list[Problem]:
     if listed := list(_listed_clients(config, num_clients)):
         return listed
     sampled = list(_sampled_clients(config, num_clients))[:1]  # the others follow from the first
-    return sampled or list(_unknown_bytes(config, num_clients))
+    return sampled or [
+        *_unknown_bytes(config, num_clients),
+        *_merged_clients(config, num_clients),
+    ]
 
 
 def _listed_clients(config: Config, num_clients: int) -> Iterator[Problem]:
@@ -86,3 +90,52 @@ def _unknown_bytes(config: Config, num_clients: int) -> Iterator[Problem]:
             f"{max(1, len(config.tiers))} tiers",
             "drop stop_when.bytes, the noise, or sampling=poisson and tiers",
         )
+
+
+class _OfRound(NamedTuple):
+    """What a setting of a merge must be, given the fewest and the most clients of a round."""
+
+    name: str
+    holds: Callable[[Any, int, int], bool]
+    rule: str
+    remedy: str
+
+
+_OF_ROUND = (
+    _OfRound(
+        "trim",
+        lambda share, fewest, most: share * most * (1 + 1e-12) >= 1,  # as the merge rounds it
+        "must be a client or more on either side, because the merge is a plain mean otherwise",
+        "raise merge.trim or clients_per_round",
+    ),
+    _OfRound(
+        "byzantine",
+        lambda count, fewest, most: count == 0 or 2 * count + 2 < fewest,
+        "must be 0 or below (clients of a round - 2) / 2, beyond which Krum withstands nobody",
+        "lower merge.byzantine or raise clients_per_round",
+    ),
+    _OfRound(
+        "selected",
+        lambda count, fewest, most: count < most,
+        "must be below the clients of a round, because all of them are averaged otherwise",
+        "lower merge.selected or raise clients_per_round",
+    ),
+    _OfRound(
+        "agreeing",
+        lambda count, fewest, most: count <= most,
+        "must not exceed the clients of a round",
+        "lower merge.agreeing or raise clients_per_round",
+    ),
+)
+
+
+def _merged_clients(config: Config, num_clients: int) -> Iterator[Problem]:
+    """Check the settings of merges that count clients: of a sampled round, as are expected."""
+    sizes = [len(cohort) for cohort in config.listed_cohorts] or [config.cohort_size(num_clients)]
+    fewest, most = min(sizes), max(sizes)
+    for name, holds, rule, remedy in _OF_ROUND:
+        value = config.merge.options.get(name)
+        if value is not None and not holds(value, fewest, most):
+            count = str(most) if fewest == most else f"{fewest} to {most}"
+            got = f"{value} with {count} client{'s'[: most > 1]} in a round"
+            yield Problem(f"merge.{name}", rule, got, remedy)

@@ -81,6 +81,10 @@ def _merge_needs_no_gaps(config: Config) -> bool:
     return row is None or not row.partial
 
 
+def _density_of_merge(config: Config) -> float:
+    return float(config.merge.options.get("density", 0.0))
+
+
 def _epsilon_ends_earlier(config: Config) -> bool:
     (_, least), chosen = config.epsilon_limit, config.privacy.target_epsilon
     return least is None or chosen is None or least < chosen
@@ -132,6 +136,19 @@ _TABLE = (
         lambda c: len(c.cohorts or ()) <= c.num_rounds,
         "must not list more rounds than there are",
         "raise num_rounds or shorten cohorts",
+    ),
+    *(
+        _effect(
+            path,
+            "num_rounds",
+            lambda c: c.num_rounds > 1,
+            f"must be constant when there is a single round, which {what}",
+            f"raise num_rounds or drop {path}",
+        )
+        for path, what in (
+            ("schedule.kind", "trains at the rate that the schedule ends at"),
+            ("server.schedule", "steps at the rate that the schedule begins with"),
+        )
     ),
     _effect(
         "server_freeze",
@@ -197,6 +214,27 @@ _TABLE = (
         _has_smaller_rank,
         "must be left alone unless a tier has a smaller rank than adapter.rank",
         "give a tier a smaller rank or drop tier_scale",
+    ),
+    _effect(
+        "tier_scale",
+        "merge.method",
+        lambda c: c.tier_scale != c.usual_tier_scale,
+        "must be left alone where it is what merge.method has without it",
+        "drop tier_scale",
+    ),
+    _effect(
+        "merge.method",
+        "merge.density",
+        lambda c: c.merge.method != "magnitude_mask" or _density_of_merge(c) < 1.0,
+        "must be mean when merge.density keeps every coordinate, because both are then the same",
+        "lower merge.density or drop merge.method",
+    ),
+    _effect(
+        "merge.trim_by",
+        "merge.density",
+        lambda c: _density_of_merge(c) < 1.0,
+        "must be left alone when merge.density keeps every coordinate",
+        "lower merge.density or drop merge.trim_by",
     ),
     _effect(
         "merge.method",

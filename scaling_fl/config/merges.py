@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from scaling_fl.config.own import or_own
-from scaling_fl.config.types import Count, Decay, Density, Positive
+from scaling_fl.config.types import Count, Density, Positive
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ _TRIM_BY = Option(
     "vector",
     "Of what the largest coordinates are kept.",
 )
-_DROP = Option(Decay, 0.5, "Share of every update that is dropped at random.")
+_DROP = Option(
+    Annotated[float, Field(gt=0, lt=1)], 0.5, "Share of every update that is dropped at random."
+)
 _Half = Annotated[float, Field(ge=0, lt=0.5)]
 _Part = Annotated[float, Field(ge=0, le=1)]
 _EXAMPLES: dict[str, Option] = {

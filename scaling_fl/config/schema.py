@@ -249,9 +249,14 @@ class Config(Section):
         return [self._of(tier) for tier in self.tiers] or [self]
 
     @property
+    def usual_tier_scale(self) -> ScaleChoice:
+        """Return what tier_scale is unless it is given."""
+        return "own" if self.merge.method == "flexlora" else "adapter"
+
+    @property
     def has_own_scales(self) -> bool:
         """Say whether clients of a smaller rank train with alpha over their own rank."""
-        choice = self.tier_scale or ("own" if self.merge.method == "flexlora" else "adapter")
+        choice = self.tier_scale or self.usual_tier_scale
         return choice == "own" and any(t.adapter.rank < self.adapter.rank for t in self.by_tier())
 
     def _of(self, tier: TierSettings) -> "Config":

@@ -21,14 +21,18 @@ from tests.live_tensors import live_bytes
 
 IN_THE_TABLE = ("mean", "mean_of_senders", "ties")
 SETTINGS: dict[str, Any] = {
-    "num_clients": 4,
+    "num_clients": 5,
     "adapter": {"kind": "lora", "rank": 4},
     "tiers": [{"rank": 2}, {"upload": {"codec": "nf4"}}],
 }
 
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in MERGES if name not in IN_THE_TABLE},
+    **{
+        name: (name, {"merge": {"method": name, **row.tried_with}})
+        for name, row in MERGES.items()
+        if name not in IN_THE_TABLE
+    },
     "ties on products": ("ties", {"merge": {"method": "ties", "on": "products"}}),
     "krum on products": ("krum", {"merge": {"method": "krum", "on": "products"}}),
     "ties by tensor": ("ties", {"merge": {"method": "ties", "trim_by": "tensor"}}),

@@ -10,6 +10,7 @@ from one_process import QuickRun
 
 from scaling_fl.composition.prediction import predict
 from scaling_fl.config import read_config
+from scaling_fl.config.typed import merged
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SMALL: dict[str, Any] = {
@@ -22,21 +23,23 @@ SMALL: dict[str, Any] = {
     "task_name": "spooky_author",
 }
 SMALLER: dict[str, dict[str, Any]] = {
-    "docvqa_dp": {"groups_per_client": 3, "groups_per_round": 2, "delta": 0.01},
-    "flasc_dp": {"delta": 0.01},
+    "docvqa_dp": {"privacy": {"groups_per_client": 3, "groups_per_round": 2, "delta": 0.01}},
+    "flasc_dp": {"privacy": {"delta": 0.01}},
+    "trimmed_mean": {"clients_per_round": 5},
+    "krum": {"clients_per_round": 5, "merge": {"byzantine": 1}},
+    "multikrum": {"clients_per_round": 5, "merge": {"byzantine": 1, "selected": 3}},
 }
 
 
 def recipe(path: Path) -> dict[str, Any]:
     """Read a recipe, as small as a test wants it; what makes it that recipe stays."""
     given: dict[str, Any] = yaml.safe_load(path.read_text())
-    privacy = given.get("privacy", {}) | SMALLER.get(path.stem, {})
-    small = SMALL | ({"privacy": privacy} if privacy else {})
+    small = dict(SMALL)
     if isinstance(given.get("clients_per_round"), int):
         small["clients_per_round"] = min(given["clients_per_round"], 3)
     if given["num_local_epochs"] > 1:
         small["num_local_epochs"] = 2
-    return given | small
+    return merged(merged(given, small), SMALLER.get(path.stem, {}))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

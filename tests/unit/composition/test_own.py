@@ -172,7 +172,8 @@ def test_every_merge_of_the_table_is_built(method: str) -> None:
         needed = {"upload": {"density": 0.5}}
     if MERGES[method].needs_pairs:
         needed = {"adapter": {"kind": "lora"}}
-    config = read_config({"task_name": "20newsgroups", "merge": {"method": method}, **needed})
+    needed |= {"task_name": "20newsgroups", "num_clients": 10}
+    config = read_config({"merge": {"method": method}, **needed})
     payloads = tried_merge(method).payloads
     updates = [
         replace(one, extras=statistics_of(payloads, one.client)) for one in some_updates(3, 1)

@@ -187,6 +187,13 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "adapter": {"kind": "lora", "rank": 8},
         "tiers": [{"rank": 8}, {"download": {"density": 0.5}}],
     },
+    ("tier_scale", "merge.method"): with_tiers({"rank": 4}, {}, tier_scale="adapter"),
+    ("schedule.kind", "num_rounds"): {"schedule": {"kind": "cosine"}, "num_rounds": 1},
+    ("server.schedule", "num_rounds"): {"server": {"schedule": "linear"}, "num_rounds": 1},
+    ("merge.method", "merge.density"): {"merge": {"method": "magnitude_mask", "density": 1.0}},
+    ("merge.trim_by", "merge.density"): {
+        "merge": {"method": "dare_ties", "density": 1.0, "trim_by": "tensor"}
+    },
     ("merge.weigh_by", "tiers"): {
         "merge": {"method": "flexlora", "weigh_by": "rank"},
         "adapter": {"kind": "lora", "rank": 8},
@@ -301,7 +308,10 @@ ACCEPTED: list[dict[str, Any]] = [
     {"server": {"optimiser": "yogi", "beta1": 0.5, "epsilon": 1, "bias_correction": True}},
     {"server": {"optimiser": "adam", "bias_correction": False}},
     {"merge": {"method": "ties", "density": 0.5}},
-    {**LORA, "merge": {"method": "krum", "on": "products"}},
+    {**LORA, "num_clients": 5, "merge": {"method": "krum", "on": "products"}},
+    with_tiers({"rank": 4}, {}, tier_scale="own"),
+    with_tiers({"rank": 4}, {}, tier_scale="adapter", merge={"method": "flexlora"}),
+    {"merge": {"method": "ties", "density": 1.0}},
     with_tiers({"rank": 4}, {}, merge={"method": "flexlora", "weigh_by": "rank"}),
     {"merge": {"method": "scaling_fl.methods.merging.means:mean"}},
 ]

@@ -53,6 +53,7 @@ def test_a_merge_is_named_by_the_table_or_is_a_function_of_a_module() -> None:
 
 def test_privacy_refuses_every_merge_that_is_not_private() -> None:
     private = {**PRIVATE, **PARTIAL, "privacy": {"clip": 1.0}, "adapter": {"kind": "lora"}}
+    private["num_clients"] = 10
     for method in [*MERGES, OWN]:
         mapping = {**PACKAGED, **private, "merge": {"method": method}}
         if method in MERGES and MERGES[method].private:

@@ -32,6 +32,40 @@ COUNTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+OF_ROUNDS: list[tuple[str, dict[str, Any], str]] = [
+    ("trimmed_mean", {"trim": 0.2}, "0.2 with 4 clients in a round; raise merge.trim"),
+    ("krum", {"byzantine": 1}, "1 with 4 clients in a round; lower merge.byzantine"),
+    ("multikrum", {"byzantine": 0, "selected": 4}, "4 with 4 clients in a round; lower"),
+    ("consensus_mask", {"agreeing": 5}, "5 with 4 clients in a round; lower merge.agreeing"),
+]
+LARGER: dict[str, dict[str, Any]] = {
+    "all": {"num_clients": 5},
+    "sampled": {"num_clients": 9, "clients_per_round": 5},
+    "expected": {"num_clients": 9, "clients_per_round": 5, "sampling": "poisson"},
+    "listed": {"num_clients": 9, "cohorts": [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]},
+}
+
+
+@pytest.mark.parametrize(("method", "options", "got"), OF_ROUNDS)
+def test_what_a_merge_asks_of_a_round_its_clients_can_be(
+    method: str, options: dict[str, Any], got: str
+) -> None:
+    merge = {"merge": {"method": method, **options}}
+    for size in ({"num_clients": 4}, {"num_clients": 9, "clients_per_round": 4}):
+        assert f", got {got}" in only_problem({**size, **merge})
+    for size in LARGER.values():
+        assert problems({**PACKAGED, **size, **merge}) == []
+
+
+def test_a_merge_asks_the_smallest_listed_round_what_it_withstands() -> None:
+    rounds = {"num_clients": 9, "cohorts": [[0, 1, 2, 3, 4], [5, 6]]}
+    for method, options in (("trimmed_mean", {"trim": 0.2}), ("consensus_mask", {"agreeing": 5})):
+        assert problems({**PACKAGED, **rounds, "merge": {"method": method, **options}}) == []
+    found = only_problem({**rounds, "merge": {"method": "krum"}})
+    assert "got 1 with 2 to 5 clients in a round; " in found
+    assert not problems({**PACKAGED, **rounds, "merge": {"method": "krum", "byzantine": 0}})
+
+
 def test_clients_must_add_up() -> None:
     assert [only_problem(mapping).split(" must ")[0] for mapping, _ in COUNTS] == [
         path for _, path in COUNTS
