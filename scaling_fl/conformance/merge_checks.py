@@ -11,7 +11,7 @@ from scaling_fl.conformance.cases import Case, parts, tenths
 from scaling_fl.conformance.ledger import Ledger
 from scaling_fl.conformance.models import LAYERS, Broken, check_bits, unmoved
 from scaling_fl.conformance.rounds import SIZE, merge_on
-from scaling_fl.conformance.tried_merge import HELD, ZERO, TriedMerge
+from scaling_fl.conformance.tried_merge import HELD, HOLDING, ZERO, TriedMerge
 from scaling_fl.conformance.workers import on_workers
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.methods.merging.merge import Round, Updates
@@ -100,20 +100,20 @@ def layers(tried: TriedMerge, case: Case) -> None:
 
 
 def tiers(tried: TriedMerge, case: Case) -> None:
-    tiered = replace(
-        case,
-        clients=[
-            replace(one, tier=1, vector=one.vector * HELD) if tier else one
-            for one, tier in zip(case.clients, case.choice, strict=True)
-        ],
-    )
-    alone = tried.of(tiered.clients, case.start)
-    check_bits(tried.of(tiered.clients[::-1], case.start), alone, "in ascending order")
-    for vector in tried.on([one.client % 2 for one in case.clients], tiered):
+    held = HOLDING.coordinates(b"")
+    masked = [
+        replace(one, vector=one.vector * HELD, sent=held) if tier else one
+        for one, tier in zip(case.clients, case.choice, strict=True)
+    ]
+    tiered = [
+        replace(one, tier=1, sent=None) if tier else one
+        for one, tier in zip(masked, case.choice, strict=True)
+    ]
+    tried.compare(tried.of(tiered), tried.of(masked))
+    alone = tried.of(tiered, case.start)
+    check_bits(tried.of(tiered[::-1], case.start), alone, "in ascending order")
+    for vector in tried.on([one.client % 2 for one in tiered], replace(case, clients=tiered)):
         check_bits(vector, alone, "on one worker")
-    one = case.clients[0]
-    low = replace(one, share=1.0, tier=1, vector=one.vector * HELD)
-    tried.compare(tried.of([low]), tried.of([replace(low, tier=0)]))
 
 
 BASES = [[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]], [[2.0, 0.0], [0.0, 0.5]]]
@@ -122,8 +122,6 @@ BASES += [[[0.0, 2.0], [0.5, 0.0]]]
 
 
 def gauge(tried: TriedMerge, case: Case) -> None:
-    if tried.turn is not None:
-        return  # A or B is that of all clients, and so is its basis
     changed = [
         replace(one, vector=_in_basis(one.vector, torch.tensor(BASES[number])))
         for one, number in zip(case.clients, case.choice, strict=True)

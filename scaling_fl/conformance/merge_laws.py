@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scaling_fl.conformance import merge_checks
 from scaling_fl.conformance.cases import Case, cases
 from scaling_fl.conformance.rounds import SIZE
-from scaling_fl.conformance.trial import Law
+from scaling_fl.conformance.trial import Law, always
 from scaling_fl.conformance.tried_merge import TriedMerge
 
 
@@ -41,6 +41,7 @@ def _law(
     check: Callable[[TriedMerge, Case], None],
     choice: str = "",
     most_cases: int = 1000,
+    applies: Callable[[TriedMerge], bool] = always,
     **drawn: Any,
 ) -> Law[TriedMerge]:
     """Make a law; ``choice`` says what the choice of a case is, ``drawn`` is for ``cases``."""
@@ -56,6 +57,7 @@ def _law(
         lambda tried: cases(tried.payloads, tried.places, **drawn),
         describe,
         most_cases,
+        applies,
     )
 
 
@@ -138,7 +140,7 @@ MERGE_LAWS = [
     _law("layers", "nothing moves but what some client moved", merge_checks.layers, from_zero=True),
     _law(
         "tiers",
-        "clients of smaller ranks change no law above",
+        "a smaller rank is as sending a part alone",
         merge_checks.tiers,
         "they are in the tiers {}, and tier 1 holds rank 1 of 2",
         fewest=2,
@@ -149,6 +151,8 @@ MERGE_LAWS = [
         "B G and inv(G) A are merged as B and A are",
         merge_checks.gauge,
         "with one of the matrices G for each client: {}",
+        # In a turn, A or B is that of all clients, and so is its basis.
+        applies=lambda tried: tried.turn is None,
         from_zero=True,
         choose=_of_each(4),
     ),

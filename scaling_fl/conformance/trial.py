@@ -29,6 +29,11 @@ class WithBreaks(Protocol):
 Tried = TypeVar("Tried", bound=WithBreaks)
 
 
+def always(tried: object) -> bool:
+    """Say that a law applies to all that is tried."""
+    return True
+
+
 @dataclass(frozen=True)
 class Law(Generic[Tried]):
     """A promise, and the cases on which it is tried."""
@@ -42,6 +47,8 @@ class Law(Generic[Tried]):
     describe: Callable[[Any], str] = str
     most_cases: int = 1000
     """Other cases would say no more."""
+    applies: Callable[[Tried], bool] = always
+    """Says whether the law has a meaning for what is tried."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Verdict:
 def judge(
     laws: Sequence[Law[Tried]], tried: Tried, *, num_cases: int, shrink: bool = True
 ) -> list[Verdict]:
-    """Try each law on ``num_cases`` cases, and on more if it is declared to be broken.
+    """Try each law that applies on ``num_cases`` cases, on more if it is declared to be broken.
 
     The cases are the same in every call. ``shrink`` makes counter-examples small.
 
@@ -79,7 +86,7 @@ def judge(
     unknown = tried.breaks.keys() - {law.name for law in laws}
     if unknown:
         raise ValueError(f"there is no law {', '.join(sorted(unknown))}")
-    return [_judge(law, tried, num_cases, shrink) for law in laws]
+    return [_judge(law, tried, num_cases, shrink) for law in laws if law.applies(tried)]
 
 
 def _judge(law: Law[Tried], tried: Tried, num_cases: int, shrink: bool) -> Verdict:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,15 @@ def test_a_merge_of_the_table_keeps_the_laws_but_for_those_that_it_declares(name
     assert [verdict for verdict in verdicts if not verdict.is_good] == []
     declared = {verdict.law for verdict in verdicts if verdict.outcome == DECLARED}
     assert declared == MERGES[name].breaks.keys()
+
+
+def test_a_law_without_a_meaning_for_a_merge_is_left_out() -> None:
+    """In a round of one factor, no client has a basis of its own."""
+    laws = [law for law in MERGE_LAWS if law.name in ("gauge", "order")]
+    tried = {name: replace(tried_merge(name), breaks={}) for name in ("exact", "alternate")}
+    found = {name: judge(laws, each, num_cases=1) for name, each in tried.items()}
+    assert [verdict.law for verdict in found["exact"]] == ["order", "gauge"]
+    assert [verdict.law for verdict in found["alternate"]] == ["order"]
 
 
 @pytest.mark.parametrize("name", merges_by_coordinates())
@@ -135,6 +145,12 @@ def asks_only_some_workers() -> Merge:
     return merge
 
 
+def squares_the_shares_of_a_tier() -> Merge:
+    return lambda updates, round: round.total(
+        (u.vector, u.share**2 if u.tier else u.share) for u in updates.once()
+    )
+
+
 def returns_doubles() -> Merge:
     return lambda updates, round: round.start.double()
 
@@ -170,6 +186,7 @@ def test_an_example_keeps_the_laws_too(make: Callable[[], Merge], breaks: dict[s
         (sends_back_a_transpose, "layers", r"\[.*\] moved, and no client moved it"),
         (remembers, "resume", "of a merge that was not used before"),
         (asks_only_some_workers, "placement", "do not make the same calls|it raises"),
+        (squares_the_shares_of_a_tier, "tiers", "and must be"),
         (returns_doubles, "one client", "returns torch.float64, and must return a tensor of"),
         (writes_to_the_start, "one client", "the merge writes to round.start"),
     ],
