@@ -1,8 +1,9 @@
 """What each merge and each server optimiser gains over the mean: 20 Newsgroups, MiniLM, LoRA.
 
 20 clients, 5 in a round, IID and by Dirichlet 0.1, over three seeds that also decide the split,
-the order and the model's head. The rows of a seed differ in the method alone. Two comparisons: all
-at the same learning rate, and each at the best rate of a grid (on the same texts, for the mean,
+the order and the model's head. The rows of a seed differ in the method alone; a merge that is the
+mean by default has the settings that its laws are tried with (``config.merges``). Two comparisons:
+all at the same learning rate, and each at the best rate of a grid (on the same texts, for the mean,
 too). Of each, the difference to the mean, paired by seed, with its 95 % interval by Student's t:
 three seeds have two degrees of freedom, so that intervals are wide, and only a difference whose
 interval leaves out 0 is one. At equal bytes, the method and the mean are compared at their last
@@ -91,7 +92,7 @@ PAPER: Settings = ADAPTIVE | {"beta2": 0.99, "bias_correction": False}
 BY_SGD: Settings = {"optimiser": "sgd", "learning_rate": 3.0, "max_grad_norm": 1.0}
 METHODS: dict[str, Method] = {
     **{
-        name: Method(settings={"merge": {"method": name}})
+        name: Method(settings={"merge": {"method": name, **row.tried_with}})
         for name, row in MERGES.items()
         if not row.personal  # such models answer test examples like their own: another measure
     },

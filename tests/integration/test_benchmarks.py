@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scaling_fl.config import read_config
+from scaling_fl.config.merges import MERGES
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 Settings = dict[str, Any]
@@ -144,6 +145,20 @@ def test_merges_are_compared_with_the_mean_by_seed(
     assert mean[3:5] == ["+0.0 ± 0.0", "+0.0 ± 0.0"]
     assert alternate[5] == "6 to 4", "fewer bytes, at the rounds that were evaluated"
     assert "-" not in alternate
+
+
+def test_no_merge_is_compared_with_the_mean_as_what_is_the_mean() -> None:
+    import merges_on_newsgroups as table
+
+    found = {
+        name: table.config_of(table.METHODS[name], {}, 1, 1.0)
+        for name, row in MERGES.items()
+        if not row.personal
+    }
+    assert [name for name, config in found.items() if config is None] == ["mean_of_senders"]
+    options = {name: config.merge.options for name, config in found.items() if config}
+    assert options["task_arithmetic"]["scale"] != 1.0
+    assert options["trimmed_mean"]["trim"] * 5 >= 1
 
 
 def test_an_interval_is_students() -> None:
