@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scaling_fl.core.exact_sum import CHUNK, ExactSum, add_integers, as_integer
+from scaling_fl.core.exact_sum import CHUNK, ExactSum, add_integers, as_integer, check_terms
 
 _VOTERS = 8  # as many as a byte has bits
 _BYTES = torch.arange(1 << _VOTERS)
@@ -27,7 +27,13 @@ class Election:
         self._below: list[Tensor] = []
 
     def add(self, vector: Tensor, share: float) -> None:
-        """Add ``share * vector`` (fp32) to ``total``, and what is above 0 to ``other``."""
+        """Add ``share * vector`` (fp32) to ``total``, and what is above 0 to ``other``.
+
+        Raises:
+            ValueError: as ``ExactSum.add``.
+        """
+        if vector.device.type != "cpu":
+            check_terms(vector)
         bit = len(self._shares) % _VOTERS
         if bit == 0:
             for votes in (self._above, self._below):

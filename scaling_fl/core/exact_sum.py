@@ -1,7 +1,8 @@
 """Exact sums: in int64 fixed point, neither the order nor the placement of terms changes a bit.
 
 A term is share * vector; each share and the sum of all shares are at most 1. A sum holds integers:
-round(2**52 * term), added up. Coordinates of at most 2**10 cannot overflow the 63 bits.
+round(2**52 * term), added up. Coordinates below 2**11 cannot overflow the 63 bits, and others are
+refused; those of updates are at most 2**10, so that a merge may double one.
 """
 
 import numpy as np
@@ -29,6 +30,16 @@ def is_summable(vector: Tensor) -> bool:
         return True
     low, high = torch.aminmax(vector)
     return bool((low >= -LIMIT) & (high <= LIMIT))
+
+
+def check_terms(vector: Tensor) -> None:
+    """Raise ValueError unless terms of the vector, whatever their shares, fit into a sum."""
+    largest = float(vector.abs().max()) if vector.numel() else 0.0
+    if not largest < 2.0 * LIMIT:
+        raise ValueError(
+            f"a vector must be below {2 * LIMIT:g} everywhere to be summed, got {largest:g}; scale "
+            "it down and the sum up."
+        )
 
 
 def as_integer(share: float) -> int:
@@ -65,7 +76,13 @@ class ExactSum:
         self.integers.zero_()
 
     def add(self, vector: Tensor, share: float) -> None:
-        """Add ``share * vector``; the vector is fp32, see ``is_summable``."""
+        """Add ``share * vector`` (fp32).
+
+        Raises:
+            ValueError: the share is not in [0, 1], or a coordinate is not finite or 2**11 or more.
+        """
+        if vector.device.type != "cpu":
+            check_terms(vector)  # at once, because each look waits for the GPU
         for start in range(0, vector.numel(), CHUNK):
             part = slice(start, start + CHUNK)
             terms = self.integers_of(vector[part], share)
@@ -92,7 +109,9 @@ class ExactSum:
         largest = factor * max(-float(values.min()), float(values.max()))
         if largest < 0.5:
             return None
-        if not largest <= 2.0**51:
+        if not largest < 2.0 * LIMIT * factor:
+            check_terms(chunk)
+        if largest > 2.0**51:
             return self._anywhere(chunk, factor)
         scaled = self._scaled[: chunk.numel()]
         shifted: NDArray[np.float64] = scaled.numpy()

@@ -14,18 +14,17 @@ _CHUNK = 1 << 16  # draws that stay in a core's cache
 
 
 def dare(drop: float) -> Merge:
-    """Drop coordinates at random, a share of ``drop``, divide the others by 1 - drop, and average.
+    """Drop coordinates at random, a share of ``drop``, average, and divide by 1 - drop.
 
     The mean over the draws is the update. A draw depends on the seed, the round and the client.
     Source: arXiv 2311.03099 (DARE), section 3.2.
     """
-    return _of_masked(lambda u, round: _drop(u, round, drop).div_(1.0 - drop), task_arithmetic(1.0))
+    return _rescaled(task_arithmetic(1.0), drop)
 
 
 def dare_ties(drop: float, density: float, trim_by: TrimBy = "vector") -> Merge:
     """Drop and rescale as ``dare``, then merge as ``ties``. Source: arXiv 2311.03099."""
-    merge = _of_masked(lambda u, round: _drop(u, round, drop), ties(density, trim_by))
-    return lambda updates, round: merge(updates, round).div_(1.0 - drop)
+    return _rescaled(ties(density, trim_by), drop)
 
 
 def magnitude_mask(density: float, trim_by: TrimBy = "vector") -> Merge:
@@ -92,6 +91,12 @@ def _of_masked(change: Callable[[Update, Round], Tensor], then: Merge) -> Merge:
         return then(_Masked(updates, lambda u: change(u, round)), round)
 
     return merge
+
+
+def _rescaled(then: Merge, drop: float) -> Merge:
+    """Merge what is not dropped, and divide the result: a term may be too large for a sum."""
+    merge = _of_masked(lambda u, round: _drop(u, round, drop), then)
+    return lambda updates, round: merge(updates, round).div_(1.0 - drop)
 
 
 def _drop(update: Update, of: Round, drop: float) -> Tensor:

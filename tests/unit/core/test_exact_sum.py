@@ -69,6 +69,22 @@ def test_the_largest_terms_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2 * LIMIT, -2 * LIMIT])
+@pytest.mark.parametrize("share", [1.0, 1e-6])
+def test_a_term_that_would_wrap_around_is_refused(bad: float, share: float) -> None:
+    vector = torch.zeros(100_000)
+    vector[90_001] = bad
+    with pytest.raises(
+        ValueError, match=r"must be below 2048 everywhere to be summed, got (nan|inf|2048)"
+    ):
+        ExactSum(100_000, CPU).add(vector, share)
+    vector[90_001] = 2047.0
+    sums = ExactSum(100_000, CPU)
+    for _ in range(100):
+        sums.add(vector, 0.01)
+    assert torch.allclose(sums.mean(torch.empty(100_000), 1.0), vector)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2 * LIMIT, -2 * LIMIT])
 def test_a_coordinate_that_is_not_summable_is_found(bad: float) -> None:
     vector = torch.zeros(1000)
     assert is_summable(vector)

@@ -1,5 +1,6 @@
 """Masked merges against dense computations in fp64."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from scaling_fl.conformance.rounds import SIZE, Sent, merged, some_updates
 from scaling_fl.core.seeding import derive
 from scaling_fl.methods.merging.masks import consensus_mask, dare, dare_ties, magnitude_mask
+from scaling_fl.methods.merging.merge import Merge
 from scaling_fl.methods.merging.signs import ties
 
 
@@ -44,6 +46,16 @@ def test_dare_before_ties_is_ties_of_what_dare_leaves() -> None:
     ]
     found = merged(partial(dare_ties, 0.5, 0.2), updates)
     assert torch.equal(found, merged(partial(ties, 0.2), masked))
+
+
+@pytest.mark.parametrize("make", [dare, partial(dare_ties, density=1.0)])
+def test_dare_rescales_what_no_sum_could_hold(make: Callable[..., Merge]) -> None:
+    client = next(number for number in range(99) if (draws(number) >= 0.99).any())
+    updates = [Sent(client, torch.full((SIZE,), 30.0), 1.0)]
+    expected = 30.0 * (draws(client) >= 0.99) / (1 - 0.99)
+    found = merged(partial(make, drop=0.99), updates)
+    assert found.max() > 2999
+    assert torch.allclose(found, expected)
 
 
 def test_the_mean_of_dare_over_many_draws_is_the_mean() -> None:
