@@ -24,6 +24,8 @@ PATIENCE_SECONDS = 240.0
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     with one_node_slurm(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm
+    for path in ROOT.glob("slurm-killed-*.txt"):  # where sbatch keeps what a job prints
+        path.unlink()
 
 
 def test_a_federation_that_is_killed_goes_on_when_slurm_starts_it_again(
