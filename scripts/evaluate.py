@@ -19,6 +19,7 @@ from typing import get_args
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
+from scaling_fl.commands.arguments import client, count  # noqa: E402
 from scaling_fl.config.types import DeviceName, TaskName  # noqa: E402
 
 _EPILOG = """\
@@ -85,20 +86,6 @@ def parser() -> argparse.ArgumentParser:
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
     add("--json", action="store_true", help="write one JSON object, and nothing else")
     return parser
-
-
-def count(text: str) -> int:
-    """Read a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
-    return int(text)
-
-
-def client(text: str) -> int:
-    """Read the number of a client."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

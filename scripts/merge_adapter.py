@@ -24,6 +24,7 @@ from typing import get_args
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
+from scaling_fl.commands.arguments import client  # noqa: E402
 from scaling_fl.config.types import CodecName  # noqa: E402
 
 CODECS = [name for name in get_args(CodecName) if name != "none"]
@@ -101,13 +102,6 @@ def weights(text: str) -> list[float]:
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise argparse.ArgumentTypeError(f"must be positive numbers such as 2,1, got {text}")
     return numbers
-
-
-def client(text: str) -> int:
-    """Read the number of a client."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def _over_rounds(lora: str, states: Path) -> Question:
 def _failure(lora: str) -> Question:
     return Question(
         name="failure",
-        title="Where does plain FedAvg fail? A client for each label, two in a round",
+        title="Where does plain FedAvg fail? Clients of few labels, two in a round",
         corner="settings",
         rows={
             "the same data, iid": ["partition.kind=iid"],

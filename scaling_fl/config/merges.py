@@ -72,7 +72,7 @@ _DENSITY = Option(Density, 0.2, "Share of every update that is merged, the large
 _TRIM_BY = Option(
     Literal["vector", "tensor"],
     "vector",
-    "Of what the largest coordinates are kept.",
+    "Keep the largest coordinates of the whole vector, or of each tensor.",
 )
 _DROP = Option(
     Annotated[float, Field(gt=0, lt=1)], 0.5, "Share of every update that is dropped at random."
@@ -160,8 +160,12 @@ MERGES: dict[str, MergeRow] = {
     "consensus_mask": MergeRow(
         make="scaling_fl.methods.merging.masks:consensus_mask",
         options={
-            "threshold": Option(Positive, 0.4, "Share of the others that a client's own exceeds."),
-            "agreeing": Option(Count, 2, "Fewest clients whose own a merged coordinate must be."),
+            "threshold": Option(
+                Positive, 0.4, "A coordinate is a client's own above this times |mean - update|."
+            ),
+            "agreeing": Option(
+                Count, 2, "Merge the coordinates that so many clients or more hold to be their own."
+            ),
         },
         by_coordinates=True,
         private=False,

@@ -95,8 +95,8 @@ RULES: tuple[Rule, ...] = (
         "server.optimiser",
         ("server.bias_correction", "merge.method"),
         lambda c: not _row(c).turns or not _corrects_means(c),
-        "must not correct its means with merge.method=alternate, because A and B step every other"
-        " round, and the correction counts all rounds",
+        "must not correct its means where A and B step every other round, because the correction"
+        " counts all rounds",
         "set server.bias_correction=False, or change server.optimiser or merge.method",
     ),
     Rule(
@@ -111,10 +111,10 @@ RULES: tuple[Rule, ...] = (
             path,
             ("merge.method",),
             _is_default_where_clients_keep_parts(path),
-            f"must be left alone with merge.method=share_a, because {why} stay with the clients",
+            f"must be left alone where {what} stay with the clients",
             f"drop {path} or change merge.method",
         )
-        for path, why in (
+        for path, what in (
             ("download.keep_heads", "the heads"),
             ("upload.keep_heads", "the heads"),
             ("tier_ranks", "the columns of B, which it compares,"),

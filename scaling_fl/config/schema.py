@@ -177,8 +177,9 @@ class Config(Section):
     tier_ranks: RankChoice = "first"
     """Which components of the adapter a tier of a smaller rank holds: the first, or the largest."""
     tier_scale: ScaleChoice | None = None
-    """Scale of a tier of a smaller rank: alpha / adapter.rank (adapter), or alpha over its own rank
-    (own), which the rates of adaptive optimisers are for. None: own with merge.method=flexlora."""
+    """Scale of B A in a tier of a smaller rank: alpha / adapter.rank (adapter), or alpha over its
+    own rank (own), with which one learning rate of adam or adamw goes with all ranks. None: own
+    with merge.method=flexlora, adapter otherwise."""
     merge: MergeSettings = MergeSettings()
     """How the clients' updates become one."""
     partition: PartitionSettings = PartitionSettings()

@@ -64,7 +64,7 @@ def mark_largest(vector: Tensor, k: int) -> Tensor:
     """
     if vector.dtype != torch.float32 or vector.dim() != 1 or vector.device.type != "cpu":
         raise ValueError(
-            "top_k takes a 1-D fp32 vector on the CPU, got "
+            "the vector must be 1-D fp32 on the CPU, got "
             f"{vector.dtype} {tuple(vector.shape)} on {vector.device}."
         )
     if not 1 <= k <= vector.numel():

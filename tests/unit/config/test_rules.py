@@ -244,22 +244,20 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         KEPT | {"upload": {"density": 0.5, "keep_heads": True}},
-        "upload.keep_heads must be left alone with merge.method=share_a, because the heads stay "
-        "with the clients, got True with merge.method=share_a; drop upload.keep_heads or change "
-        "merge.method.",
+        "upload.keep_heads must be left alone where the heads stay with the clients, got "
+        "True with merge.method=share_a; drop upload.keep_heads or change merge.method.",
     ),
     (
         with_tiers({"rank": 2}, {}, merge={"method": "share_a"}, tier_ranks="largest"),
-        "tier_ranks must be left alone with merge.method=share_a, because the columns of B, which "
-        "it compares, stay with the clients, got 'largest' with merge.method=share_a; drop "
-        "tier_ranks or change merge.method.",
+        "tier_ranks must be left alone where the columns of B, which it compares, stay with the "
+        "clients, got 'largest' with merge.method=share_a; drop tier_ranks or change merge.method.",
     ),
     (
         TURNS | {"server": {"optimiser": "adam"}},
-        "server.optimiser must not correct its means with merge.method=alternate, because A and B "
-        "step every other round, and the correction counts all rounds, got 'adam' with "
-        "server.bias_correction=None and merge.method=alternate; set "
-        "server.bias_correction=False, or change server.optimiser or merge.method.",
+        "server.optimiser must not correct its means where A and B step every other round, because "
+        "the correction counts all rounds, got 'adam' with server.bias_correction=None and "
+        "merge.method=alternate; set server.bias_correction=False, or change server.optimiser or "
+        "merge.method.",
     ),
     (
         {"stop_when": {"metric": "validation.f1_macro", "target": 75}},
