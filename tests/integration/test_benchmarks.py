@@ -3,6 +3,7 @@
 import csv
 import importlib
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,13 @@ def test_the_memory_of_a_merge_is_measured_beside_another_worker() -> None:
 def test_the_settings_of_runs_by_the_command_are_accepted() -> None:
     import newsgroups_report
     import original_way
+    import planned_time
     import scaling
     import startup
     import sums
 
     runs = [newsgroups_report.COMMON | s for s in newsgroups_report.SETTINGS.values()]
+    runs += [*planned_time.federations().values()]
     runs += [*scaling.compared().values(), *scaling.models().values()]
     runs += [sums.SETTINGS, startup.settings("minilm"), original_way.federation("long", 8, "sgd")]
     assert all(read_config(settings).num_rounds >= 1 for settings in runs)
@@ -177,3 +180,14 @@ def test_a_checkout_is_compared_by_its_own_command(
 
     compare("tiny", LONG | tiny | {"num_clients": 4, "num_local_steps": 1}, THIS, 1)
     assert capsys.readouterr().out.count("ratio: ") == 3
+
+
+def test_a_planned_time_is_compared_with_that_of_the_run(
+    tiny: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from planned_time import compare, federations
+
+    monkeypatch.setattr("time.perf_counter", time.perf_counter)  # it is back after the test
+    few = tiny | {"num_clients": 2, "data": tiny["data"] | {"max_train_examples": 8}}
+    compare("ties", federations()["the same, ties"] | few, 1)
+    assert capsys.readouterr().out.count("ratio: ") == 2
