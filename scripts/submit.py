@@ -19,7 +19,6 @@ from scaling_fl.commands.endings import Misused, end, show, stage  # noqa: E402
 from scaling_fl.submission import manifests, slurm  # noqa: E402
 from scaling_fl.submission.clients import submit, submit_script  # noqa: E402
 from scaling_fl.submission.command import (  # noqa: E402
-    QUEUE,
     TRAINING,
     TrainingCommand,
     queue_problems,
@@ -63,16 +62,13 @@ examples:{_EXAMPLES["kubernetes"]}{_EXAMPLES["vertex"]}
 PLATFORM --help shows a platform's options and an example. With --dry-run the
 manifest is shown and not submitted.
 
-With {QUEUE} --queue NAME as the command, every
-machine takes runs of that queue for itself.
-
 Exit code: 0 when submitted, 2 on misuse, otherwise that of kubectl, sbatch or
 gcloud."""
 _DESCRIPTIONS = {
     "kubeflow-pytorchjob": "A PyTorchJob of Kubeflow's training operator (kubeflow.org/v1).",
     "kubeflow-trainjob": "A TrainJob of Kubeflow Trainer v2, with the runtime it refers to.",
-    "kubernetes": "A plain Kubernetes Job, on one machine; an indexed one for workers of a queue.",
-    "slurm": "A batch job of Slurm that runs this checkout; an array for workers of a queue.",
+    "kubernetes": "A plain Kubernetes Job, on one machine.",
+    "slurm": "A batch job of Slurm that runs this checkout.",
     "vertex": "A custom job of Vertex AI.",
 }
 
