@@ -44,7 +44,15 @@ def federations() -> dict[str, Settings]:
 def plan(settings: Settings) -> float:
     """Return the seconds that are predicted for all rounds."""
     config, began = read_config(settings | {"num_rounds": NUM_ROUNDS}), time.perf_counter()
-    return measure(config, [0], device_id=0, num_threads=1, began=began, stage=_say_nothing).rounds
+    return measure(
+        config,
+        [0],
+        device_id=0,
+        num_threads=1,
+        began=began,
+        num_rounds=lambda: config.num_rounds,
+        stage=_say_nothing,
+    ).rounds
 
 
 def train(settings: Settings) -> float:
