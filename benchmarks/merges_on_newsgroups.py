@@ -17,7 +17,6 @@ The rows at the same rate come first, and the grid last. ``--quick`` learns noth
 """
 
 import argparse
-import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,11 +29,10 @@ from scaling_fl.config import NAMED, Config, ConfigurationError, read_config
 from scaling_fl.config.merges import MERGES
 from scaling_fl.config.typed import merged
 from scaling_fl.jobs.here import drop_checkpoints, is_complete, record_of, run_all
+from scaling_fl.reporting.comparison import BYTES, MeasuredRun, common_budget, mean_of, round_within
 
 FOLDER = THIS / "runs" / "merges_on_newsgroups"
 SEEDS = (1, 2, 3)
-T_95 = {1: 12.706, 2: 4.303}
-"""Degrees of freedom -> the 97.5 % quantile of Student's t."""
 
 COMMON: Settings = {
     "device": "cpu",
@@ -133,10 +131,15 @@ class Curve:
     def last(self) -> float:
         return self.accuracy[max(self.accuracy)]
 
+    @property
+    def trial(self) -> MeasuredRun:
+        return MeasuredRun(run="", seeds=(), values=self.accuracy, spent={BYTES: self.num_bytes})
+
     def within(self, num_bytes: float) -> int:
-        """Return the last evaluated round within the bytes; the first one if there is none."""
-        fitting = [n for n in self.accuracy if self.num_bytes[n] <= num_bytes]
-        return max(fitting, default=min(self.accuracy))
+        """Return the last evaluated round within the bytes."""
+        found = round_within(self.trial, BYTES, num_bytes)
+        assert found is not None
+        return found
 
 
 class Results:
@@ -196,20 +199,19 @@ class Results:
 
 def interval(differences: list[float]) -> str:
     """Write a mean with its half width of 95 %, and mark those whose interval leaves out 0."""
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return f"{mean:+.1f}"
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    half = T_95[len(differences) - 1] * error
-    text = f"{mean:+.1f} ± {half:.1f}"
-    return f"**{text}**" if abs(mean) > half else text
+    found = mean_of(differences)
+    if found.half is None:
+        return f"{found.mean:+.1f}"
+    text = f"{found.mean:+.1f} ± {found.half:.1f}"
+    return f"**{text}**" if found.is_apart else text
 
 
 def at_equal_bytes(ours: list[Curve], theirs: list[Curve]) -> tuple[list[float], str]:
     """Return the differences at equal bytes, and the rounds that were compared."""
     found, rounds = [], set()
     for our, their in zip(ours, theirs, strict=True):
-        limit = min(max(our.num_bytes.values()), max(their.num_bytes.values()))
+        limit = common_budget([our.trial, their.trial], BYTES)
+        assert limit is not None
         a, b = our.within(limit), their.within(limit)
         found.append(our.accuracy[a] - their.accuracy[b])
         rounds.add(f"{a} to {b}")
