@@ -1,13 +1,12 @@
 """What must be equal on all workers before the first round."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from scaling_fl.composition.data import Data
+from scaling_fl.composition.data import Data, hash_of_owners
 from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
 from scaling_fl.core.errors import InputError, UserError
@@ -116,8 +115,8 @@ def check_same_data(data: Data, exchange: Exchange) -> None:
     Raises:
         UserError: the data or the partitions of two workers differ.
     """
-    owned = hashlib.sha256(b"|".join(indices.tobytes() for indices in data.partitions))
-    mine = {"train": data.train.key, "test": data.test.key, "partitions": owned.hexdigest()}
+    owned = hash_of_owners(data.partitions)
+    mine = {"train": data.train.key, "test": data.test.key, "partitions": owned}
     found = {tuple(row.values()) for row in exchange.gather([mine])}
     if len(found) > 1:
         raise UserError(

@@ -1,5 +1,6 @@
 """Configuration -> data: the examples of the task, and the partition of each client."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import is_own
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.task import Examples, Indices, NaturalClients, Task
+from scaling_fl.learning.task import Examples, Indices, NaturalClients, Prepared, Task
 from scaling_fl.methods.partitioning import Partitioner, owners_alike, partition
 
 _SHOWN_CLIENTS = 5
@@ -107,6 +108,16 @@ def deal(config: Config, task: Task, train: Examples, num_clients: int) -> list[
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def hash_of_examples(examples: Examples) -> str:
+    """Hash which examples these are, whichever model they were prepared for."""
+    return (examples.source if isinstance(examples, Prepared) else "") or examples.key
+
+
+def hash_of_owners(partitions: Sequence[Indices]) -> str:
+    """Hash which client owns which examples."""
+    return hashlib.sha256(b"|".join(indices.tobytes() for indices in partitions)).hexdigest()
 
 
 def owners_of_test(

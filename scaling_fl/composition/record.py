@@ -5,7 +5,12 @@ from typing import Any
 
 from scaling_fl.composition import own
 from scaling_fl.composition.budget import Budget
-from scaling_fl.composition.data import Data, natural_clients_sentence
+from scaling_fl.composition.data import (
+    Data,
+    hash_of_examples,
+    hash_of_owners,
+    natural_clients_sentence,
+)
 from scaling_fl.config import Config
 from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.personal import PERSONAL
@@ -18,6 +23,8 @@ from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.tracking.places import JobPlaces
 
 Note = Callable[[str], None]
+SHOWN_CHARACTERS = 12
+"""Of hashes that are there to be compared."""
 
 
 def make_recorder(
@@ -38,6 +45,9 @@ def make_recorder(
     if budget is None or budget.disclosure.of_clients:
         described = data.task.describe(data.train, data.partitions)
         partition, sentence = dict(described.fields), described.sentence
+        # So that a comparison can tell whether two runs had the same data and the same split.
+        partition["examples"] = hash_of_examples(data.train)[:SHOWN_CHARACTERS]
+        partition["owners"] = hash_of_owners(data.partitions)[:SHOWN_CHARACTERS]
         if data.client_names:
             partition["client_names"] = data.client_names
             note(natural_clients_sentence(config, data))
@@ -62,6 +72,7 @@ def make_recorder(
         baseline={
             "metrics": data.task.baseline(data.test),
             "num_examples": len(data.test),
+            "examples": hash_of_examples(data.test)[:SHOWN_CHARACTERS],
         },
         save_every=config.save_every,
         num_rounds=config.num_rounds,

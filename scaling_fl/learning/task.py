@@ -55,6 +55,15 @@ class Examples(Protocol):
         """Collate the examples at ``indices`` (one or more), in that order."""
 
 
+@runtime_checkable
+class Prepared(Protocol):
+    """What examples offer beside the rest when a model's tokenizer or the like has changed them."""
+
+    @property
+    def source(self) -> str:
+        """Identify the content before that: equal for two models on the same examples."""
+
+
 class BatchLoss(NamedTuple):
     """The loss of a batch, and what else was measured with it."""
 

@@ -48,9 +48,9 @@ class TokenisedExamples:
     """Examples as flat arrays: ``token_ids[offsets[i]:offsets[i + 1]]`` is example i.
 
     ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
-    the cache. No example is longer than ``max_seq_len``; ``key`` identifies the content. Pairs of
-    texts have ``segments`` (uint8, one for each token) where the tokenizer's model tells both texts
-    apart by them; ``owners`` (int64 of n) says whose each example is, if the data does.
+    the cache. None is longer than ``max_seq_len``; ``key`` identifies them, ``source`` their texts.
+    Pairs of texts have ``segments`` (uint8, one for each token) where the tokenizer's model tells
+    both texts apart by them; ``owners`` (int64 of n) says whose each is, if the data does.
     """
 
     token_ids: NDArray[np.int32]
@@ -60,6 +60,7 @@ class TokenisedExamples:
     pad_token_id: int
     padding_side: str = "right"
     key: str = ""
+    source: str = ""
     segments: NDArray[np.uint8] | None = None
     owners: Indices | None = None
 
@@ -146,6 +147,7 @@ def tokenise(
         pad_token_id=tokenizer.pad_token_id,
         padding_side=tokenizer.padding_side,
         key=key,
+        source=_hashed({n: v for n, v in depends_on.items() if n != "inputs"}),  # the model's
     )
 
 
@@ -183,6 +185,10 @@ def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: i
         "max_seq_len": max_seq_len,
         "format": _FORMAT_VERSION,
     }
+    return _hashed(content)
+
+
+def _hashed(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

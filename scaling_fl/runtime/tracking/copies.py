@@ -174,6 +174,7 @@ def _record_of_copy(run_id: str, entry: Mapping[str, Any], info: Mapping[str, An
         stopped_by=info.get("stopped_by"),
         failures=list(info.get("failures", [])),
         partition=info.get("partition"),
+        baseline=info.get("baseline"),
         notes=list(info.get("notes", [])),
         checkpoints=checkpoints,
         digests=digests,

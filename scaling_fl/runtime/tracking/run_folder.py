@@ -207,6 +207,7 @@ class RunFolder(SacredFiles):
                 "last_digest": record.last_digest,
                 "stopped_by": record.stopped_by,
                 "partition": record.partition,
+                "baseline": record.baseline,
                 "checkpoints": self._plain(record.checkpoints[-MAX_LISTED:]),
                 "failures": self._plain(record.failures[-MAX_LISTED:]),
                 "notes": self._plain(record.notes[-MAX_LISTED:]),
