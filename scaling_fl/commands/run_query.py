@@ -2,17 +2,21 @@
 
 import difflib
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from scaling_fl.commands.endings import Misused, stage
 from scaling_fl.config.typed import read_value
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.run_rows import RunRow, flat, names_in
+from scaling_fl.runtime.redaction import redact, secrets_of
 from scaling_fl.runtime.tracking.listing import places_of_runs, read_many
+from scaling_fl.runtime.tracking.run_files import plain
 from scaling_fl.runtime.tracking.runs import Run, from_here
 
 _CONDITION = re.compile(r"([\w.]+)\s*(<=|>=|!=|=|<|>)\s*(.*)", re.S)
@@ -80,8 +84,12 @@ def read_places(places: Sequence[str], *, with_clients: bool) -> list[Run]:
 
 
 def row_of(run: Run) -> RunRow:
-    """Make the row of a run."""
-    record, settings = run.record, dict(flat(run.config))
+    """Make the row of a run.
+
+    A journal and settings may hold the password of an address, which nothing is to show.
+    """
+    clean = partial(redact, secrets=secrets_of(os.environ))
+    record, settings = run.record, dict(flat(plain(run.config, clean)))
     last = {name: series["values"][-1] for name, series in record.metrics.items()}
     seconds = record.metrics.get("time.round_seconds")
     total = last.get("bytes.total")
@@ -95,7 +103,8 @@ def row_of(run: Run) -> RunRow:
         bytes=None if total is None else int(total),
         epsilon=last.get("privacy.epsilon"),
         seconds=sum(seconds["values"]) if seconds else None,
-        message=record.message or None,
+        message=clean(record.message) if record.message else None,
+        stopped_by=record.stopped_by,
         started=_started(run),
         host=record.host,
         settings=settings,

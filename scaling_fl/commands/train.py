@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from scaling_fl.commands.caller import script
+from scaling_fl.commands.charting import start_bundling
 from scaling_fl.commands.endings import end, raise_on_signals
 from scaling_fl.commands.experiment import RunObserver, make_experiment
 from scaling_fl.commands.resume import resume_command
+from scaling_fl.commands.run_page import leave_page
 from scaling_fl.commands.settings import Checked
 from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
@@ -50,6 +52,8 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     # The slow imports of the workers begin while this process goes on.
     starter = choose_starter(config.device, num_threads, os.environ)
     closing.callback(starter.close)
+    if node.rank == 0:
+        closing.callback(start_bundling())
     job: Job | None = None
     folder: RunFolder | None = None
     followers: list[Follower] = []
@@ -91,7 +95,11 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     experiment = make_experiment(line.settings | named, session.run, own_files)
     experiment.observers += observers
     typed = {"named_configs": line.typed.named, "config_updates": line.typed.updates}
-    experiment.run(meta_info=typed, options=dict(line.options))
+    try:
+        experiment.run(meta_info=typed, options=dict(line.options))
+    finally:
+        if session.outcome:
+            leave_page(session.outcome)
     if folder and folder.trouble.missing:
         raise UserError(folder.trouble.sentence(folder.path))
     return folder.path if folder else None

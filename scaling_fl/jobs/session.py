@@ -18,6 +18,7 @@ from scaling_fl.runtime.machines.start import Starter
 from scaling_fl.runtime.record.live import NAME, LiveProgress
 from scaling_fl.runtime.tracking.follower import Follower
 from scaling_fl.runtime.tracking.run_folder import RunFolder
+from scaling_fl.runtime.tracking.runs import Run
 
 
 class Session:
@@ -48,6 +49,8 @@ class Session:
         if folder:
             folder.trouble.note = self._console.warn
         self._keeper = Keeper(job, folder, followers, self._console) if job and folder else None
+        self.outcome: Run | None = None
+        """What the run has come to, once it has ended; None where that is not recorded."""
         self._progress = LiveProgress(job.journal.path.with_name(NAME) if job else None)
 
     def run(self) -> dict[str, Any]:
@@ -141,7 +144,7 @@ class Session:
             self._console.line(str(unrecorded))
         if self._keeper:
             settings = self._config.model_dump(mode="json")
-            run = self._keeper.run(settings, status, message)
+            self.outcome = run = self._keeper.run(settings, status, message)
             facts = run.facts() | {"resume_command": self._resume_command, "scripts": self._scripts}
             facts["missing"] = self._keeper.missing
             if status == "FAILED":

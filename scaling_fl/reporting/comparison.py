@@ -14,6 +14,8 @@ from typing import Any
 
 ROUNDS, BYTES, SECONDS, EPSILON = "rounds", "bytes", "seconds", "epsilon"
 CONFIDENCE = 0.95
+WITHHELD = "withheld"
+"""In a measure: what the record may not say, so that it is taken to be like any other."""
 _FALLING = ("loss", "error", "perplexity", "distance")
 
 
@@ -112,10 +114,11 @@ def unlike(trials: Sequence[MeasuredRun], budget: str | None = None) -> list[str
     measures = [{**t.measure, **(t.of_budget.get(budget, {}) if budget else {})} for t in trials]
     found = []
     for name in dict.fromkeys(name for measure in measures for name in measure):
-        values = dict.fromkeys(_shown(measure.get(name)) for measure in measures)
+        told = [value for measure in measures if (value := measure.get(name)) != WITHHELD]
+        values = dict.fromkeys(map(_shown, told))
         if len(values) > 1:
             found.append(f"the {name} differs: {' against '.join(values)}")
-        elif len(measures) > 1 and measures[0].get(name) is None:
+        elif len(measures) > 1 and None in told:
             found.append(f"the {name} is not recorded")
     return found
 
@@ -142,13 +145,10 @@ def compare(
     """Compare two groups pair by pair, each run at its last evaluated round within the amount."""
     mates = {trial.seeds: trial for trial in theirs}
     pairs = [(trial, mates[trial.seeds]) for trial in ours if trial.seeds in mates]
-    reasons = dict.fromkeys(text for pair in pairs for text in unlike(pair, budget))
-    if not pairs:
-        reasons = dict.fromkeys(unlike([*ours[:1], *theirs[:1]], budget))
-    if reasons:
-        return Difference(why_not=list(reasons))
     if not pairs:
         return Difference(why_not=["they have no seed in common"])
+    if reasons := dict.fromkeys(text for pair in pairs for text in unlike(pair, budget)):
+        return Difference(why_not=list(reasons))
     lacking = [
         f"{trial.run} has no finite value within the budget"
         for pair in pairs

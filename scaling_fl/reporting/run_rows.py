@@ -32,6 +32,8 @@ class RunRow:
     """The time that its rounds took, on the machine that it ran on."""
     message: str | None
     """Why it ended, if it did not come to its end."""
+    stopped_by: str | None
+    """The rule that ended it before its last round."""
     started: str | None
     host: str | None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -114,7 +116,9 @@ def _cells(row: RunRow, rows: Sequence[RunRow], metric: str | None) -> list[str]
     cells = [row.run, row.status, f"{row.rounds}/{row.num_rounds or '?'}"]
     if metric:
         value = row.value(metric)
-        cells.append(f"{value:.4f}" if isinstance(value, float) else _text(value))
+        cells.append(
+            f"{value:.4f}" if isinstance(value, float) else "-" if value is None else shown(value)
+        )
     cells.append("-" if row.bytes is None else size(row.bytes))
     if _any_epsilon(rows):
         cells.append("-" if row.epsilon is None else f"{row.epsilon:.3g}")
@@ -126,13 +130,14 @@ def _any_epsilon(rows: Iterable[RunRow]) -> bool:
 
 
 def _label(row: RunRow, names: Iterable[str]) -> str:
-    return " ".join(f"{name}={_text(row.settings.get(name))}" for name in names)
+    label = " ".join(f"{name}={shown(row.settings.get(name))}" for name in names)
+    stopped = row.stopped_by and f"ended by {row.stopped_by}"
+    return " | ".join(part for part in (label, stopped, row.message) if part)
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return json_text(value) if isinstance(value, list | dict | bool) else str(value)
+def shown(value: Any) -> str:
+    """Write the value of a setting as it is typed."""
+    return json_text(value) if isinstance(value, list | Mapping) else str(value)
 
 
 def _cut(text: str, width: int | None) -> str:

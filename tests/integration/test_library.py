@@ -60,6 +60,9 @@ def test_three_lines_of_a_notebook(corpus: Path, here: Path) -> None:
     assert "round 2/2" in printed.getvalue()
     assert "Job notebook completed, 2 of 2 rounds" in printed.getvalue()
     assert "Job notebook completed" in repr(result)
+    page = (here / "runs" / "1" / "report.html").read_text()
+    assert "COMPLETED, 2 of 2 rounds" in page
+    assert "of the run could not be written" not in printed.getvalue()
 
     model = result.load_model()
     assert model.config.id2label == {0: "EAP", 1: "HPL", 2: "MWS"}

@@ -35,6 +35,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "methods": [{"wire", "privacy"}, {"merging"}],
     "learning": [{"text", "models"}, {"training"}, {"tasks"}],
     "runtime": [{"storage", "machines"}, {"record"}, {"tracking"}],
+    "reporting": [{"report"}],
 }
 
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}

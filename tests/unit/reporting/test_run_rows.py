@@ -33,6 +33,7 @@ def row(run: str, **changes: Any) -> RunRow:
         "epsilon": None,
         "seconds": 1.5,
         "message": None,
+        "stopped_by": None,
         "started": None,
         "host": None,
         "settings": dict(flat(settings)),
@@ -42,10 +43,13 @@ def row(run: str, **changes: Any) -> RunRow:
 
 
 def test_a_run_is_a_line_that_says_in_what_it_differs() -> None:
-    rows = [row("1"), row("2", status="DEAD", rounds=1, bytes=None, epsilon=1.2345)]
+    rows = [
+        row("1", stopped_by="a rule"),
+        row("2", status="DEAD", rounds=1, bytes=None, epsilon=1.2345),
+    ]
     assert render(rows, metric="validation.accuracy", width=None).splitlines() == [
         "run     status     rounds  accuracy   bytes  epsilon  job    differs in",
-        "runs/1  COMPLETED     4/4    0.8125  2.8 MB        -  job-1  seed=1",
+        "runs/1  COMPLETED     4/4    0.8125  2.8 MB        -  job-1  seed=1 | ended by a rule",
         "runs/2  DEAD          1/4    0.8125       -     1.23  job-2  seed=2",
     ]
 
