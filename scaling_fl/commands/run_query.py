@@ -140,5 +140,5 @@ def check_known(name: str, known: Sequence[str]) -> None:
     """
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
-        remedy = f"did you mean {' or '.join(near)}?" if near else "see --json for all names"
+        remedy = f"use {' or '.join(near)}" if near else "see --json for all names"
         raise Misused(f"no run has a column, metric or setting {name}; {remedy}")

@@ -118,7 +118,7 @@ def test_runs_are_sorted_with_those_that_lack_the_value_last(tmp_path: Path, lis
 def test_misuse_says_what_may_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy_past_jobs(tmp_path)
     for options, part in (
-        ({"where": ["upload.densty=1"]}, "did you mean upload.density"),
+        ({"where": ["upload.densty=1"]}, "use upload.density"),
         ({"where": ["density"]}, "--where must be name=value"),
         ({"where": ["rounds>many"]}, "must compare with a number, got 'many'"),
         ({"sort": "accuracyy"}, "no run has a column, metric or setting accuracyy"),
