@@ -62,8 +62,20 @@ stamp() {
   printf '%s' "$PROJECT"
 }
 
+# Without pyvenv.cfg, the environment's Python would install into what it was made from.
+has_python() {
+  [[ -x $VENV/bin/python && -f $VENV/pyvenv.cfg ]]
+}
+
 is_ready() {
-  [[ -x $VENV/bin/python && -f $VENV/.ready && $(<"$VENV/.ready") == "$(stamp)" ]]
+  has_python && [[ -f $VENV/.ready && $(<"$VENV/.ready") == "$(stamp)" ]]
+}
+
+# Python clears what is behind a link, and then makes no environment there.
+refuse_link() {
+  [[ ! -L $VENV ]] ||
+    fail ".venv must not be a link, because setting up would clear what is behind it, got a link to" \
+      "$(readlink -- "$VENV"); remove the link (rm $VENV) and run this again."
 }
 
 find_python() {
@@ -101,7 +113,7 @@ set_up() {
   local python=$1 anew=''
   # pip takes a half-written package for an installed one, so what was interrupted is done anew,
   # and so is an environment that was moved.
-  if [[ ! -x $VENV/bin/python || -s $LOCK ]]; then
+  if ! has_python || [[ -s $LOCK ]]; then
     anew=yes
   elif [[ -f $VENV/.ready && $(tail -n 1 "$VENV/.ready") != "$PROJECT" ]]; then
     anew=yes
@@ -140,6 +152,7 @@ set_up() {
 # included; Python takes it because not every system has a flock command.
 ensure_venv() {
   ! is_ready || return 0
+  refuse_link
   local python try_lock='import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)'
   python=$(find_python)
   exec 9>>"$LOCK" || fail "$PROJECT is not writable, so no .venv can be made in it."

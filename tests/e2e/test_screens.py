@@ -86,6 +86,7 @@ def test_what_to_type_is_named_as_run_local_was_started(shell: Shell) -> None:
     digest = hashlib.sha256()
     for name in ("pyproject.toml", "constraints.txt"):
         digest.update((project / name).read_bytes())
+    (project / ".venv" / "pyvenv.cfg").touch()
     (project / ".venv" / ".ready").write_text(f"{digest.hexdigest()}\n{project}")
     command = f"cd '{folder}' && '../a project/run-local.sh' scripts/train_federated.py"
     typed = shell.type("bash", "-c", f"{command}; {command} demo")
