@@ -23,11 +23,12 @@ LAYERS: dict[str, set[str]] = {
     "federation": {"core", "methods", "learning"},
     "reporting": {"core"},
     "submission": {"core", "config", "runtime"},
+    "sweeps": {"core", "config", "runtime"},
 }
 LAYERS["composition"] = {"core", "config", "methods", "learning", "runtime", "federation"}
 LAYERS["conformance"] = {"core", "config", "methods", "learning", "federation", "composition"}
 LAYERS["jobs"] = LAYERS["composition"] | {"composition", "reporting"}
-LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "conformance"}
+LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "sweeps", "conformance"}
 
 # The floors of each wing that has folders, from below: no arrow goes up or along a floor.
 FLOORS: dict[str, list[set[str]]] = {

@@ -1,0 +1,164 @@
+"""The laws of a queue, wherever it is kept."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scaling_fl.sweeps.entry import MAX_DEATHS, MAX_FAILURES, Entry
+from scaling_fl.sweeps.folder_queue import FolderQueue
+from scaling_fl.sweeps.queue import Lease, Queue
+
+Open = Callable[[], Queue]
+
+
+@pytest.fixture
+def open_queue(tmp_path: Path) -> Open:
+    return lambda: FolderQueue(str(tmp_path), "rates")
+
+
+def entry(number: int) -> Entry:
+    return Entry(
+        key=f"{number:064x}",
+        job_name=f"rates-{number}",
+        label=f"seed={number}",
+        words=("demo", f"seed={number}"),
+    )
+
+
+def begin(queue: Queue) -> Lease:
+    lease = queue.take()
+    assert lease
+    assert lease.begin(0)
+    return lease
+
+
+def outcomes(queue: Queue) -> list[str]:
+    return [each.outcome for each in queue.entries()]
+
+
+def test_runs_are_taken_in_order_and_each_once(open_queue: Open) -> None:
+    queue, other = open_queue(), open_queue()
+    assert queue.add([entry(3), entry(1)]) == 2
+    assert other.add([entry(1), entry(2)]) == 1, "one that is there stays as it is"
+    leases = [each.take() for each in (queue, other, queue, other)]
+    assert [lease and lease.entry for lease in leases] == [entry(3), entry(1), entry(2), None]
+    for lease in leases[:2]:
+        assert lease
+        lease.begin(0)
+        lease.end("done", run="runs/1")
+    assert outcomes(queue) == ["done", "done", "waiting"], "what nobody has begun waits"
+    assert queue.take({entry(3).key}) is None, "a run that is over is not taken"
+
+
+def test_what_is_being_trained_is_running(open_queue: Open) -> None:
+    queue = open_queue()
+    queue.add([entry(1)])
+    lease = begin(queue)
+    (found,) = open_queue().entries()
+    assert (found.outcome, found.starts) == ("running", 1)
+    assert found.worker.endswith(f":{os.getpid()}")
+    lease.release()
+    assert outcomes(queue) == ["waiting"]
+    assert queue.take({entry(1).key}), "an interrupted run is taken again"
+
+
+def test_a_run_that_fails_has_two_more_tries(open_queue: Open) -> None:
+    queue = open_queue()
+    queue.add([entry(1)])
+    for number in range(1, MAX_FAILURES + 1):
+        lease = begin(queue)
+        lease.end("failed", error="the disk is full")
+        assert outcomes(queue) == ["waiting" if number < MAX_FAILURES else "failed"]
+    (found,) = queue.entries()
+    assert (found.failures, found.error) == (MAX_FAILURES, "the disk is full")
+    assert queue.take() is None
+    queue.retry(entry(1).key)
+    assert queue.take(), "it waits again when a user wants it to"
+
+
+def test_interruptions_are_no_failures(open_queue: Open) -> None:
+    queue = open_queue()
+    queue.add([entry(1)])
+    for _ in range(2 * MAX_DEATHS):
+        lease = begin(queue)
+        lease.release()
+    assert outcomes(queue) == ["waiting"]
+
+
+def test_a_pruned_run_is_told_so_and_never_taken_again(open_queue: Open) -> None:
+    queue = open_queue()
+    queue.add([entry(1), entry(2)])
+    lease = begin(queue)
+    assert not lease.is_pruned
+    open_queue().prune(entry(1).key)
+    open_queue().prune(entry(2).key)
+    assert lease.is_pruned
+    lease.end("pruned")
+    assert queue.take() is None
+    assert outcomes(queue) == ["pruned", "pruned"]
+
+
+TAKE = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from scaling_fl.sweeps.folder_queue import FolderQueue
+queue = FolderQueue(*{place!r})
+while lease := queue.take():
+    assert lease.begin({round})
+    print(lease.entry.job_name, flush=True)
+    time.sleep({seconds})
+    lease.end("done")
+"""
+
+
+def taker(tmp_path: Path, *, seconds: float, last_round: int = 0) -> "subprocess.Popen[str]":
+    root = str(Path(__file__).parents[3])
+    code = TAKE.format(root=root, place=(str(tmp_path), "rates"), seconds=seconds, round=last_round)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_share_the_runs_and_take_over_from_one_that_dies(
+    open_queue: Open, tmp_path: Path
+) -> None:
+    queue = open_queue()
+    queue.add([entry(number) for number in range(1, 25)])
+    first = taker(tmp_path, seconds=60)
+    assert first.stdout
+    taken = first.stdout.readline().strip()
+    assert taken == "rates-1"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    first.stdout.close()
+    assert outcomes(queue)[0] == "waiting", "its worker is dead"
+    others = [taker(tmp_path, seconds=0.01) for _ in range(3)]
+    printed = [other.communicate(timeout=60)[0].split() for other in others]
+    ran = [name for names in printed for name in names]
+    assert sorted(ran) == sorted(f"rates-{number}" for number in range(1, 25))
+    assert outcomes(queue) == ["done"] * 24
+    assert queue.entries()[0].starts == 2
+
+
+def test_a_run_that_kills_its_worker_again_and_again_has_failed(
+    open_queue: Open, tmp_path: Path
+) -> None:
+    queue = open_queue()
+    queue.add([replace(entry(1), round=0)])
+    for last_round in (1, 1, 1):  # the first of them has finished a round
+        process = taker(tmp_path, seconds=60, last_round=last_round)
+        assert process.stdout
+        assert process.stdout.readline()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    lease = queue.take()
+    assert lease
+    assert not lease.begin(1)
+    (found,) = queue.entries()
+    assert found.outcome == "failed"
+    assert f"died {MAX_DEATHS} times with no round finished" in found.error
