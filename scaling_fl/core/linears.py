@@ -32,6 +32,17 @@ class Linear(NamedTuple):
         return self.num_in * (self.num_in + 1) // 2
 
 
+def sizes_of(module: nn.Module) -> tuple[int, int] | None:
+    """Return the numbers of inputs and outputs of a linear layer; None: the module is none."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if type(module).__name__ != "Conv1D":
+        return None
+    assert isinstance(module.weight, Tensor)
+    num_in, num_out = module.weight.shape
+    return num_in, num_out
+
+
 def linears_of(model: nn.Module) -> list[Linear]:
     """List the layers in the order of the vector, without weights that two modules share."""
     layout = Layout.of(model.named_parameters())
@@ -43,11 +54,7 @@ def linears_of(model: nn.Module) -> list[Linear]:
     )
     found: list[Linear] = []
     for layer, module in model.named_modules():
-        place = places.get(f"{layer}.weight".lstrip("."))
-        is_conv1d = type(module).__name__ == "Conv1D"
-        if place and (isinstance(module, nn.Linear) or is_conv1d) and uses[id(module.weight)] == 1:
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            num_in, num_out = weight.shape if is_conv1d else reversed(weight.shape)
-            found.append(Linear(layer, place, num_in, num_out, is_conv1d))
+        place, sizes = places.get(f"{layer}.weight".lstrip(".")), sizes_of(module)
+        if place and sizes and uses[id(module.weight)] == 1:
+            found.append(Linear(layer, place, *sizes, in_first=not isinstance(module, nn.Linear)))
     return sorted(found, key=lambda linear: linear.place.start)

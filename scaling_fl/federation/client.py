@@ -145,7 +145,7 @@ class Clients:
         The payload may be in the trainer's buffer, so use the reply before the next client trains.
         ``memory`` is what the client remembers of its last turn, and ``history`` the digest of all
         rounds before. ``clip`` bounds the updates of its groups, if there are groups. ``check`` is
-        called before every step and every example of statistics; it may raise an exception to
+        called before every step and every batch of statistics; it may raise an exception to
         abandon the round.
         """
         began = time.perf_counter()

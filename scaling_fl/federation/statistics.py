@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaling_fl.core.seeding import numpy_generator
-from scaling_fl.learning.task import Batch, Examples, Statistic
+from scaling_fl.learning.task import Batch, Examples, Indices, Statistic
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.wire.direction import PLAIN, Payload
 
@@ -24,7 +24,7 @@ class Statistics:
         self,
         trainer: LocalTrainer,
         examples: Examples,
-        mine: NDArray[np.int64],
+        mine: Indices,
         *,
         round_number: int,
         client: int,
@@ -32,19 +32,35 @@ class Statistics:
     ) -> dict[str, Payload]:
         """Compute all from the model as it was trained, and from the examples ``mine``.
 
-        ``check`` is called before every example; it may raise an exception to abandon the round.
+        ``check`` is called before every batch; it may raise an exception to abandon the round.
         """
         if self.num_examples is not None and self.num_examples < len(mine):
             rng = numpy_generator(self.seed, "statistics", round_number, client)
             mine = rng.permutation(mine)[: self.num_examples]
         device, sent = trainer.vector.device, {}
 
-        def one_by_one() -> Iterator[Batch]:
-            for i in range(len(mine)):
+        def batches(size: int) -> Iterator[Batch]:
+            for indices in _alike(mine, examples, size):
                 check()
-                yield examples.batch(mine[i : i + 1]).to(device)
+                yield examples.batch(indices).to(device)
 
         for name, statistic in self.by_name.items():
-            values = statistic.compute(trainer.model, trainer.loss, one_by_one())
+            seen = batches(statistic.most_at_once)
+            values = statistic.compute(trainer.model, trainer.loss, seen)
             sent[name] = PLAIN.send(values, statistic.size)
         return sent
+
+
+def _alike(mine: Indices, examples: Examples, size: int) -> Iterator[Indices]:
+    """Yield ``mine`` in batches of equal length, so that no example is padded for another's sake.
+
+    Batches of one stay in their order.
+    """
+    if size == 1:
+        yield from mine[:, None]
+        return
+    lengths = examples.lengths[mine]
+    ordered = mine[np.argsort(lengths, kind="stable")]
+    for _, alike in groupby(ordered, key=lambda index: int(examples.lengths[index])):
+        together = np.array(list(alike))
+        yield from np.split(together, range(size, len(together), size))

@@ -84,10 +84,12 @@ class Statistic(NamedTuple):
     size: int
     """The number of values, which the model decides before it is trained."""
     compute: Callable[[nn.Module, LossFunction, Iterable[Batch]], Tensor]
-    """(trained model, loss, the client's examples one by one) -> fp32 of ``size``.
+    """(trained model, loss, the client's examples in batches) -> fp32 of ``size``.
 
     Leaves the model as it is, and draws nothing at random.
     """
+    most_at_once: int = 1
+    """The most examples of a batch; those of a batch are equally long."""
 
 
 MakeStatistic = Callable[[nn.Module], Statistic]

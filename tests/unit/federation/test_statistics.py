@@ -1,6 +1,7 @@
-"""What a client computes its statistics of: all of its examples, or some, one by one."""
+"""What a client computes its statistics of: all of its examples, or some."""
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scaling_fl.federation.client import Clients, LocalWork, Tier
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.statistics import Statistics
-from scaling_fl.learning.task import Batch, LossFunction, Statistic
+from scaling_fl.learning.task import Batch, Indices, LossFunction, Statistic
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.points import Regression
 
@@ -42,7 +43,31 @@ def test_all_examples_are_seen_or_as_many_as_are_asked_for() -> None:
     assert set(seen(2)) < {3, 0, 2}
 
 
-def test_a_client_can_be_stopped_before_any_example() -> None:
+class OfLengths(NamedTuple):
+    """Examples of which only the lengths are known."""
+
+    lengths: Indices
+
+    def batch(self, indices: Indices) -> Batch:
+        return Batch({}, indices)
+
+
+def test_those_of_a_batch_are_equally_long_and_all_are_seen_once() -> None:
+    task, batches = Regression(), list[list[int]]()
+
+    def compute(model: nn.Module, loss: LossFunction, examples: Iterable[Batch]) -> Tensor:
+        batches.extend(batch.indices.tolist() for batch in examples)
+        return torch.zeros(1)
+
+    trainer = LocalTrainer(task.load_model(), task.loss, optimiser="sgd")
+    examples: Any = OfLengths(np.array([5, 7, 5, 5, 9, 5, 7, 5]))
+    statistics = Statistics(by_name={"s": Statistic(1, compute, most_at_once=2)})
+    mine = np.array([7, 6, 5, 3, 2, 1, 0])
+    statistics.send(trainer, examples, mine, round_number=1, client=0)
+    assert batches == [[7, 5], [3, 2], [0], [6, 1]]
+
+
+def test_a_client_can_be_stopped_before_any_batch() -> None:
     task, link, asked = Regression(), Link(3), list[int]()
     trainer = LocalTrainer(task.load_model(), task.loss, optimiser="sgd")
     clients = Clients(
@@ -57,7 +82,7 @@ def test_a_client_can_be_stopped_before_any_example() -> None:
 
     def check() -> None:
         asked.append(1)
-        if len(asked) == 2 + 3:  # the steps and then the examples
+        if len(asked) == 2 + 3:  # the steps and then the examples, one by one
             raise KeyboardInterrupt
 
     received = Downloads([link], GlobalState(trainer.vector.clone()), 1).received(0)

@@ -16,7 +16,7 @@ from scaling_fl.learning.statistics import fisher, grams
 from scaling_fl.learning.task import Batch, BatchLoss, LossFunction, MakeStatistic
 from scaling_fl.learning.tasks.classification.family import beside_the_encoder
 from scaling_fl.learning.tasks.classification.scoring import loss as classify
-from tests.tiny_models import FAMILIES, make_adapter, make_batch, make_classification
+from tests.tiny_models import FAMILIES, make_adapter, make_batch, make_classification, save_model
 
 
 def squared_error(model: nn.Module, batch: Batch) -> BatchLoss:
@@ -131,6 +131,39 @@ def test_padding_changes_no_statistic(family: str, kind: str, folders: dict[str,
         one, other = (compute(make, model, classify, [batch]) for batch in (bare, padded))
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
         assert one.any()
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "xlnet"])
+def test_gram_matrices_of_batches_are_the_means_of_those_of_examples(
+    family: str, kind: str, tmp_path: Path
+) -> None:
+    """Whichever dimension of the inputs is that of the examples, and with padding among them."""
+    model: Any = make_classification(str(save_model(family, tmp_path)), seed=5).load_model()
+    model = adapt(model, make_adapter(kind=kind), heads=beside_the_encoder(model), seed=1)
+    ids = torch.randint(3, 8, (8, 5), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(5) < torch.arange(8)[:, None] % 3 + 3
+    labels = torch.arange(8) % 3
+    ids = ids.masked_fill(~mask, model.config.pad_token_id or 0)
+    whole = make_batch(ids, mask.long(), labels)
+    single = [make_batch(*(t[i : i + 1] for t in (ids, mask.long(), labels))) for i in range(8)]
+    assert grams(model).most_at_once == len(whole)
+    one, other = (compute(grams, model, classify, batches) for batches in (single, [whole]))
+    at = 0
+    for linear in linears_of(model):
+        mine, others = (each[at + 1 : (end := at + 1 + linear.num_pairs)] for each in (one, other))
+        assert one[at] == other[at]
+        assert torch.allclose(mine, others, rtol=1e-3, atol=1e-5)
+        at = end
+    assert one.any()
+
+
+def test_a_batch_has_fewer_examples_than_a_frozen_layer_has_inputs() -> None:
+    """DoRA passes as many rows of the identity, which are no examples."""
+    model = nn.Sequential(nn.Linear(8, 9), nn.Linear(9, 9))
+    assert grams(model).most_at_once == 8
+    model[0].requires_grad_(False)
+    assert grams(model).most_at_once == 1
 
 
 def test_dora_adds_no_inputs_of_its_own(folders: dict[str, Path]) -> None:
