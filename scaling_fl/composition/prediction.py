@@ -5,7 +5,6 @@ predicted bytes equal the measured ones, unless the run ends early. Where epsilo
 draws, nobody can predict who is drawn; the bytes are then those expected.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,34 +12,28 @@ from functools import cache
 from operator import add
 from typing import Any
 
-import torch
-from torch import nn
-
 from scaling_fl.composition.budget import make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.composition.data import count_clients
+from scaling_fl.composition.memory import (
+    FP32,
+    memory_of_merging,
+    memory_of_training,
+    server_bytes,
+)
 from scaling_fl.composition.merge import make_statistics
 from scaling_fl.composition.model import load_model
-from scaling_fl.composition.server import make_server_optimiser
 from scaling_fl.composition.stopping import foresee, unforeseen
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.config.merges import MERGES
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.linears import linears_of
 from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.base import BaseSizes
 from scaling_fl.federation.link import Link
-from scaling_fl.federation.server import keeps_factors
-from scaling_fl.learning.models.activations import activation_bytes
-from scaling_fl.learning.task import Task
-from scaling_fl.methods.pairs import adapter_coordinates, pairs_of
+from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.wire.payloads import payload_size
-
-FP32, FP64, INT64 = 4, 8, 8
-"""Bytes of a coordinate of a vector, and of a coordinate of an exact sum."""
-_MOMENTS = {"sgd": 0, "adam": 2, "adamw": 2}  # vectors in the state of the clients' optimiser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +119,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     num_rounds, ends_by = foresee(config, budget, list(map(add, down, up)))
     cohorts, down, up = cohorts[:num_rounds], down[:num_rounds], up[:num_rounds]
     seen = len({client for cohort in cohorts for client in cohort})
-    beside = _server_bytes(config, layout.size, seen)
+    beside = server_bytes(config, layout.size, seen)
     beside += base.memory_bytes(cohorts) if base else 0
     if (personal := links[0].personal) is not None:
         beside += FP32 * int(personal.sum()) * seen
@@ -145,9 +138,16 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
             2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)) * rate
         ),
         checkpoint_bytes=FP32 * layout.size + beside,
-        memory=_memory(config, task, model, layout.size, beside)
-        | ({"original base": FP32 * base.moved} if base else {})
-        | ({} if budget else _factors(config, layout, links, cohorts)),
+        memory=memory_of_training(config, task, model, layout.size, beside)
+        | memory_of_merging(
+            config,
+            model,
+            links=links,
+            statistics=statistics,
+            largest_cohort=max(map(len, cohorts)),
+            largest_upload=max(up),
+        )
+        | ({"original base": FP32 * base.moved} if base else {}),
         noise_multiplier=budget.total_noise if budget and noisy else None,
         delta=config.privacy.delta if noisy else None,
         epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
@@ -198,54 +198,3 @@ def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:
             )
         )
     return costs
-
-
-def _server_bytes(config: Config, size: int, num_seen: int) -> int:
-    """Count the bytes of the global state beside the vector.
-
-    They are moments, the mask, the clip, and the residuals and control variates of the clients.
-    """
-    moments = make_server_optimiser(config).init(torch.zeros(size, device="meta"))
-    found = sum(value.nbytes for value in moments.values())
-    found += FP32 * size * (config.server_freeze + config.scaffold)
-    found += FP64 * (config.privacy.target_quantile is not None)
-    of_client = config.upload.error_feedback + config.scaffold
-    return found + FP32 * size * num_seen * of_client
-
-
-def _memory(config: Config, task: Task, model: nn.Module, size: int, beside: int) -> dict[str, int]:
-    moments, method = _MOMENTS[config.optimiser] + bool(config.momentum), config.merge.method
-    num_sums = 1 + config.scaffold + (method == "mean_of_senders")
-    return {
-        "model": sum(p.nbytes for p in model.parameters()),
-        "global state": FP32 * size + beside,
-        "gradients": FP32 * size * (1 + config.scaffold),  # and their correction
-        "clients' optimiser": FP32 * size * moments,
-        "exact sums": INT64 * (size * num_sums + _sums_beside(config, model)),
-        "activations of a full batch": activation_bytes(
-            model, task.loss, task.largest_batch(config.batch_size)
-        ),
-    }
-
-
-def _sums_beside(config: Config, model: nn.Module) -> int:
-    """Count the coordinates of the sums that a merge has of other sizes than the vector's."""
-    if config.merge.method == "regmean":
-        return sum(
-            linear.num_pairs + linear.num_in * linear.num_out for linear in linears_of(model)
-        )
-    if config.merge.on == "factors":
-        return 0
-    layout = Layout.of(model.named_parameters())
-    products = sum(out * num_in for out, num_in in (pair.shape for pair in pairs_of(layout)))
-    return products + int((~adapter_coordinates(layout)).sum())
-
-
-def _factors(
-    config: Config, layout: Layout, links: list[Link], cohorts: list[list[int]]
-) -> dict[str, int]:
-    """Count the bytes of A and B of the clients that trained before the last one of a round."""
-    before = math.ceil(max(map(len, cohorts)) / len(set(config.site_ids))) - 1
-    if before < 1 or not keeps_factors(pairs_of(layout), links):
-        return {}
-    return {"clients' factors": FP32 * before * int(adapter_coordinates(layout).sum())}

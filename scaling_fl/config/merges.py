@@ -3,70 +3,13 @@
 The settings, their rules and their documentation follow from the rows of the table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from scaling_fl.config.merge_row import MergeRow, Option
 from scaling_fl.config.own import or_own
 from scaling_fl.config.types import Count, Density, Positive
-
-
-@dataclass(frozen=True)
-class Option:
-    """A setting of merges: its type, its default and its documentation in one line."""
-
-    type: Any
-    default: Any
-    documentation: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeRow:
-    """A merge, by where it is made and by what can be set of it."""
-
-    make: str
-    """``package.module:function``, which is resolved when the run is built."""
-    options: Mapping[str, Option] = field(default_factory=dict)
-    """The settings of the merge, by name; two merges may share a setting, not a name alone."""
-    private: bool
-    """Whether the guarantee of privacy holds for the merge."""
-    payloads: Mapping[str, str] = field(default_factory=dict)
-    """What clients send beside their updates: name -> ``package.module:function`` that makes it
-    for a model (see ``learning.task.Statistic``)."""
-    of_payloads: Mapping[str, Option] = field(default_factory=dict)
-    """The settings of what clients send so."""
-    low_rank: bool = False
-    """Whether the merge averages the products B A of an adapter's pairs."""
-    turns: tuple[tuple[str, ...], ...] = ()
-    """What clients train and send in round 1, 2 and so on, in turns: names of ``methods.pairs``."""
-    moves_base: int | None = None
-    """The merge moves the frozen weights that the pairs are added to, by the products of the
-    clients and of so many more adapters; None: the frozen weights stay."""
-    basis: Literal["kept", "split", "drawn"] = "kept"
-    """The basis of A and B after a round: kept, that of a truncated SVD of their product (split),
-    or drawn anew, with B = 0 (drawn)."""
-    personal: tuple[str, ...] = ()
-    """What every client trains and keeps, by the same names: it is never sent."""
-    by_coordinates: bool = False
-    """Whether the merge compares coordinates, so that ``merge.on`` has an effect."""
-    partial: bool = False
-    """Whether the merge divides a coordinate by the clients that sent the coordinate."""
-    breaks: Mapping[str, str] = field(default_factory=dict)
-    """The laws (``conformance.merge_laws``) that the merge breaks by its nature -> why."""
-    tried_with: Mapping[str, Any] = field(default_factory=dict)
-    """The settings with which laws are tried, where the default makes the merge a plain mean."""
-
-    @property
-    def needs_pairs(self) -> bool:
-        return self.low_rank or self.in_part
-
-    @property
-    def in_part(self) -> bool:
-        """Say whether clients send a part of what an adapter adds to the model."""
-        return bool(self.turns or self.personal)
-
 
 _DENSITY = Option(Density, 0.2, "Share of every update that is merged, the largest coordinates.")
 _TRIM_BY = Option(
@@ -118,6 +61,7 @@ MERGES: dict[str, MergeRow] = {
     "mean": MergeRow(make="scaling_fl.methods.merging.means:mean", private=True, breaks=_APART),
     "mean_of_senders": MergeRow(
         make="scaling_fl.methods.merging.means:mean_of_senders",
+        num_sums=2,
         private=False,
         breaks=_APART,
         partial=True,
@@ -133,6 +77,7 @@ MERGES: dict[str, MergeRow] = {
         make="scaling_fl.methods.merging.signs:ties",
         options={"density": _DENSITY, "trim_by": _TRIM_BY},
         by_coordinates=True,
+        num_sums=2,
         private=False,
         breaks=_APART | _TRIMMED | _ELECTED,
     ),
@@ -147,6 +92,7 @@ MERGES: dict[str, MergeRow] = {
         make="scaling_fl.methods.merging.masks:dare_ties",
         options={"drop": _DROP, "density": _DENSITY, "trim_by": _TRIM_BY},
         by_coordinates=True,
+        num_sums=2,
         private=False,
         breaks=_APART | _RANDOM | _ELECTED,
     ),
@@ -168,6 +114,7 @@ MERGES: dict[str, MergeRow] = {
             ),
         },
         by_coordinates=True,
+        keeps="updates",
         private=False,
         breaks=_APART | _VOTES,
     ),
@@ -218,6 +165,7 @@ MERGES: dict[str, MergeRow] = {
         },
         payloads={"fisher": "scaling_fl.learning.statistics:fisher"},
         of_payloads=_EXAMPLES,
+        keeps="updates",
         private=False,
         breaks=_APART | _KNOWN,
     ),
@@ -230,6 +178,7 @@ MERGES: dict[str, MergeRow] = {
         },
         payloads={"grams": "scaling_fl.learning.statistics:grams"},
         of_payloads=_EXAMPLES,
+        keeps="updates",
         private=False,
         breaks=_APART
         | _KNOWN
@@ -238,6 +187,7 @@ MERGES: dict[str, MergeRow] = {
     "median": MergeRow(
         make="scaling_fl.methods.merging.robust:median",
         by_coordinates=True,
+        keeps="columns",
         private=False,
         breaks=_APART | _ALIKE | _COLUMNS,
     ),
@@ -245,6 +195,7 @@ MERGES: dict[str, MergeRow] = {
         make="scaling_fl.methods.merging.robust:trimmed_mean",
         options={"trim": Option(_Half, 0.1, "Share of the clients left out on either side.")},
         by_coordinates=True,
+        keeps="columns",
         private=False,
         breaks=_APART | _ALIKE | _COLUMNS,
         tried_with={"trim": 0.25},
@@ -253,6 +204,8 @@ MERGES: dict[str, MergeRow] = {
         make="scaling_fl.methods.merging.robust:krum",
         options={"byzantine": _BYZANTINE},
         by_coordinates=True,
+        keeps="columns",
+        num_sums=2,
         private=False,
         breaks=_NEAREST | _ALIKE | _COLUMNS,
     ),
@@ -263,6 +216,8 @@ MERGES: dict[str, MergeRow] = {
             "selected": Option(Count, 3, "Number of updates that are averaged."),
         },
         by_coordinates=True,
+        keeps="columns",
+        num_sums=2,
         private=False,
         breaks=_NEAREST | _ALIKE | _COLUMNS,
         tried_with={"selected": 2},

@@ -14,7 +14,8 @@ from scaling_fl.config.data_rules import (
     path_problems,
 )
 from scaling_fl.config.effects import EFFECTS
-from scaling_fl.config.merges import MergeRow, row_of
+from scaling_fl.config.merge_row import MergeRow
+from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import why_missing
 from scaling_fl.config.privacy_rules import PRIVACY
 from scaling_fl.config.problems import Problem, Rule

@@ -93,9 +93,39 @@ def test_a_plan_counts_the_factors_that_a_worker_keeps_of_its_clients(
     assert "clients' factors" not in predict(alone, lambda text: None).memory
 
 
-@pytest.mark.parametrize("merge", [{"method": "regmean"}, {"method": "dare", "on": "products"}])
-def test_a_plan_counts_the_sums_of_other_sizes(
-    merge: dict[str, str], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("consensus_mask", "kept updates"), ("median", "decoded updates")],
+)
+def test_a_plan_counts_what_a_worker_keeps_until_all_have_trained(
+    method: str, name: str, corpus: Path, tmp_path: Path
+) -> None:
+    """As columns, updates are kept as they arrived, too."""
+    changes = {"adapter": {"kind": "none"}, "num_rounds": 1, "merge": {"method": method}}
+    changes |= {"batch_size": 128}
+    run = Weighed(tmp_path / "run", shared=corpus, num_clients=5, **changes)
+    run.weights = []
+    run.start_here()
+    foreseen = predict(run.config, lambda text: None)
+    vector = 4 * foreseen.trainable_parameters
+    assert foreseen.memory["kept updates"] == pytest.approx(6 * vector, rel=0.01)
+    grown = [after - before for before, after in pairwise(run.weights[2:])]
+    of_client = (foreseen.memory["kept updates"] - vector) / 5
+    of_client += foreseen.memory[name] / 5 if method == "median" else 0
+    assert grown == pytest.approx([of_client] * 2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("method", "on"),
+    [
+        ("regmean", "factors"),
+        ("dare", "products"),
+        ("ties", "factors"),
+        ("ties", "products"),
+    ],
+)
+def test_a_plan_counts_all_sums(
+    method: str, on: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, zeros = list[int](), ThreadExchange.zeros
 
@@ -104,7 +134,8 @@ def test_a_plan_counts_the_sums_of_other_sizes(
         return zeros(exchange, size, device)
 
     monkeypatch.setattr(ThreadExchange, "zeros", counted)
-    changes = {"adapter": {"kind": "lora", "rank": 4}, "num_clients": 2, "merge": merge}
+    merge = {"method": method} | ({"on": on} if on == "products" else {})
+    changes = {"adapter": {"kind": "lora", "rank": 4}, "num_clients": 4, "merge": merge}
     run = QuickRun(tmp_path / "run", shared=corpus, **changes).start_here()
-    assert len(set(sizes)) > 1
+    assert len(sizes) > 1
     assert predict(run.config, lambda text: None).memory["exact sums"] == 8 * sum(sizes)

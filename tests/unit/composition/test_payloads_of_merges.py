@@ -11,7 +11,7 @@ from scaling_fl.composition.federation import build
 from scaling_fl.composition.prediction import predict
 from scaling_fl.composition.tasks import TASKS
 from scaling_fl.config import merges, read_config
-from scaling_fl.config.merges import MergeRow
+from scaling_fl.config.merge_row import MergeRow
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState

@@ -8,7 +8,8 @@ from typing import Any, get_args
 from scaling_fl.config import Config, defaults, describe, read_config, read_single_settings
 from scaling_fl.config.conditions import With, is_set
 from scaling_fl.config.effects import EFFECTS, field_conditions
-from scaling_fl.config.merges import Option, merge_options
+from scaling_fl.config.merge_row import Option
+from scaling_fl.config.merges import merge_options
 from scaling_fl.config.problems import field_at
 from tests.unit.config.settings import (
     LORA,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from scaling_fl.config import read_config, read_single_settings
-from scaling_fl.config.merges import MERGES, Option, merge_options
+from scaling_fl.config.merge_row import Option
+from scaling_fl.config.merges import MERGES, merge_options
 from scaling_fl.config.sections import MergeSettings
 from tests.unit.config.settings import PACKAGED, PRIVATE, only_problem
 
