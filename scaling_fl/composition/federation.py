@@ -30,7 +30,7 @@ from scaling_fl.composition.secrecy import (
 )
 from scaling_fl.composition.server import make_server, make_server_optimiser
 from scaling_fl.composition.start import load_start
-from scaling_fl.composition.stopping import make_stopping
+from scaling_fl.composition.stopping import check_metric, make_stopping
 from scaling_fl.config import Config, cohort_problems
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
@@ -143,6 +143,7 @@ def build(
     if caveat := data.task.caveat(data.test):
         note(caveat)
     trainer = load_trainer(config, data, device, note=note, stage=stage)
+    check_metric(config, trainer, data)
     kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)
     kept = seal.over(kept_unsealed) if seal else kept_unsealed
     start = load_start(config, trainer, kept, job, exchange)

@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+import torch
+
 from scaling_fl.composition.budget import Budget
+from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
 from scaling_fl.core.errors import InputError
 from scaling_fl.core.exchange import Exchange
@@ -24,6 +28,7 @@ from scaling_fl.federation.stopping import (
     reach,
     wait_for_gain,
 )
+from scaling_fl.learning.training.local import LocalTrainer
 
 UNFORESEEN = ("target", "patience", "seconds")
 """The settings of ``stop_when`` whose round nobody can know before."""
@@ -56,6 +61,36 @@ def make_stopping(
         is_due=lambda number: config.stop_when.is_of_training or number % config.eval_every == 0,
         next_bytes=next_bytes,
     )
+
+
+def check_metric(config: Config, trainer: LocalTrainer, data: Data) -> None:
+    """Ask the task for its metrics of a first batch, by the model as it begins.
+
+    Raises:
+        InputError: the metric that rules are about is none of them.
+    """
+    wanted = config.stop_when.metric
+    if wanted is None:
+        return
+    kind, names = wanted.partition(".")[0], _metrics_of_task(config, trainer, data)
+    found = [f"{kind}.{name}" for name in names]
+    if wanted not in found:
+        raise InputError(
+            f"stop_when.metric must be one that the task reports ({', '.join(found)}), got "
+            f"{wanted}; take one of them, or drop stop_when.metric."
+        )
+
+
+def _metrics_of_task(config: Config, trainer: LocalTrainer, data: Data) -> list[str]:
+    of_training, model = config.stop_when.is_of_training, trainer.model
+    examples = data.train if of_training else data.test
+    size = min(config.batch_size if of_training else config.val_batch_size, len(examples))
+    batch = examples.batch(np.arange(size)).to(trainer.vector.device)
+    model.eval()  # without dropout, nothing is drawn
+    with torch.inference_mode():
+        if of_training:
+            return ["loss", *trainer.loss(model, batch).sums]
+        return [*data.task.metrics(data.task.count(model, batch), detailed=False)]
 
 
 def _rules(config: Config, budget: Budget | None) -> dict[str, Rule]:

@@ -8,12 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scaling_fl.core.errors import InputError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
 
 SECONDS = "time.round_seconds"
-_OF_TEST_DATA = "validation."
 Metrics = Mapping[str, float]
 
 
@@ -134,17 +132,7 @@ class Stopping:
         return self._ask(state)
 
     def after(self, state: GlobalState, metrics: Metrics) -> str:
-        """Say which rule ends the run after the round of ``state``, and why; empty: none does.
-
-        Raises:
-            InputError: the task has no such metric.
-        """
-        found = [name for name in metrics if name.startswith(_OF_TEST_DATA)]
-        if self._metric.startswith(_OF_TEST_DATA) and found and self._metric not in found:
-            raise InputError(
-                f"stop_when.metric must be one that the task's evaluation gives ({', '.join(found)}"
-                f"), got {self._metric}; take one of them, or drop stop_when.metric."
-            )
+        """Say which rule ends the run after the round of ``state``, and why; empty: none does."""
         self._take_in(state.round, metrics)
         return self._ask(state)
 

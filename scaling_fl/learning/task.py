@@ -72,7 +72,7 @@ class BatchLoss(NamedTuple):
     weight: int | Tensor
     """The number of those items, such as examples or tokens."""
     sums: Mapping[str, Tensor]
-    """Metric -> its sum over the same items, without a gradient."""
+    """Metric -> its sum over the same items, without a gradient; always the same metrics."""
 
 
 LossFunction = Callable[[nn.Module, Batch], BatchLoss]
@@ -143,7 +143,10 @@ class Task(Protocol):
         """Evaluate a batch; returns int64 counts, which add up over batches and workers."""
 
     def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
-        """Turn the total counts into metrics by name; ``detailed`` adds those of each class."""
+        """Turn the total counts into metrics by name; ``detailed`` adds those of each class.
+
+        Their names do not depend on the counts, but for those of classes.
+        """
 
     def baseline(self, examples: Examples) -> dict[str, float]:
         """Return metrics (loss, accuracy) of a model that does not look at its input.

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from scaling_fl.conformance.workers import on_workers
-from scaling_fl.core.errors import InputError
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.stopping import (
@@ -123,15 +122,6 @@ def test_a_job_without_rules_reads_no_past() -> None:
 
     rules = Stopping(SingleExchange(1))
     assert rules.resume(at(6), read) == rules.after(at(7), {SECONDS: 1.0}) == ""
-
-
-def test_a_metric_that_the_task_does_not_have_is_told_at_the_first_evaluation() -> None:
-    rules = stopping()
-    assert rules.after(at(1), {SECONDS: 1.0}) == ""
-    with pytest.raises(
-        InputError, match=r"must be one that .* gives \(validation.points\), got validation.loss;"
-    ):
-        rules.after(at(2), {SECONDS: 1.0, "validation.points": 3.0})
 
 
 def test_all_workers_end_where_the_first_one_says() -> None:
