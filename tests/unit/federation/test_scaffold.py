@@ -43,13 +43,18 @@ class Federation:
         controls: bool = True,
         num_steps: int = STEPS,
         weight_decay: float = 0.0,
+        prox_mu: float = 0.0,
         uniform: bool = False,
     ) -> None:
         self.exchange = exchange or SingleExchange(1)
         self.counts = [1 if uniform else len(each) for each in rows]
         task, link = Regression(), Link(3, controls=controls)
         self.trainer = LocalTrainer(
-            task.load_model(), task.loss, optimiser="sgd", weight_decay=weight_decay
+            task.load_model(),
+            task.loss,
+            optimiser="sgd",
+            weight_decay=weight_decay,
+            prox_mu=prox_mu,
         )
         ends = np.cumsum([len(each) for each in rows])
         partitions: list[NDArray[np.int64]] = np.split(np.arange(ends[-1]), ends[:-1])
@@ -102,16 +107,24 @@ def gradient(rows: Rows, w: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def by_the_paper(
-    rows: list[Rows], cohorts: Sequence[list[int]], weights: list[int], *, decay: float = 0.0
+    rows: list[Rows],
+    cohorts: Sequence[list[int]],
+    weights: list[int],
+    *,
+    decay: float = 0.0,
+    mu: float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return x, c and all c_i after the rounds: algorithm 1, option II, with weighted means."""
+    """Return x, c and all c_i after the rounds: algorithm 1, option II, with weighted means.
+
+    With mu, a client's loss is that of FedProx, whose gradient its control variate then averages.
+    """
     x, c, own = np.zeros(3), np.zeros(3), np.zeros((len(rows), 3))
     for cohort in cohorts:
         moves, changes = np.zeros(3), np.zeros(3)
         for i in cohort:
             y = x.copy()
             for _ in range(STEPS):
-                y = y - RATE * (gradient(rows[i], y) + decay * y + c - own[i])
+                y = y - RATE * (gradient(rows[i], y) + decay * y + mu * (y - x) + c - own[i])
             new = own[i] - c + (x - y) / (STEPS * RATE)
             moves += weights[i] / sum(weights[j] for j in cohort) * (y - x)
             changes += weights[i] / sum(weights) * (new - own[i])
@@ -121,12 +134,13 @@ def by_the_paper(
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_rounds_are_those_of_the_paper(uniform: bool, decay: float) -> None:
+@pytest.mark.parametrize(("decay", "mu"), [(0.0, 0.0), (0.1, 0.0), (0.0, 1.0), (0.1, 1.0)])
+def test_rounds_are_those_of_the_paper(uniform: bool, decay: float, mu: float) -> None:
     cohorts = [[0, 1], [1, 2], [0, 2], [2], [0, 1, 2], [1], [], [0, 1]]
     weights = [1, 1, 1] if uniform else [3, 4, 2]
-    x, c, own = by_the_paper(VARIED, cohorts, weights, decay=decay)
-    state = Federation(VARIED, weight_decay=decay, uniform=uniform).run(cohorts)
+    x, c, own = by_the_paper(VARIED, cohorts, weights, decay=decay, mu=mu)
+    federation = Federation(VARIED, weight_decay=decay, prox_mu=mu, uniform=uniform)
+    state = federation.run(cohorts)
     assert state.vector.numpy() == pytest.approx(x, abs=2e-6)
     assert state.memory.server[CONTROL].numpy() == pytest.approx(c, abs=2e-5)
     for client, memory in state.memory.clients.items():
@@ -159,12 +173,13 @@ def test_many_local_steps_drift_to_a_wrong_point_without_it_and_not_with_it() ->
     )
     minimum = np.linalg.lstsq(x, y, rcond=None)[0]
     away = {}
-    for controls in (False, True):
-        federation = Federation(rows, controls=controls, num_steps=25)
+    for controls, mu in ((False, 0.0), (True, 0.0), (True, 0.5)):
+        federation = Federation(rows, controls=controls, num_steps=25, prox_mu=mu)
         state = federation.run([[0, 1]] * 150)
-        away[controls] = float(np.linalg.norm(state.vector.numpy() - minimum))
-    assert away[False] > 0.2
-    assert away[True] < 1e-4
+        away[controls, mu] = float(np.linalg.norm(state.vector.numpy() - minimum))
+    assert away[False, 0.0] > 0.2
+    assert away[True, 0.0] < 1e-4
+    assert away[True, 0.5] < 1e-4  # at a fixed point nobody moves, and the proximal term is 0
 
 
 def test_a_client_that_fails_changes_neither_what_it_remembers_nor_what_the_server_does() -> None:
