@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +14,28 @@ import pytest
 
 from scaling_fl.sweeps.entry import MAX_DEATHS, MAX_FAILURES, Entry
 from scaling_fl.sweeps.folder_queue import FolderQueue
+from scaling_fl.sweeps.mongo_queue import MongoQueue, LeaseTiming
 from scaling_fl.sweeps.queue import Lease, Queue
+from tests.databases import SecantusServer, secantus_server
 
 Open = Callable[[], Queue]
 
 
-@pytest.fixture
-def open_queue(tmp_path: Path) -> Open:
-    return lambda: FolderQueue(str(tmp_path), "rates")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecantusServer]:
+    with secantus_server(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+@pytest.fixture(params=["folder", "database"])
+def open_queue(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Open:
+    if request.param == "folder":
+        return lambda: FolderQueue(str(tmp_path), "rates")
+    server: SecantusServer = request.getfixturevalue("server")
+    monkeypatch.setenv("SACRED_MONGO_URI", f"{server.uri}{tmp_path.name}")
+    return lambda: MongoQueue("rates", say=print, timing=LeaseTiming(heartbeat_seconds=0.1))
 
 
 def entry(number: int) -> Entry:
@@ -98,7 +114,7 @@ def test_a_pruned_run_is_told_so_and_never_taken_again(open_queue: Open) -> None
     assert not lease.is_pruned
     open_queue().prune(entry(1).key)
     open_queue().prune(entry(2).key)
-    assert lease.is_pruned
+    wait_until(lambda: lease.is_pruned)
     lease.end("pruned")
     assert queue.take() is None
     assert outcomes(queue) == ["pruned", "pruned"]
@@ -108,7 +124,9 @@ TAKE = """
 import os, sys, time
 sys.path.insert(0, {root!r})
 from scaling_fl.sweeps.folder_queue import FolderQueue
-queue = FolderQueue(*{place!r})
+from scaling_fl.sweeps.mongo_queue import MongoQueue
+database = os.environ.get("SACRED_MONGO_URI")
+queue = MongoQueue("rates", say=print) if database else FolderQueue({place!r}, "rates")
 while lease := queue.take():
     assert lease.begin({round})
     print(lease.entry.job_name, flush=True)
@@ -119,8 +137,15 @@ while lease := queue.take():
 
 def taker(tmp_path: Path, *, seconds: float, last_round: int = 0) -> "subprocess.Popen[str]":
     root = str(Path(__file__).parents[3])
-    code = TAKE.format(root=root, place=(str(tmp_path), "rates"), seconds=seconds, round=last_round)
+    code = TAKE.format(root=root, place=str(tmp_path), seconds=seconds, round=last_round)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_processes_share_the_runs_and_take_over_from_one_that_dies(
@@ -162,3 +187,51 @@ def test_a_run_that_kills_its_worker_again_and_again_has_failed(
     (found,) = queue.entries()
     assert found.outcome == "failed"
     assert f"died {MAX_DEATHS} times with no round finished" in found.error
+
+
+@pytest.mark.slow
+def test_workers_wait_for_a_server_that_is_away_and_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with secantus_server(tmp_path) as server:
+        monkeypatch.setenv("SACRED_MONGO_URI", server.uri)
+        said: list[str] = []
+        queue = MongoQueue("rates", say=said.append)
+        queue.add([entry(number) for number in range(1, 25)])
+        workers = [taker(tmp_path, seconds=0.1) for _ in range(2)]
+        wait_until(lambda: outcomes(queue).count("done") >= 4)
+        server.stop()
+        with ThreadPoolExecutor(1) as pool:
+            listed = pool.submit(queue.entries)
+            wait_until(lambda: bool(said))
+            server.start()
+            assert len(listed.result(timeout=30)) == 24
+        printed = [worker.communicate(timeout=120)[0].splitlines() for worker in workers]
+        assert outcomes(queue) == ["done"] * 24
+    ran = [line for lines in printed for line in lines if line.startswith("rates-")]
+    assert sorted(ran) == sorted(f"rates-{number}" for number in range(1, 25)), "none is doubled"
+    assert "cannot be reached; waiting for it" in said[0]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_silent_for_long_loses_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with secantus_server(tmp_path) as server:
+        monkeypatch.setenv("SACRED_MONGO_URI", server.uri)
+        queue = MongoQueue("rates", say=print, timing=LeaseTiming(0.1, stale_seconds=1.0))
+        queue.add([entry(1)])
+        first = taker(tmp_path, seconds=60)
+        assert first.stdout
+        assert first.stdout.readline()
+        first.send_signal(signal.SIGSTOP)
+        assert queue.take() is None, "its worker may be alive"
+        wait_until(lambda: outcomes(queue) == ["waiting"])
+        lease = begin(queue)
+        assert lease.entry.starts == 2
+        first.send_signal(signal.SIGCONT)
+        first.kill()
+        first.wait()
+        first.stdout.close()
+        lease.end("done")
+        assert outcomes(queue) == ["done"]
