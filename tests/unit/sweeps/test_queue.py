@@ -14,7 +14,7 @@ import pytest
 
 from scaling_fl.sweeps.entry import MAX_DEATHS, MAX_FAILURES, Entry
 from scaling_fl.sweeps.folder_queue import FolderQueue
-from scaling_fl.sweeps.mongo_queue import MongoQueue, LeaseTiming
+from scaling_fl.sweeps.mongo_queue import LeaseTiming, MongoQueue
 from scaling_fl.sweeps.queue import Lease, Queue
 from tests.databases import SecantusServer, secantus_server
 
