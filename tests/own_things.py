@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scaling_fl.learning.task import Statistic
 from scaling_fl.learning.tasks.classification.family import classification
 from scaling_fl.learning.tasks.classification.sources import file_digest
 from scaling_fl.learning.text.labelled import Labelled
@@ -49,6 +50,7 @@ EXAMPLES = "\n\n".join(
         documented(codecs, "def encode(values):"),
         documented(partitioning, "def one_large"),
         documented(task_module, "def balanced_accuracy"),
+        documented(task_module, "def largest_loss"),
         documented(family, 'LABELS = ("ham"'),
     ]
 )

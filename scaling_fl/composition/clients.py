@@ -66,7 +66,7 @@ def make_clients(
             ),
             bound=privacy.bound,
         )
-    statistics = make_statistics(config, trainer.model)
+    statistics = make_statistics(config.merge.method, trainer.model)
     return Clients(
         trainer,
         data.train,

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from scaling_fl.composition.own import find_callable
 from scaling_fl.config import Config
 from scaling_fl.config.merges import MERGES, row_of
+from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
 from scaling_fl.learning.task import MakeStatistic, Statistic
 from scaling_fl.methods.merging.merge import Merge
@@ -44,10 +45,21 @@ def has_models_of_tiers(config: Config) -> bool:
     return bool(config.tiers) and not row_of(config.merge.method).personal
 
 
-def make_statistics(config: Config, model: nn.Module) -> dict[str, Statistic]:
-    """Make what clients compute and send beside their updates, by name."""
-    made: dict[str, Statistic] = {}
-    for name, function in row_of(config.merge.method).payloads.items():
-        make: MakeStatistic = find_callable(function, "merge.method")
-        made[name] = make(model)
-    return made
+def make_statistics(method: str, model: nn.Module) -> dict[str, Statistic]:
+    """Make what a merge has clients compute and send beside their updates, by name.
+
+    Raises:
+        UserError: the merge of the user cannot be found, or what it names are no functions.
+    """
+    return {name: make(model) for name, make in _makers(method).items()}
+
+
+def _makers(method: str) -> dict[str, MakeStatistic]:
+    if row := MERGES.get(method):
+        return {name: find_callable(make, "merge.method") for name, make in row.payloads.items()}
+    found = getattr(find_callable(method, "merge.method"), "payloads", {})
+    if not isinstance(found, dict) or not all(map(callable, found.values())):
+        raise UserError(
+            f"the payloads of {method} must be functions by name, got {found!r}; correct them."
+        )
+    return found

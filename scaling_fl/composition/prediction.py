@@ -101,7 +101,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     layout = Layout.of(model.named_parameters())
     if budget:
         budget.privacy(from_seed(config.seed), layout.size)  # refuses what the run would refuse
-    statistics = list(make_statistics(config, model).values())
+    statistics = list(make_statistics(config.merge.method, model).values())
     links = [make_link(settings, config, layout, statistics) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
     cohorts, rate = [list(range(num_clients))] * config.num_rounds, 1.0

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from scaling_fl.composition.merge import make_statistics
 from scaling_fl.composition.own import find_callable
 from scaling_fl.config.merges import MERGES
 from scaling_fl.conformance.cases import EVERYWHERE, Case
@@ -102,15 +103,13 @@ def tried_merge(name: str, breaks: Mapping[str, str] | None = None) -> TriedMerg
     """
     row = MERGES.get(name)
     if row is None:
-        return TriedMerge(find_callable(name, "the merge"), breaks or {})
+        make = find_callable(name, "the merge")
+        return TriedMerge(make, breaks or {}, make_statistics(name, MODEL))
     options = {key: option.default for key, option in row.options.items()}
     make = partial(find_callable(row.make, "the merge"), **{**options, **row.tried_with})
     turn = coordinates_of(row.turns[0], LAYOUT) if row.turns else None
     personal = coordinates_of(row.personal, LAYOUT) if row.personal else None
-    payloads = {
-        name: find_callable(function, "the merge")(MODEL) for name, function in row.payloads.items()
-    }
-    return TriedMerge(make, row.breaks, payloads, turn, personal)
+    return TriedMerge(make, row.breaks, make_statistics(name, MODEL), turn, personal)
 
 
 def _checked(merge: Merge) -> Merge:

@@ -93,6 +93,26 @@ class Statistic(NamedTuple):
 
 
 MakeStatistic = Callable[[nn.Module], Statistic]
+"""Makes a statistic for a model. A merge of one's own names in ``payloads`` what its clients send:
+
+    def largest_loss(model):
+        def compute(model, loss, batches):
+            losses = [loss(model, batch).mean.detach() for batch in batches]
+            return torch.stack(losses).max().reshape(1)
+
+        return Statistic(1, compute)
+
+    def by_largest_loss():
+        def merge(updates, round):
+            return round.mean_over_senders(
+                (u.vector, u.share / (1 + float(u.extras["largest_loss"][0])), None)
+                for u in updates.once()
+            )
+
+        return merge
+
+    by_largest_loss.payloads = {"largest_loss": largest_loss}
+"""
 
 
 class PartitionDescription(NamedTuple):

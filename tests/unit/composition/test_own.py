@@ -19,7 +19,9 @@ from scaling_fl.composition.tasks import make_task, own_metrics
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.merges import MERGES
 from scaling_fl.conformance.cases import statistics_of
+from scaling_fl.conformance.merge_laws import MERGE_LAWS
 from scaling_fl.conformance.rounds import merged, some_updates
+from scaling_fl.conformance.trial import judge
 from scaling_fl.conformance.tried_merge import tried_merge
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import Layout
@@ -141,6 +143,30 @@ def test_what_is_of_another_kind_is_told(folder: Path, setting: str, name: Any, 
     layout = Layout.of([("w", torch.nn.Parameter(torch.zeros(20)))])
     with pytest.raises(UserError, match=said):
         make_task(config), make_link(config, config, layout)
+
+
+def test_clients_send_what_a_merge_of_ones_own_names(folder: Path) -> None:
+    tried = tried_merge("own_things:by_largest_loss")
+    assert {name: each.size for name, each in tried.payloads.items()} == {"largest_loss": 1}
+    losses = [0.0, 1.0, 3.0]
+    updates = [
+        replace(one, share=1 / 3, extras={"largest_loss": torch.tensor([loss])})
+        for one, loss in zip(some_updates(3, 1), losses, strict=True)
+    ]
+    weights = [1 / (1 + loss) for loss in losses]
+    expected = sum(one.vector * weight for one, weight in zip(updates, weights, strict=True))
+    assert torch.allclose(merged(tried.make, updates), expected / sum(weights), atol=1e-6)
+    breaks = {"gauge": "A and B apart", "zero client": "its loss counts"}
+    verdicts = judge(MERGE_LAWS, replace(tried, breaks=breaks), num_cases=10, shrink=False)
+    assert [one.law for one in verdicts if not one.is_good] == []
+
+
+@pytest.mark.parametrize("payloads", ["['loss']", "{'loss': 'own_things:loss'}"])
+def test_payloads_of_another_kind_are_told(folder: Path, payloads: str) -> None:
+    with (folder / "own_things.py").open("a") as file:
+        file.write(f"\nmean_of_squares.payloads = {payloads}\n")
+    with pytest.raises(UserError, match=r"^the payloads of own_things:mean_of_squares must be fu"):
+        tried_merge("own_things:mean_of_squares")
 
 
 def test_the_source_counts_and_only_of_what_is_ones_own(folder: Path) -> None:
