@@ -71,7 +71,7 @@ class Federation:
             past = self.recorder.past if self.recorder else dict
             stopped_by = self.stopping.resume(self.state, past)
         if self.recorder:
-            self.recorder.begin(stopped_by)
+            self.recorder.begin(stopped_by, self.stopping.budgets)
         state = self._give_away_state()
         if stopped_by:
             return state

@@ -20,6 +20,8 @@ from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.rounds import Rounds
 from scaling_fl.federation.stopping import (
+    SECONDS,
+    Limit,
     Rule,
     Stopping,
     keep_to_bytes,
@@ -60,6 +62,7 @@ def make_stopping(
         metric=config.stop_when.metric or "",
         is_due=lambda number: config.stop_when.is_of_training or number % config.eval_every == 0,
         next_bytes=next_bytes,
+        limits=_limits(config, budget),
     )
 
 
@@ -91,6 +94,18 @@ def _metrics_of_task(config: Config, trainer: LocalTrainer, data: Data) -> list[
         if of_training:
             return ["loss", *trainer.loss(model, batch).sums]
         return [*data.task.metrics(data.task.count(model, batch), detailed=False)]
+
+
+def _limits(config: Config, budget: Budget | None) -> dict[str, Limit]:
+    """Return the limits by setting; of bytes, only where they are told."""
+    (path, epsilon), when = config.epsilon_limit, config.stop_when
+    num_bytes = when.bytes if budget is None or budget.disclosure.of_bytes else None
+    rows = [
+        (path, "privacy.epsilon", epsilon),
+        ("stop_when.bytes", "bytes.total", num_bytes),
+        ("stop_when.seconds", SECONDS, when.seconds),
+    ]
+    return {_named(path, most): Limit(metric, most) for path, metric, most in rows if most}
 
 
 def _rules(config: Config, budget: Budget | None) -> dict[str, Rule]:

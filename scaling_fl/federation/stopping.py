@@ -7,6 +7,7 @@ interrupted, or that had ended by another rule, goes on as if nothing had happen
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.state import GlobalState
@@ -26,6 +27,19 @@ class Course:
     """The time of all rounds together."""
     next_bytes: Callable[[], int] = lambda: 0
     """Tells the bytes of the job, as they would be after one more round."""
+
+
+class Limit(NamedTuple):
+    """The most that a job may come to of what a metric of its rounds tells."""
+
+    metric: str
+    most: float
+
+    def spent(self, past: Mapping[int, Metrics]) -> float:
+        """Return what the rounds have come to: all seconds together, or the last value."""
+        rounds = (past[number] for number in sorted(past))
+        values = [metrics[self.metric] for metrics in rounds if self.metric in metrics]
+        return math.fsum(values) if self.metric == SECONDS else values[-1] if values else 0.0
 
 
 Rule = Callable[[Course], str]
@@ -101,8 +115,9 @@ class Stopping:
 
     ``rules`` go by the setting that gives each, such as ``stop_when.patience=3``. The ``metric``
     counts in the rounds that ``is_due`` says. ``next_bytes`` tells the bytes of the round after a
-    state. What a rule looks at is the state, released metrics and, without noise, times. So with
-    noise the end tells nothing that the rounds before it do not tell.
+    state. ``limits``, by setting as well, are those that a person can see approach. What a rule
+    looks at is the state, released metrics and, without noise, times. So with noise the end tells
+    nothing that the rounds before it do not tell.
     """
 
     def __init__(
@@ -113,8 +128,10 @@ class Stopping:
         metric: str = "",
         is_due: Callable[[int], bool] = lambda number: True,
         next_bytes: Callable[[GlobalState], int] = lambda state: 0,
+        limits: Mapping[str, Limit] | None = None,
     ) -> None:
         self._exchange, self._rules = exchange, rules or {}
+        self._limits, self._spent = limits or {}, dict[str, float]()
         self._metric, self._is_due, self._next_bytes = metric, is_due, next_bytes
         self._values: list[float] = []
         self._seconds: list[float] = []
@@ -127,9 +144,19 @@ class Stopping:
         """
         if not self._rules or not state.round:
             return ""
-        for number, metrics in sorted(past().items()):
+        rounds = past()
+        for number, metrics in sorted(rounds.items()):
             self._take_in(number, metrics)
+        self._spent = {name: limit.spent(rounds) for name, limit in self._limits.items()}
         return self._ask(state)
+
+    @property
+    def budgets(self) -> list[dict[str, Any]]:
+        """The limits, and what earlier starts have spent, as the journal holds them."""
+        return [
+            {"setting": name, **limit._asdict(), "spent": self._spent.get(name, 0.0)}
+            for name, limit in self._limits.items()
+        ]
 
     def after(self, state: GlobalState, metrics: Metrics) -> str:
         """Say which rule ends the run after the round of ``state``, and why; empty: none does."""

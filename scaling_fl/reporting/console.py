@@ -127,8 +127,9 @@ class Console:
         """Print the line of a finished round, and one for each client that was left out."""
         number = event["round"]
         num_clients = event.get("num_clients", len(event.get("clients", ())))
-        self._picture.finish(number, self._num_rounds)
-        text = round_line(number, self._num_rounds, event.get("metrics", {}), num_clients)
+        metrics = event.get("metrics", {})
+        self._picture.finish(number, self._num_rounds, metrics)
+        text = round_line(number, self._num_rounds, metrics, num_clients)
         self._print(text, style="bold")
         if event.get("stopped_by"):
             self._print(f"the run ends after round {number} by {event['stopped_by']}")

@@ -123,6 +123,11 @@ def test_the_seconds_of_all_starts_count(whole: QuickRun, corpus: Path, tmp_path
     assert start(spent[0] + 1e-6).record.last_round == 2
     beyond = start(1e6)
     assert outcome(beyond, 6) == outcome(whole, 6)
+    events = JournalTail(beyond.journal).read_new()
+    *_, (budget,) = (event["budgets"] for event in events if event["event"] == "resume")
+    so_far = beyond.record.metrics["time.round_seconds"]["values"][:2]
+    assert (budget["setting"], budget["most"]) == ("stop_when.seconds=1000000", 1e6)
+    assert budget["spent"] == pytest.approx(sum(so_far))
 
 
 def test_epsilon_is_not_exceeded_and_its_older_name_is_the_same(

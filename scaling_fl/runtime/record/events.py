@@ -22,7 +22,9 @@ _OPTIONAL: dict[str, type] = {
     "clients": list,
     "failures": list,
     "stopped_by": str,
+    "budgets": list,
 }
+_OF_BUDGET: dict[str, type] = {"setting": str, "metric": str, "most": float, "spent": float}
 
 
 def parse_line(line: bytes) -> Event:
@@ -52,9 +54,16 @@ def _is_event(event: Any) -> bool:
     values = event.get("metrics", {}).values()
     return (
         all(_is(row, dict) for row in [*rows, *failures])
+        and all(_is_budget(row) for row in event.get("budgets", []))
         and all(_is(row.get("client"), int) for row in failures)
         and all(value is None or _is(value, float) for value in values)
     )
+
+
+def _is_budget(row: Any) -> bool:
+    if not isinstance(row, dict) or row.keys() != _OF_BUDGET.keys():
+        return False
+    return all(_is(row[name], kind) for name, kind in _OF_BUDGET.items()) and bool(row["most"] > 0)
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -1,7 +1,7 @@
 """Worker 0's memory: every round into the journal, the global state into checkpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,16 +103,18 @@ class Recorder:
                     found.setdefault(number, {})[name] = value
         return found
 
-    def begin(self, stopped_by: str = "") -> None:
+    def begin(self, stopped_by: str = "", budgets: Sequence[dict[str, Any]] = ()) -> None:
         """Journal who owns which examples, after which round the job goes on, and what to beat.
 
-        ``stopped_by`` says which rule has ended the job already; empty: it goes on.
+        ``stopped_by`` says which rule has ended the job already; empty: it goes on. ``budgets`` are
+        the settings that will, each with its ``metric``, the ``most`` and what is ``spent``.
         """
         assert self._recorded
         if self._partition is not None:
             self._journal.append("partition", **self._partition)
         told: dict[str, Any] = {"baseline": self._baseline} if self._baseline else {}
         told |= {"stopped_by": stopped_by} if stopped_by else {}
+        told |= {"budgets": list(budgets)} if budgets else {}
         self._journal.append("resume", round=self._saved_round, num_rounds=self._num_rounds, **told)
 
     def _restored(self, state: GlobalState, found: Checkpoint) -> GlobalState:

@@ -6,11 +6,14 @@ import pty
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console as RichConsole
 
 from scaling_fl.reporting.console import Console
+from scaling_fl.reporting.picture import Picture
 
 ROOT = Path(__file__).parents[3]
 METRICS = {
@@ -29,7 +32,10 @@ ROUND_LINE = (
 ROUND = {"event": "round", "round": 1, "metrics": METRICS, "clients": [{}, {}, {}, {}]}
 DEMONSTRATION = f"""
 import sys, time
+from rich.console import Console as RichConsole
+
 from scaling_fl.reporting.console import Console
+from scaling_fl.reporting.picture import Picture
 lines = []
 console = Console(log=lines.append, num_rounds=2)
 console.show({{"event": "stage", "text": "loading the model"}})
@@ -263,6 +269,50 @@ def test_the_round_under_way_is_told_where_its_clients_are_not(
         console.tick()
     lines = [line.split(" | ")[0] for line in stream.getvalue().splitlines()]
     assert lines == ["loading the model", "round 1/2", "round 1/2", "round 2/2", "round 2/2"]
+
+
+def test_what_is_spent_of_budgets_is_told_and_says_how_long_it_still_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of the bytes are spent in two rounds and more than half of the seconds in three."""
+    monkeypatch.setattr("scaling_fl.reporting.console.LONGEST_SILENCE_SECONDS", 0.0)
+    stream = io.StringIO()
+    console = Console(stream)
+    rows = [("stop_when.bytes=800", "bytes.total", 800.0, 200.0)]
+    rows.append(("stop_when.seconds=9", "time.round_seconds", 9.0, 1.0))
+    names = ("setting", "metric", "most", "spent")
+    budgets = [dict(zip(names, row, strict=True)) for row in rows]
+    began = (datetime.now(UTC) - timedelta(seconds=120)).isoformat()
+    console.show(
+        {"event": "resume", "time": began, "round": 1, "num_rounds": 99, "budgets": budgets}
+    )
+    for number in (2, 3):
+        metrics = {"bytes.total": 200.0 * number, "time.round_seconds": 2.0}
+        console.show({"event": "round", "round": number, "metrics": metrics, "clients": []})
+        console.tick()
+    told = [line for line in stream.getvalue().splitlines() if line.startswith("round")][1::2]
+    assert [line.split(" | ")[1:3] for line in told] == [
+        ["50% of stop_when.bytes=800", "33% of stop_when.seconds=9"],
+        ["75% of stop_when.bytes=800", "56% of stop_when.seconds=9"],
+    ]
+    # 60 seconds a round: of the bytes, two rounds are left and then one, of the rounds 97 and 96
+    assert [line.split(" | ")[-1] for line in told] == [
+        "2:00 so far, about 4:00 left",
+        "2:00 so far, about 1:00 left",
+    ]
+
+
+def test_a_budget_is_a_bar_below_that_of_the_rounds() -> None:
+    picture, stream = Picture(), io.StringIO()
+    budget = {"setting": "privacy.max_epsilon=0.123456789", "metric": "privacy.epsilon"}
+    budget |= {"most": 8.0, "spent": 2.0}
+    picture.resume({"round": 1, "budgets": [budget]}, 99)
+    picture.finish(2, 99, {"privacy.epsilon": 4.0})
+    RichConsole(file=stream, width=80).print(picture.render())
+    rounds, spent = stream.getvalue().splitlines()
+    assert rounds.startswith("rounds ")
+    assert spent.split()[0] == "budget"
+    assert spent.rstrip().endswith("50%  of privacy.max_epsilon=0.123456789")
 
 
 def test_clients_with_names_are_told_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
