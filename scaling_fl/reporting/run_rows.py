@@ -12,6 +12,13 @@ from scaling_fl.reporting.summary import size
 NAMES_AND_PLACES = {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
 """Settings that say who and where, and nothing of what was computed."""
 MAX_JOB = 22
+BUDGETS = {
+    "stop_when.bytes": "bytes",
+    "stop_when.seconds": "seconds",
+    "stop_when.epsilon": "epsilon",
+    "privacy.max_epsilon": "epsilon",
+}
+"""Setting that ends a run before its last round -> the column that says what was spent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +139,18 @@ def _any_epsilon(rows: Iterable[RunRow]) -> bool:
 def _label(row: RunRow, names: Iterable[str]) -> str:
     label = " ".join(f"{name}={shown(row.settings.get(name))}" for name in names)
     stopped = row.stopped_by and f"ended by {row.stopped_by}"
-    return " | ".join(part for part in (label, stopped, row.message) if part)
+    spent = _spent(row) if row.status == "RUNNING" else []
+    return " | ".join(part for part in (label, *spent, stopped, row.message) if part)
+
+
+def _spent(row: RunRow) -> list[str]:
+    """Say how much a run has spent of each budget that may end it."""
+    told = [(path, row.settings.get(path), getattr(row, name)) for path, name in BUDGETS.items()]
+    return [
+        f"{min(has / most, 1.0):.0%} of {path}={most:.15g}"
+        for path, most, has in told
+        if most and has
+    ]
 
 
 def shown(value: Any) -> str:

@@ -54,6 +54,14 @@ def test_a_run_is_a_line_that_says_in_what_it_differs() -> None:
     ]
 
 
+def test_a_running_run_says_what_is_spent_of_its_budgets() -> None:
+    settings = {"stop_when.bytes": 5_582_208, "stop_when.seconds": 2.0, "stop_when.epsilon": None}
+    running, ended = (row("1", status=status, settings=settings) for status in ("RUNNING", "DEAD"))
+    _, *lines = render([running, ended], metric=None, width=None).splitlines()
+    assert lines[0].endswith("job-1  50% of stop_when.bytes=5582208 | 75% of stop_when.seconds=2")
+    assert lines[1].endswith("job-1")
+
+
 def test_a_terminal_cuts_lines_and_a_pipe_does_not() -> None:
     rows = [row("1", job="a" * 100), row("2")]
     lines = render(rows, metric=None, width=60).splitlines()
