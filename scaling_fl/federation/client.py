@@ -194,6 +194,7 @@ class Clients:
             self._trainer,
             self._examples,
             self._partitions[turn.client],
+            batch_size=self.tiers[self.tier_of[turn.client]].work.batch_size,
             round_number=turn.round_number,
             client=turn.client,
             check=turn.check,

@@ -26,13 +26,15 @@ class Statistics:
         examples: Examples,
         mine: Indices,
         *,
+        batch_size: int,
         round_number: int,
         client: int,
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, Payload]:
         """Compute all from the model as it was trained, and from the examples ``mine``.
 
-        ``check`` is called before every batch; it may raise an exception to abandon the round.
+        ``batch_size`` is that of training, of which the memory is known to be enough. ``check`` is
+        called before every batch; it may raise an exception to abandon the round.
         """
         if self.num_examples is not None and self.num_examples < len(mine):
             rng = numpy_generator(self.seed, "statistics", round_number, client)
@@ -45,7 +47,7 @@ class Statistics:
                 yield examples.batch(indices).to(device)
 
         for name, statistic in self.by_name.items():
-            seen = batches(statistic.most_at_once)
+            seen = batches(min(statistic.most_at_once, batch_size))
             values = statistic.compute(trainer.model, trainer.loss, seen)
             sent[name] = PLAIN.send(values, statistic.size)
         return sent

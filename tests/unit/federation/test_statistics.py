@@ -30,7 +30,12 @@ def seen(num_examples: int | None, round_number: int = 1, client: int = 0) -> li
     size = min(num_examples or 3, 3)
     statistics = Statistics(by_name={"s": Statistic(size, indices)}, num_examples=num_examples)
     sent = statistics.send(
-        trainer, task.load_examples("train"), MINE, round_number=round_number, client=client
+        trainer,
+        task.load_examples("train"),
+        MINE,
+        batch_size=9,
+        round_number=round_number,
+        client=client,
     )
     assert sent["s"].num_bytes == len(bytes(sent["s"]))
     found: list[float] = sent["s"].decode().tolist()
@@ -52,7 +57,10 @@ class OfLengths(NamedTuple):
         return Batch({}, indices)
 
 
-def test_those_of_a_batch_are_equally_long_and_all_are_seen_once() -> None:
+@pytest.mark.parametrize(("most_at_once", "batch_size"), [(2, 9), (9, 2)])
+def test_those_of_a_batch_are_equally_long_and_no_more_than_in_training(
+    most_at_once: int, batch_size: int
+) -> None:
     task, batches = Regression(), list[list[int]]()
 
     def compute(model: nn.Module, loss: LossFunction, examples: Iterable[Batch]) -> Tensor:
@@ -61,9 +69,9 @@ def test_those_of_a_batch_are_equally_long_and_all_are_seen_once() -> None:
 
     trainer = LocalTrainer(task.load_model(), task.loss, optimiser="sgd")
     examples: Any = OfLengths(np.array([5, 7, 5, 5, 9, 5, 7, 5]))
-    statistics = Statistics(by_name={"s": Statistic(1, compute, most_at_once=2)})
+    statistics = Statistics(by_name={"s": Statistic(1, compute, most_at_once)})
     mine = np.array([7, 6, 5, 3, 2, 1, 0])
-    statistics.send(trainer, examples, mine, round_number=1, client=0)
+    statistics.send(trainer, examples, mine, batch_size=batch_size, round_number=1, client=0)
     assert batches == [[7, 5], [3, 2], [0], [6, 1]]
 
 
