@@ -7,6 +7,8 @@ from typing import Literal
 
 Outcome = Literal["waiting", "running", "done", "failed", "pruned"]
 FINAL = ("done", "failed", "pruned")
+TO_RETRY = ("failed", "pruned")
+"""What a user may have wait again; a run that is done meanwhile is not run twice."""
 MAX_FAILURES = 3
 """A first try and two more."""
 MAX_DEATHS = 3

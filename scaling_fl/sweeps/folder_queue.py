@@ -6,36 +6,47 @@
 import json
 import time
 from collections.abc import Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import NamedTuple
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.json_text import json_text
 from scaling_fl.runtime.storage import NotStored, Storage, StorageError, open_storage
-from scaling_fl.runtime.storage.claim import Claim, is_in_use
-from scaling_fl.sweeps.entry import Entry, Outcome, begun, ended, given_back, this_worker, to_retry
+from scaling_fl.runtime.storage.claim import Claim, Timing, is_in_use
+from scaling_fl.sweeps.entry import (
+    TO_RETRY,
+    Entry,
+    Outcome,
+    begun,
+    ended,
+    given_back,
+    this_worker,
+    to_retry,
+)
 
 ENTRY, PRUNED = "entry.json", "pruned"
-ADDING_SECONDS = 60.0
+ADDING_SECONDS = 90.0
+"""How long another who adds runs is waited for; longer than an object store keeps a dead one's."""
+_READERS = 16
 
 
 class FolderQueue:
     """The queue of a sweep in a folder."""
 
-    def __init__(self, place: str, name: str) -> None:
-        self._folder = f"{place.rstrip('/')}/{name}"
-        self._storage = open_storage(self._folder)
+    def __init__(self, place: str, name: str, *, timing: Timing | None = None) -> None:
+        self._storage, self._timing = open_storage(f"{place.rstrip('/')}/{name}"), timing
         self.where = self._storage.url
 
     def add(self, entries: Sequence[Entry]) -> int:
-        claim = Claim.acquire(self._storage, patience_seconds=ADDING_SECONDS)
+        claim = Claim.acquire(self._storage, patience_seconds=ADDING_SECONDS, timing=self._timing)
         try:
             known = {key for key, _ in self._stored()}
             new = [entry for entry in entries if entry.key not in known]
             began = time.time()
             for number, entry in enumerate(new):
                 # Whoever adds later comes later, and each adds in order.
-                _write(self._of(entry.key), entry, [began, number])
+                _write(self._storage.inside(entry.key), entry, [began, number])
         finally:
             claim.release()
         return len(new)
@@ -43,7 +54,7 @@ class FolderQueue:
     def take(self, keys: Container[str] | None = None) -> "FolderLease | None":
         for key, stored in self._stored():
             if (keys is None or key in keys) and not stored.entry.is_over:
-                lease = self._take(self._of(key))
+                lease = self._take(self._storage.inside(key))
                 if lease:
                     return lease
         return None
@@ -52,25 +63,32 @@ class FolderQueue:
         return [self._as_it_is(key, stored.entry) for key, stored in self._stored()]
 
     def retry(self, key: str) -> None:
-        storage = self._of(key)
-        if stored := _read(storage):
-            storage.delete([PRUNED])
-            _write(storage, to_retry(stored.entry), stored.order)
+        storage = self._storage.inside(key)
+        claim = self._claim(storage)
+        if claim is None:
+            return  # a worker has it already
+        try:
+            stored = _read(storage)
+            if stored and stored.entry.outcome in TO_RETRY:
+                storage.delete([PRUNED])
+                _write(storage, to_retry(stored.entry), stored.order)
+        finally:
+            claim.release()
 
     def prune(self, key: str) -> None:
-        self._of(key).write_bytes(PRUNED, b"")
+        self._storage.inside(key).write_bytes(PRUNED, b"")
 
     def _as_it_is(self, key: str, entry: Entry) -> Entry:
-        is_gone = entry.outcome == "running" and not is_in_use(self._of(key))
-        return given_back(entry) if is_gone else entry
+        if entry.outcome == "running" and not is_in_use(
+            self._storage.inside(key), timing=self._timing
+        ):
+            return given_back(entry)
+        return entry
 
     def _take(self, storage: Storage) -> "FolderLease | None":
-        try:
-            claim = Claim.acquire(storage, patience_seconds=0.0)
-        except StorageError:
-            raise
-        except UserError:
-            return None  # another worker has it
+        claim = self._claim(storage)
+        if claim is None:
+            return None
         stored = _read(storage)
         if stored is None or stored.entry.is_over:  # meanwhile another one has ended it
             claim.release()
@@ -81,14 +99,22 @@ class FolderQueue:
             return None
         return lease
 
-    def _of(self, key: str) -> Storage:
-        return open_storage(f"{self._folder}/{key}")
+    def _claim(self, storage: Storage) -> Claim | None:
+        """Claim a run; None while a worker has it."""
+        try:
+            return Claim.acquire(storage, patience_seconds=0.0, timing=self._timing)
+        except StorageError:
+            raise
+        except UserError:
+            return None
 
     def _stored(self) -> list[tuple[str, "_Stored"]]:
         """Read all runs, in their order."""
         ending = f"/{ENTRY}"
         keys = [n.removesuffix(ending) for n in self._storage.names() if n.endswith(ending)]
-        found = [(key, stored) for key in keys if (stored := _read(self._of(key)))]
+        with ThreadPoolExecutor(_READERS) as pool:  # an object store takes its time for each
+            stored = pool.map(lambda key: _read(self._storage.inside(key)), keys)
+            found = [(key, run) for key, run in zip(keys, stored, strict=True) if run]
         return sorted(found, key=lambda pair: (pair[1].order, pair[0]))
 
 
@@ -98,10 +124,11 @@ class FolderLease:
     def __init__(self, storage: Storage, claim: Claim, stored: "_Stored") -> None:
         self._storage, self._claim, self._order = storage, claim, stored.order
         self.entry = stored.entry
+        self._is_overtaken = False
 
     @property
     def is_lost(self) -> bool:
-        return self._claim.lost
+        return self._claim.lost or self._is_overtaken
 
     @property
     def is_pruned(self) -> bool:
@@ -109,9 +136,10 @@ class FolderLease:
 
     def begin(self, last_round: int) -> bool:
         self._note(begun(self.entry, this_worker(), last_round))
-        if self.entry.is_over:
+        may_begin = not (self.is_lost or self.entry.is_over)
+        if not may_begin:
             self._claim.release()
-        return not self.entry.is_over
+        return may_begin
 
     def end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
         self._let_go(ended(self.entry, outcome, error, run))
@@ -121,14 +149,21 @@ class FolderLease:
 
     def _let_go(self, entry: Entry) -> None:
         try:
-            if not self.is_lost:
-                self._note(entry)
+            self._note(entry)
         finally:
             self._claim.release()
 
     def _note(self, entry: Entry) -> None:
-        self.entry = entry
-        _write(self._storage, entry, self._order)
+        """Write the run, unless another worker has made something of it meanwhile.
+
+        After its machine stood still, that is all by which a worker may learn that it was taken
+        for dead: the other one may have ended the run and let it go.
+        """
+        stored = _read(self._storage)
+        self._is_overtaken = stored is None or stored.entry != self.entry
+        if not self.is_lost:
+            self.entry = entry
+            _write(self._storage, entry, self._order)
 
 
 class _Stored(NamedTuple):

@@ -25,6 +25,7 @@ from scaling_fl.runtime.tracking.mongo_settings import (
 )
 from scaling_fl.sweeps.entry import (
     FINAL,
+    TO_RETRY,
     Entry,
     Outcome,
     begun,
@@ -106,14 +107,16 @@ class MongoQueue:
         ]
 
     def retry(self, key: str) -> None:
-        for document in self._documents({"key": key}):
-            self._set(key, _document(to_retry(_entry(document))) | {"pruned": False})
+        wanted = {"key": key, "outcome": {"$in": list(TO_RETRY)}}
+        for document in self._documents(wanted):
+            self._set(wanted, _document(to_retry(_entry(document))) | {"pruned": False})
 
     def prune(self, key: str) -> None:
-        self._set(key, {"pruned": True})
+        self._set({"key": key}, {"pruned": True})
 
-    def _set(self, key: str, values: Document) -> None:
-        self.server.call(lambda runs: runs.update_one({"_id": self._id(key)}, {"$set": values}))
+    def _set(self, wanted: Document, values: Document) -> None:
+        mine = {"sweep": self._name} | wanted
+        self.server.call(lambda runs: runs.update_one(mine, {"$set": values}))
 
     def _id(self, key: str) -> str:
         return f"{self._name}/{key}"

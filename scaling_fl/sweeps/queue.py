@@ -25,7 +25,10 @@ class Lease(Protocol):
         """Whether the run is not worth its next rounds."""
 
     def begin(self, last_round: int) -> bool:
-        """Note that the run begins or goes on; False where it has died too often, and is failed."""
+        """Note that the run begins or goes on.
+
+        False where it may not: it has died too often, and is failed; or another worker has it.
+        """
 
     def end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
         """Note what the run has come to, and let it go."""
@@ -53,7 +56,7 @@ class Queue(Protocol):
         """List all runs in the order they were added; one is running while its worker lives."""
 
     def retry(self, key: str) -> None:
-        """Have a run that is over wait again."""
+        """Have a run wait again that failed or was pruned; no other one."""
 
     def prune(self, key: str) -> None:
         """Note that a run is not worth its next rounds; its worker ends it."""

@@ -23,6 +23,10 @@ class Storage(ABC):
     is_local: bool
 
     @abstractmethod
+    def inside(self, folder: str) -> "Storage":
+        """Return one of its folders as a storage, by the same connection."""
+
+    @abstractmethod
     def names(self) -> list[str]:
         """List the complete files, sorted."""
 

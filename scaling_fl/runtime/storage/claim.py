@@ -208,14 +208,14 @@ def read_owner(storage: Storage, name: str = OWNER) -> Owner | None:
         return _UNREADABLE
 
 
-def is_in_use(storage: Storage) -> bool:
+def is_in_use(storage: Storage, *, timing: Timing | None = None) -> bool:
     """Say whether a run uses a storage, as far as this machine can know."""
     owner = read_owner(storage)
     if owner is None or owner.is_dead:
         return False
     if isinstance(storage, LocalStorage):
         return not _is_free(storage.folder / LOCK)
-    timing = Timing()
+    timing = timing or Timing()
     return timing.clock() - owner.heartbeat <= timing.stale_seconds
 
 

@@ -27,6 +27,9 @@ class LocalStorage(Storage):
         self.folder = folder.absolute()
         self.url = str(self.folder)
 
+    def inside(self, folder: str) -> "LocalStorage":
+        return LocalStorage(self.folder / folder)
+
     def names(self) -> list[str]:
         with explained(f"list {self.url}"):
             paths = [path for path in _walk(self.folder) if not path.is_dir()]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +58,11 @@ class RemoteStorage(Storage):
         self.root = root.rstrip("/")
         if not self.root:
             raise StorageError(f"the address {url} must name a bucket, such as s3://bucket/path.")
+
+    def inside(self, folder: str) -> "RemoteStorage":
+        inner = copy(self)
+        inner.url, inner.root = f"{self.url}/{folder}", f"{self.root}/{folder}"
+        return inner
 
     def names(self) -> list[str]:
         found: list[str] = self._try(f"list {self.url}", lambda: self.fs.find(self.root))

@@ -98,6 +98,18 @@ def test_a_run_that_fails_has_two_more_tries(open_queue: Open) -> None:
     assert queue.take(), "it waits again when a user wants it to"
 
 
+def test_only_a_run_that_failed_or_was_pruned_is_retried(open_queue: Open) -> None:
+    """Two machines may ask for it, and the run be trained, or done, before the second one does."""
+    queue = open_queue()
+    queue.add([entry(1)])
+    lease = begin(queue)
+    open_queue().retry(entry(1).key)
+    assert outcomes(queue) == ["running"]
+    lease.end("done")
+    open_queue().retry(entry(1).key)
+    assert outcomes(queue) == ["done"]
+
+
 def test_interruptions_are_no_failures(open_queue: Open) -> None:
     queue = open_queue()
     queue.add([entry(1)])

@@ -47,6 +47,15 @@ def test_every_storage_gives_back_what_was_put(any_url: str, tmp_path: Path) -> 
     assert open_storage(any_url).names() == ["a/file", "small"]
 
 
+def test_a_folder_of_a_storage_is_a_storage(any_url: str) -> None:
+    storage = open_storage(any_url)
+    inner = storage.inside("a").inside("b")
+    inner.write_bytes("file", b"1")
+    assert storage.names() == ["a/b/file"]
+    assert (inner.names(), inner.url) == (["file"], f"{storage.url}/a/b")
+    assert open_storage(inner.url).read_bytes("file") == b"1"
+
+
 def test_every_storage_deletes_and_forgives_what_is_not_there(any_url: str) -> None:
     storage = open_storage(any_url)
     for name in ("a/1", "a/2", "b"):
