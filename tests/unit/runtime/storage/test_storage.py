@@ -34,7 +34,7 @@ def write(path: Path, data: bytes) -> Path:
 def test_every_storage_gives_back_what_was_put(any_url: str, tmp_path: Path) -> None:
     storage = open_storage(any_url)
     assert storage.names() == []
-    data = os.urandom(300_000)
+    data = os.urandom(300_000) + b"."  # the emulator of gs:// drops a \r at the end
     storage.put(write(tmp_path / "source", data), "a/file")
     storage.write_bytes("small", b"1")
     storage.write_bytes("small", b"22")
