@@ -2,27 +2,23 @@
 
 A document is a run. Its worker gives a sign of life every few seconds, by the server's clock, and
 a document whose worker has given none for a while is taken over by whoever asks first. While the
-server is away, workers train on and wait for it where they need it.
+server is away, workers train on and wait for it where they need it; when it is back, they have time
+to give their sign of life before anybody takes their runs.
 """
 
+import math
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.core.waiting import Waiting
 from scaling_fl.runtime.storage.claim import Owner
-from scaling_fl.runtime.tracking.mongo_settings import (
-    MongoSettings,
-    failure_sentence,
-    settings_from_environment,
-)
+from scaling_fl.runtime.tracking.mongo_settings import settings_from_environment
 from scaling_fl.sweeps.entry import (
     FINAL,
     TO_RETRY,
@@ -34,14 +30,10 @@ from scaling_fl.sweeps.entry import (
     this_worker,
     to_retry,
 )
+from scaling_fl.sweeps.patient_server import COLLECTION, Document, PatientServer, ServerAway
 
-if TYPE_CHECKING:
-    from pymongo.collection import Collection
-
-T = TypeVar("T")
-Document = dict[str, Any]
-COLLECTION = "sweeps"
-_RETRY_SECONDS = 1.0
+_RELEASE_SECONDS = 5.0
+_MAX_RUNS = 10_000
 _FIELDS = [field.name for field in fields(Entry)]
 
 
@@ -51,6 +43,11 @@ class LeaseTiming:
 
     heartbeat_seconds: float = 5.0
     stale_seconds: float = 30.0
+    watch_seconds: float = 15.0
+    """How long the one who takes a run over must have seen no sign of life from its worker.
+
+    When the server comes back from an outage, those of all workers are old.
+    """
 
 
 class MongoQueue:
@@ -71,7 +68,8 @@ class MongoQueue:
             )
         self._name, self.timing = name, timing or LeaseTiming()
         self.where = f"the collection {COLLECTION} of {settings.target}"
-        self.server = _Server(settings, Waiting(say))
+        self.server = PatientServer(settings, say)
+        self._watched: dict[str, tuple[datetime, int, float]] = {}
 
     def add(self, entries: Sequence[Entry]) -> int:
         began = self.server.now()
@@ -93,7 +91,7 @@ class MongoQueue:
             if keys is not None and document["key"] not in keys:
                 continue
             now = now or self.server.now()
-            if not self._is_owned(document, now) and (lease := self._take(document)):
+            if self._is_free(document, now) and (lease := self._take(document)):
                 return lease
         return None
 
@@ -124,7 +122,8 @@ class MongoQueue:
     def _documents(self, wanted: Document) -> Iterator[Document]:
         """Read runs, in their order."""
         query = {"sweep": self._name} | wanted
-        found = self.server.call(lambda runs: list(runs.find(query)))
+        # In one answer, because a server that starts again forgets what it has yet to send.
+        found = self.server.call(lambda runs: list(runs.find(query, batch_size=_MAX_RUNS)))
         yield from sorted(found, key=lambda document: (document["order"], document["key"]))
 
     def _is_owned(self, document: Document, now: datetime) -> bool:
@@ -133,6 +132,17 @@ class MongoQueue:
         age = now - document["beat"]
         is_silent = age > timedelta(seconds=self.timing.stale_seconds)
         return not is_silent and not _owner(document).is_dead
+
+    def _is_free(self, document: Document, now: datetime) -> bool:
+        """Say whether a run may be taken, from a worker that has it only after watching it."""
+        if document["owner"] is None or _owner(document).is_dead:
+            return True
+        beat, outages, seen = document["beat"], self.server.outages, time.monotonic()
+        earlier = self._watched.get(document["key"])
+        if earlier is None or earlier[:2] != (beat, outages):
+            self._watched[document["key"]] = earlier = (beat, outages, seen)
+        is_watched = seen - earlier[2] >= self.timing.watch_seconds
+        return is_watched and not self._is_owned(document, now)
 
     def _take(self, document: Document) -> "MongoLease | None":
         """Take a run that nobody has, unless another worker is faster."""
@@ -181,72 +191,46 @@ class MongoLease:
         entry = begun(self.entry, this_worker(), last_round)
         if entry.is_over:
             self._let_go(entry)
-        else:
-            self._note(entry, {})
-        return not entry.is_over
+            return False
+        self._lost = self._lost or not self._note(entry, {})
+        return not self._lost
 
     def end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
         self._let_go(ended(self.entry, outcome, error, run))
 
     def release(self) -> None:
-        self._let_go(given_back(self.entry))
+        """Give the run back; while the server is away, it is left to be taken over."""
+        with suppress(ServerAway):
+            self._let_go(given_back(self.entry), patience_seconds=_RELEASE_SECONDS)
 
-    def _let_go(self, entry: Entry) -> None:
+    def _let_go(self, entry: Entry, patience_seconds: float = math.inf) -> None:
         self._stop.set()
         self._thread.join()
-        self._note(entry, {"owner": None})
+        self._note(entry, {"owner": None}, patience_seconds)
 
-    def _note(self, entry: Entry, also: Document) -> None:
-        """Write the run, unless another worker has taken it over."""
+    def _note(self, entry: Entry, also: Document, patience_seconds: float = math.inf) -> bool:
+        """Write the run, unless another worker has taken it over; says whether it is ours."""
         self.entry = entry
         change = {"$set": _document(entry) | also}
-        self._server.call(lambda runs: runs.update_one(self._mine, change))
+        found = self._server.call(
+            lambda runs: runs.update_one(self._mine, change), patience_seconds
+        )
+        return bool(found.matched_count)
 
     def _beat(self) -> None:
         from pymongo.errors import PyMongoError
 
-        while not self._stop.wait(self._queue.timing.heartbeat_seconds):
+        while not (self._lost or self._stop.wait(self._queue.timing.heartbeat_seconds)):
             # An outage does not end the lease; only another owner does.
-            with suppress(PyMongoError):
+            try:
                 found = self._server.collection.find_one_and_update(
                     self._mine, {"$currentDate": {"beat": True}}
                 )
-                self._lost = found is None
-                self._pruned = bool(found and found.get("pruned"))
-                if self._lost:
-                    return
-
-
-class _Server:
-    """The collection, and the patience to wait for its server."""
-
-    def __init__(self, settings: MongoSettings, waiting: Waiting) -> None:
-        self._settings, self._waiting = settings, waiting
-        client = settings.connect()
-        weakref.finalize(self, client.close)
-        self.collection: Collection[Document] = client[settings.database][COLLECTION]
-
-    def call(self, action: "Callable[[Collection[Document]], T]") -> T:
-        """Return what an action returns; one that the connection broke off is done again.
-
-        Raises:
-            UserError: the server refuses it.
-        """
-        from pymongo.errors import ConnectionFailure, PyMongoError
-
-        while True:
-            try:
-                return action(self.collection)
-            except ConnectionFailure as error:
-                self._waiting(f"{failure_sentence(error, self._settings)}; waiting for it")
-                time.sleep(_RETRY_SECONDS)
-            except PyMongoError as error:
-                raise UserError(f"{failure_sentence(error, self._settings)}.") from None
-
-    def now(self) -> datetime:
-        """Return the time by the server's clock."""
-        found: datetime = self.call(lambda runs: runs.database.command("hello")["localTime"])
-        return found
+            except PyMongoError:
+                self._server.outages += 1
+                continue
+            self._lost = found is None
+            self._pruned = bool(found and found.get("pruned"))
 
 
 def _document(entry: Entry) -> Document:

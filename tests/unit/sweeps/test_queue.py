@@ -231,7 +231,7 @@ def test_a_worker_that_is_silent_for_long_loses_its_run(
 ) -> None:
     with secantus_server(tmp_path) as server:
         monkeypatch.setenv("SACRED_MONGO_URI", server.uri)
-        queue = MongoQueue("rates", say=print, timing=LeaseTiming(0.1, stale_seconds=1.0))
+        queue = MongoQueue("rates", say=print, timing=LeaseTiming(0.1, 1.0, watch_seconds=0.5))
         queue.add([entry(1)])
         first = taker(tmp_path, seconds=60)
         assert first.stdout
@@ -247,3 +247,48 @@ def test_a_worker_that_is_silent_for_long_loses_its_run(
         first.stdout.close()
         lease.end("done")
         assert outcomes(queue) == ["done"]
+
+
+@pytest.mark.slow
+def test_an_outage_that_outlasts_a_lease_costs_no_worker_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = LeaseTiming(0.5, 1.0, watch_seconds=4.0)
+    with secantus_server(tmp_path) as server:
+        monkeypatch.setenv("SACRED_MONGO_URI", server.uri)
+        queue = MongoQueue("rates", say=print, timing=timing)
+        queue.add([entry(1)])
+        lease = begin(queue)
+        server.stop()
+        time.sleep(2 * timing.stale_seconds)
+        server.start()
+        other = MongoQueue("rates", say=print, timing=timing)
+        assert other.take() is None, "its worker has had no time to come back"
+        wait_until(lambda: outcomes(other) == ["running"])
+        assert other.take() is None
+        assert not lease.is_lost
+        server.stop()
+        lease.release()  # it gives up: nobody can wait for a server who is to end
+        server.start()
+        assert outcomes(other) == ["waiting"]
+        wait_until(lambda: other.take() is not None)
+
+
+@pytest.mark.slow
+def test_a_lease_that_was_taken_over_changes_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with secantus_server(tmp_path) as server:
+        monkeypatch.setenv("SACRED_MONGO_URI", server.uri)
+        # It gives no sign of life, as a machine that stands still.
+        asleep = MongoQueue("rates", say=print, timing=LeaseTiming(heartbeat_seconds=1e6))
+        asleep.add([entry(1)])
+        stale = asleep.take()
+        assert stale
+        queue = MongoQueue("rates", say=print, timing=LeaseTiming(0.1, 0.2, watch_seconds=0.1))
+        wait_until(lambda: (lease := queue.take()) is not None and lease.begin(0))
+        assert not stale.begin(0)
+        assert stale.is_lost
+        stale.end("failed", error="it lost its place")
+        (found,) = queue.entries()
+        assert (found.outcome, found.failures, found.starts) == ("running", 0, 1)
