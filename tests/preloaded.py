@@ -7,18 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scaling_fl.runtime.machines.start import PreloadedProcess, worker_environment
-
-
-class LastingProcess(PreloadedProcess):
-    """Is kept from run to run, unlike the process of a command."""
-
-    def close(self) -> None:
-        pass
-
-    def end(self) -> None:
-        super().close()
-
+from scaling_fl.runtime.machines.start import LastingProcess, worker_environment
 
 _kept: list[LastingProcess] = []
 

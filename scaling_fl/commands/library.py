@@ -19,7 +19,7 @@ from scaling_fl.commands.command_line import CommandLine
 from scaling_fl.commands.endings import ROOT
 from scaling_fl.commands.settings import check
 from scaling_fl.commands.train import train
-from scaling_fl.config.typed import read_typed, read_value
+from scaling_fl.config.typed import flat_settings, read_typed, typed_words
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.run_rows import differing, flat
 from scaling_fl.reporting.summary import summary
@@ -191,23 +191,10 @@ def _typed(
     """Write settings as they are typed after ``with``."""
     for each in (*named, settings):
         if isinstance(each, Mapping):
-            yield from (f"{path}={_text(path, value)}" for path, value in _flat(each))
+            plain = {path: _plain(value, path) for path, value in flat_settings(each)}
+            yield from typed_words(plain)
         else:
             yield str(each)
-
-
-def _text(path: str, value: Any) -> str:
-    """Write a plain value so that it is read as the same, without quotes where it can be."""
-    return value if isinstance(value, str) and read_value(path, value) == value else repr(value)
-
-
-def _flat(settings: Mapping[str, Setting], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted path, plain value) of every setting."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _plain(value, f"{prefix}{key}")
 
 
 def _plain(value: Setting, path: str) -> Any:

@@ -10,11 +10,11 @@ from scaling_fl.commands.endings import end, show, stage
 from scaling_fl.commands.settings import Checked
 from scaling_fl.composition.prediction import predict
 from scaling_fl.composition.timing import PlannedTime, measure
-from scaling_fl.config import NOISE_SECRET
+from scaling_fl.config import NOISE_SECRET, Config
 from scaling_fl.core.json_text import json_text
 from scaling_fl.reporting.folding import fold, width_of
 from scaling_fl.reporting.plan import render
-from scaling_fl.runtime.machines.node import threads_per_worker
+from scaling_fl.runtime.machines.node import Node, threads_per_worker
 
 
 def main(checked: Checked, *, as_json: bool, began: float | None) -> int:
@@ -28,15 +28,24 @@ def main(checked: Checked, *, as_json: bool, began: float | None) -> int:
 def _run(checked: Checked, *, as_json: bool, began: float | None) -> None:
     predicted = cache(partial(predict, checked.config, stage))
     # First, because its start is to be that of a worker.
-    timing = None if began is None else _timing(checked, began, lambda: predicted().num_rounds)
+    timing = None
+    if began is not None:
+        config, node = checked.config, checked.node
+        timing = measure_time(config, node, began, lambda: predicted().num_rounds)
     plan = predicted().to_json()
     if timing:
         plan["time"] = timing.to_json()
     show(json_text(plan) if as_json else fold(render(plan), width_of(sys.stdout)))
 
 
-def _timing(checked: Checked, began: float, num_rounds: Callable[[], int]) -> PlannedTime:
-    config, node = checked.config, checked.node
+def measure_time(
+    config: Config, node: Node, began: float, num_rounds: Callable[[], int]
+) -> PlannedTime:
+    """Measure a few steps of a run; its start began at ``began``, by ``time.perf_counter``.
+
+    Raises:
+        UserError: the run itself would refuse these settings or their data.
+    """
     # The noise that is drawn on the way protects nothing, because it is thrown away.
     os.environ.setdefault(NOISE_SECRET, secrets.token_hex(32))
     return measure(

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.jobs.job import Job, open_job
 from scaling_fl.jobs.session import Session
 from scaling_fl.runtime.machines.node import threads_per_worker
-from scaling_fl.runtime.machines.start import choose_starter
+from scaling_fl.runtime.machines.start import Starter, choose_starter
+from scaling_fl.runtime.record.events import Event
 from scaling_fl.runtime.storage.base import explained
 from scaling_fl.runtime.tracking.event_files import prepare_events
 from scaling_fl.runtime.tracking.follower import Follower
@@ -35,11 +37,20 @@ def main(checked: Checked) -> int:
         return end(partial(train, checked, closing))
 
 
-def train(checked: Checked, closing: ExitStack) -> Path | None:
+def train(
+    checked: Checked,
+    closing: ExitStack,
+    *,
+    starter: Starter | None = None,
+    heard: Callable[[Event], None] | None = None,
+    patience_seconds: float = 5.0,
+) -> Path | None:
     """Claim the job, attach the observers and run; nothing is recorded before all is accepted.
 
     Returns the run's folder; None on a machine that is not the first one. ``closing`` is to be
-    closed when the run is over, whatever became of it.
+    closed when the run is over, whatever became of it. A ``starter`` that is given is the caller's
+    to close. ``heard`` is called for every event that is journaled. Processes of a run of the job
+    that has died are waited for.
 
     Raises:
         UserError: among others, the run is complete and its record could not be.
@@ -49,9 +60,10 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     if config.tracking.tensorboard and node.rank == 0:
         prepare_events()
     num_threads = threads_per_worker(node, config.num_threads, os.environ)
-    # The slow imports of the workers begin while this process goes on.
-    starter = choose_starter(config.device, num_threads, os.environ)
-    closing.callback(starter.close)
+    if starter is None:
+        # The slow imports of the workers begin while this process goes on.
+        starter = choose_starter(config.device, num_threads, os.environ)
+        closing.callback(starter.close)
     if node.rank == 0:
         closing.callback(start_bundling())
     job: Job | None = None
@@ -60,7 +72,7 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
     observers: list[RunObserver] = []
     trackers = named_trackers(os.environ)
     if node.rank == 0:
-        job = open_job(config)
+        job = open_job(config, patience_seconds=patience_seconds)
         closing.callback(job.claim.release)
         _check_writable(Path(config.tracking.runs_dir))
         folder = RunFolder(
@@ -90,6 +102,7 @@ def train(checked: Checked, closing: ExitStack) -> Path | None:
         starter=starter,
         resume_command=resume_command(line, named),
         scripts=_scripts(config),
+        heard=heard,
     )
     own_files = {file for _, name in config.own_names() if (file := file_of(name))}
     experiment = make_experiment(line.settings | named, session.run, own_files)

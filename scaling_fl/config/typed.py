@@ -2,22 +2,17 @@
 
 import ast
 import difflib
-import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scaling_fl.config import NAMED
+from scaling_fl.config.files import SUFFIXES, TEXTS, NotSettings, read_settings_file
 from scaling_fl.config.problems import Problem, known_settings
-
-_TEXTS = ("job_name", "author")  # which look like numbers at times, and are none
-_FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass
@@ -96,7 +91,7 @@ def _joined(texts: Sequence[str], problems: list[Problem]) -> list[str]:
 
 def read_value(path: str, text: str) -> Any:
     """Read a value as a Python literal, or else as the text that it is."""
-    is_text = path in _TEXTS and text != "None"
+    is_text = path in TEXTS and text != "None"
     is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if is_text and not is_quoted:
         return text
@@ -106,6 +101,25 @@ def read_value(path: str, text: str) -> Any:
             return _plain(ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text[1:-1] if is_text else text
+
+
+def typed_words(settings: Mapping[str, Any]) -> list[str]:
+    """Write plain settings, nested or by dotted path, as they are typed after ``with``."""
+    return [f"{path}={typed_text(path, value)}" for path, value in flat_settings(settings)]
+
+
+def typed_text(path: str, value: Any) -> str:
+    """Write a plain value so that it is read as the same, without quotes where it can be."""
+    return value if isinstance(value, str) and read_value(path, value) == value else repr(value)
+
+
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted path, value) of every setting."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat_settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _plain(value: Any) -> Any:
@@ -145,7 +159,7 @@ def _named(name: str, folders: Sequence[Path], problems: list[Problem]) -> dict[
         return {}
     try:
         return _nested(_read_file(found))
-    except _NotSettings as error:
+    except NotSettings as error:
         place = name + (f", line {error.line}," if error.line else "")
         problems.append(Problem(place, error.rule, error.got, "correct the file"))
     except OSError as error:
@@ -163,7 +177,7 @@ def _unknown(name: str, folders: Sequence[Path]) -> Problem:
     names = {name: name for name in NAMED} | {path.stem: f"configs/{path.name}" for path in files}
     near = difflib.get_close_matches(Path(name).stem, names, n=1)
     remedy = f"use {names[near[0]]}" if near else "check the path"
-    if name.endswith(_FILES):
+    if name.endswith(SUFFIXES):
         places = " or ".join(dict.fromkeys(str(folder) for folder in folders))
         return Problem(name, "must be an existing file", f"none in {places}", remedy)
     if not near:
@@ -171,56 +185,12 @@ def _unknown(name: str, folders: Sequence[Path]) -> Problem:
     return Problem(name, "must be a named configuration or a file", repr(name), remedy)
 
 
-class _NotSettings(Exception):
-    """A file does not hold settings: what must hold, what is there instead, and in which line."""
-
-    def __init__(self, rule: str, got: str, line: int = 0) -> None:
-        super().__init__(rule)
-        self.rule, self.got, self.line = rule, got, line
-
-
 def _read_file(path: Path) -> Any:
-    if path.suffix not in _FILES:
-        raise _NotSettings("must be a .yaml or .json file", path.suffix or "no ending")
-    try:
-        text = path.read_text("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except UnicodeDecodeError:
-        raise _NotSettings("must be text in UTF-8", "other bytes") from None
-    except json.JSONDecodeError as error:
-        raise _NotSettings("must be JSON", error.msg, error.lineno) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _NotSettings(
-            "must be YAML", str(error.problem), mark.line + 1 if mark else 0
-        ) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise _NotSettings("must be YAML", str(error).partition("\n")[0]) from None
+    found = read_settings_file(path)
     if not isinstance(found, dict):
         kind = "nothing" if found is None else f"a {type(found).__name__}"
-        raise _NotSettings("must hold settings such as num_rounds: 3", kind)
+        raise NotSettings("must hold settings such as num_rounds: 3", kind)
     return found
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads a name as it is typed, and refuses a key that is there twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # which cannot be a name, as is told later
-            if key.value in seen and key.value != "<<":
-                problem = f"{key.value} twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-            if key.value in _TEXTS and value.tag.rpartition(":")[2] in ("int", "float"):
-                value.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
-# A date is no setting; without this it would be an object of its own.
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: str(node.value))
 
 
 def _nested(found: dict[Any, Any]) -> dict[str, Any]:
@@ -234,4 +204,4 @@ def _nested(found: dict[Any, Any]) -> dict[str, Any]:
 def is_setting(text: str) -> bool:
     """Say whether an argument can only belong after ``with``."""
     key = re.split("[=:]", text)[0]
-    return "=" in text or text in NAMED or text.endswith(_FILES) or key in known_settings()
+    return "=" in text or text in NAMED or text.endswith(SUFFIXES) or key in known_settings()

@@ -77,8 +77,10 @@ def default_name(task_name: str) -> str:
     return f"{plain}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def open_job(config: Config) -> Job:
+def open_job(config: Config, *, patience_seconds: float = 5.0) -> Job:
     """Claim the checkpoint folder and read what earlier starts of the job have journaled.
+
+    A run that is about to end is waited for.
 
     Raises:
         UserError: another run is at work on the folder.
@@ -90,7 +92,7 @@ def open_job(config: Config) -> Job:
     storage = open_storage(config.checkpoints_dir or f"checkpoints/{name}")
     if storage.is_local:
         check_outlives_container(Path(storage.url), "checkpoints_dir")
-    claim = Claim.acquire(storage)
+    claim = Claim.acquire(storage, patience_seconds=patience_seconds)
     try:
         names = storage.names()
         path = _fetched_journal(storage, names, Path(config.tracking.runs_dir))

@@ -7,7 +7,7 @@ it is then shown from the journal, so that whoever reads the journal elsewhere s
 import io
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scaling_fl.jobs.job import Job
@@ -28,8 +28,15 @@ class Keeper:
     """Carries a job's journal on, from its start to its end."""
 
     def __init__(
-        self, job: Job, folder: RunFolder, followers: Sequence[Follower], console: Console
+        self,
+        job: Job,
+        folder: RunFolder,
+        followers: Sequence[Follower],
+        console: Console,
+        heard: Callable[[Event], None] | None = None,
     ) -> None:
+        """``heard`` is called for every event that is journaled from now on."""
+        self._heard = heard
         self._job, self._folder, self._followers, self._console = job, folder, followers, console
         self._tail = JournalTail(job.journal.path)
         self.record = job.record
@@ -177,6 +184,8 @@ class Keeper:
             self.record.apply(event)
             self._console.show(event)
             self._is_refreshed = False
+            if self._heard:
+                self._heard(event)
         if self._drawing is None and self.record.partition:
             self._drawing = threading.Thread(target=self._draw, args=(self.record.partition,))
             self._drawing.start()

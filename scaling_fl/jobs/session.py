@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scaling_fl.config import Config
@@ -15,6 +15,7 @@ from scaling_fl.reporting.summary import how_to_train_further, summary
 from scaling_fl.runtime.machines.launch import Callbacks, WorkerFailed, WorkerGroup
 from scaling_fl.runtime.machines.node import Node, threads_per_worker
 from scaling_fl.runtime.machines.start import Starter
+from scaling_fl.runtime.record.events import Event
 from scaling_fl.runtime.record.live import NAME, LiveProgress
 from scaling_fl.runtime.tracking.follower import Follower
 from scaling_fl.runtime.tracking.run_folder import RunFolder
@@ -25,7 +26,8 @@ class Session:
     """Runs the workers of this machine, and on the first machine keeps the run's record.
 
     ``job`` and ``folder`` are None on the other machines: they have nothing to record. ``scripts``
-    are the scripts to go on with, by name, and what is typed to start each.
+    are the scripts to go on with, by name, and what is typed to start each. ``heard`` is called for
+    every event that is journaled.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Session:
         starter: Starter,
         resume_command: str,
         scripts: Mapping[str, str] | None = None,
+        heard: Callable[[Event], None] | None = None,
     ) -> None:
         self._config, self._node, self._job = config, node, job
         self._starter, self._resume_command, self._scripts = starter, resume_command, scripts
@@ -48,7 +51,9 @@ class Session:
             follower.note = self._console.warn
         if folder:
             folder.trouble.note = self._console.warn
-        self._keeper = Keeper(job, folder, followers, self._console) if job and folder else None
+        self._keeper = (
+            Keeper(job, folder, followers, self._console, heard) if job and folder else None
+        )
         self.outcome: Run | None = None
         """What the run has come to, once it has ended; None where that is not recorded."""
         self._progress = LiveProgress(job.journal.path.with_name(NAME) if job else None)

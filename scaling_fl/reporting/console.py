@@ -53,6 +53,11 @@ class Console:
         self._animated = self._stream.isatty() and not dumb
 
     @property
+    def is_animated(self) -> bool:
+        """Whether what is shown can be redrawn."""
+        return self._animated
+
+    @property
     def is_silent(self) -> bool:
         """Whether the stream is gone, so that nobody reads what is printed."""
         return self._stream.is_silent

@@ -50,6 +50,10 @@ class WorkerRefused(WorkerFailed, InputError):
     """A worker refused what it was given."""
 
 
+class WorkerDied(WorkerFailed):
+    """Something else ended a worker, such as a signal or a machine that is out of memory."""
+
+
 @dataclass(frozen=True)
 class Callbacks:
     """The functions that a group calls while its workers run."""
@@ -263,4 +267,4 @@ class WorkerGroup:
             if worker.failure:
                 end = WorkerRefused if worker.failure["kind"] == "input" else WorkerFailed
                 raise end(worker.failure["message"], worker.failure.get("traceback", ""))
-            raise WorkerFailed(worker.how_it_ended())
+            raise WorkerDied(worker.how_it_ended())

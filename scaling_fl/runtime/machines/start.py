@@ -134,6 +134,21 @@ class PreloadedProcess:
         self._process.wait()
 
 
+class LastingProcess(PreloadedProcess):
+    """Is kept from run to run: the workers of one run do not end it."""
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        pass
+
+    def end(self) -> None:
+        """End the process; the workers that it has started go on."""
+        super().close()
+
+
 class AdoptedProcess:
     """A child process of this process that another process has forked."""
 
@@ -166,18 +181,22 @@ class AdoptedProcess:
 
 
 def choose_starter(device: str, num_threads: int, environ: Mapping[str, str]) -> Starter:
-    """Choose preloading on Linux, unless a GPU may be used or torchrun starts the workers.
+    """Choose preloading where it can be."""
+    if not can_preload(device, environ):
+        return FreshProcesses()
+    return PreloadedProcess(worker_environment(num_threads, environ))
+
+
+def can_preload(device: str, environ: Mapping[str, str]) -> bool:
+    """Say whether workers can be forked: on Linux, unless a GPU may be used or torchrun starts.
 
     A debugger of this process follows the workers only if this process starts them itself.
     """
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) and device != "cpu"
     # A notebook's kernel imports the debugger at once, and hardly ever uses it.
     is_debugged = "debugpy" in sys.modules and "ipykernel" not in sys.modules
-    if sys.platform != "linux" or has_gpu or device == "cuda" or is_debugged:
-        return FreshProcesses()
-    if "TORCHELASTIC_RUN_ID" in environ:
-        return FreshProcesses()
-    return PreloadedProcess(worker_environment(num_threads, environ))
+    is_elsewhere = sys.platform != "linux" or "TORCHELASTIC_RUN_ID" in environ
+    return not (is_elsewhere or has_gpu or device == "cuda" or is_debugged)
 
 
 def worker_environment(num_threads: int, environ: Mapping[str, str]) -> dict[str, str]:
