@@ -35,7 +35,7 @@ REFUSED: dict[tuple[str, str], str] = {
     ("-n", "--name"): "name the job by job_name=NAME after with",
     ("-p", "--print-config"): "use the command print_config in its place",
     ("-P", "--priority"): "there is no queue",
-    ("-q", "--queue"): "there is no queue",
+    ("-q", "--queue"): "runs are queued by scripts/run_experiments.py",
     ("-s", "--sql"): f"{_DATABASE}, and to no other database",
     ("-S", "--s3"): f"{_TRACKED}; checkpoints_dir may be s3://BUCKET/FOLDER",
     ("-t", "--tiny_db"): f"{_DATABASE}, and to no other database",

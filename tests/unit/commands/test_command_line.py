@@ -116,7 +116,7 @@ def test_a_comment_is_kept_with_the_record_of_the_run() -> None:
             ["-u", "-q", "with", "demo"],
             "2 problems in the command:\n-u must be left out; every run is tracked in the folder "
             "tracking.runs_dir; name another with tracking.runs_dir=FOLDER\n"
-            "-q must be left out; there is no queue",
+            "-q must be left out; runs are queued by scripts/run_experiments.py",
         ),
     ],
 )
