@@ -132,7 +132,10 @@ class FolderLease:
 
     @property
     def is_pruned(self) -> bool:
-        return PRUNED in self._storage.names()
+        try:
+            return PRUNED in self._storage.names()
+        except StorageError:  # a store that is away for a while fails no run
+            return False
 
     def begin(self, last_round: int) -> bool:
         self._note(begun(self.entry, this_worker(), last_round))

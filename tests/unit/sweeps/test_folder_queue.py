@@ -14,7 +14,7 @@ from scaling_fl.runtime.storage import RemoteStorage, StorageError
 from scaling_fl.runtime.storage.claim import Timing
 from scaling_fl.sweeps.entry import Entry
 from scaling_fl.sweeps.folder_queue import FolderQueue
-from tests.servers import moto_server
+from tests.servers import Server, moto_server
 from tests.small_disk import fill, small_disk
 
 ROOT = Path(__file__).parents[3]
@@ -34,23 +34,27 @@ print(lease.is_lost, flush=True)
 """
 
 
+BUCKET = "s3://bucket/sweeps"
+
+
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with moto_server() as server:
-        for name, value in server.environment.items():
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with moto_server() as started:
+        for name, value in started.environment.items():
             monkeypatch.setenv(name, value)
         RemoteStorage("s3://bucket").fs.mkdir("bucket")
-        yield "s3://bucket/sweeps"
+        yield started
 
 
 @pytest.mark.slow
 @pytest.mark.servers
+@pytest.mark.usefixtures("server")
 def test_a_worker_whose_machine_stood_still_leaves_alone_what_another_made_of_its_run(
-    bucket: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    queue = FolderQueue(bucket, "rates", timing=QUICK)
+    queue = FolderQueue(BUCKET, "rates", timing=QUICK)
     queue.add([RUN])
-    command = [sys.executable, "-c", HOLD, bucket]
+    command = [sys.executable, "-c", HOLD, BUCKET]
     # A temporary folder of its own hides the lock of this machine, as another machine would.
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment) as other:
@@ -70,6 +74,25 @@ def test_a_worker_whose_machine_stood_still_leaves_alone_what_another_made_of_it
             other.kill()
     (found,) = queue.entries()
     assert (found.outcome, found.starts) == ("done", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_a_store_that_is_away_does_not_end_what_is_being_trained(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = FolderQueue(BUCKET, "rates")
+    queue.add([RUN])
+    lease = queue.take()
+    assert lease
+    assert lease.begin(0)
+    monkeypatch.setattr("scaling_fl.runtime.storage.remote.RETRY_SECONDS", 0.5)
+    server.process.kill()
+    server.process.wait()
+    assert not lease.is_pruned
+    assert not lease.is_lost
+    with pytest.raises(StorageError, match="cannot be reached"):
+        lease.end("done")
 
 
 def test_a_full_disk_harms_no_run(tmp_path: Path) -> None:
