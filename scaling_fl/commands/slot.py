@@ -65,6 +65,8 @@ class SlotOrders:
     """The folder in which every run has one with its output."""
     sites: list[int]
     num_slots: int
+    num_runs: int = 0
+    """How many runs the queue will come to have, if some are still to be added."""
 
 
 class Slot:
@@ -93,8 +95,9 @@ class Slot:
                 self._preloaded[1].end()
 
     def _is_all_over(self) -> bool:
-        mine = (e for e in self._queue.entries() if self._keys is None or e.key in self._keys)
-        return all(entry.is_over for entry in mine)
+        entries = self._queue.entries()
+        mine = [each for each in entries if self._keys is None or each.key in self._keys]
+        return len(mine) >= self._orders.num_runs and all(entry.is_over for entry in mine)
 
     def _serve(self, lease: Lease) -> None:
         """Train the run of a lease, and say in the queue what it has come to."""

@@ -1,21 +1,24 @@
 """A file of experiments -> the runs of a sweep: each checked, named and with its key."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from scaling_fl.commands.endings import Misused
 from scaling_fl.commands.sweep_runs import content_digest, named_words, read_words
 from scaling_fl.config import Config, ConfigurationError, Problem
+from scaling_fl.config.typed import typed_words
 from scaling_fl.sweeps.entry import Entry
 from scaling_fl.sweeps.experiments import (
     ExperimentsError,
     Point,
-    label_points,
     read_experiments,
 )
 from scaling_fl.sweeps.keys import job_name_of, run_key
+from scaling_fl.sweeps.labels import label_points
+from scaling_fl.sweeps.search_settings import SearchSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 MAX_NAME = 80
@@ -31,16 +34,24 @@ class Sweep:
     """The settings of each entry, with the names of its job."""
     repeated: list[tuple[str, str]]
     """The labels of runs that are left out, and of those that they repeat."""
+    search: SearchSettings | None = None
+    """What chooses the points, which start from the only entry."""
+    typed: tuple[str, ...] = ()
+    """The settings that the points start from, and those that are typed for all of them."""
 
 
-def check_sweep(file: Path, name: str | None, words: Sequence[str]) -> Sweep:
+def check_sweep(
+    file: Path, name: str | None, words: Sequence[str], *, within: str | None = None
+) -> Sweep:
     """Read and check all runs of a file; ``words`` are typed after ``with`` for all of them.
+
+    They stand below the key ``within``, if that is given.
 
     Raises:
         ExperimentsError: with all that is wrong about any of them.
         UserError: their data cannot be read.
     """
-    found = read_experiments(file, words)
+    found = read_experiments(file, words, within=within)
     name = check_name(name or found.name)
     labels = label_points(found.points)
     configs: list[Config] = []
@@ -51,11 +62,47 @@ def check_sweep(file: Path, name: str | None, words: Sequence[str]) -> Sweep:
         except ConfigurationError as error:
             for problem in error.problems:
                 problems.setdefault(str(problem), []).append(label)
+    if found.search and not found.problems and not problems:
+        for label, point in _corners(found.points[0], found.search):
+            try:
+                _config(point, words)
+            except ConfigurationError as error:
+                for problem in error.problems:
+                    problems.setdefault(str(problem), []).append(label)
     told = [str(problem) for problem in found.problems]
     told += [f"{_whose(whose, len(labels))}: {text}" for text, whose in problems.items()]
     if told:
         raise ExperimentsError(file, told)
-    return _keyed(name, labels, [[*point.words, *words] for point in found.points], configs)
+    typed = [[*point.words, *words] for point in found.points]
+    sweep = _keyed(name, labels, typed, configs)
+    if not found.search:
+        return sweep
+    return replace(sweep, search=found.search, typed=tuple(typed[0]))
+
+
+def _corners(base: Point, search: SearchSettings) -> Iterator[tuple[str, Point]]:
+    """Yield a point for each end of a range and each value of a list, and its label."""
+    values = {
+        path: each if isinstance(each, list) else [each.low, each.high]
+        for path, each in search.ranges.items()
+    }
+    first = {path: each[0] for path, each in values.items()}
+    for path, each in values.items():
+        for value in each:
+            settings = {**base.settings, **first, path: value}
+            yield f"search {path}={value}", replace(base, settings=settings)
+
+
+def check_point(sweep: Sweep, point: Mapping[str, Any]) -> Entry:
+    """Make the entry of a point of a search.
+
+    Raises:
+        ConfigurationError: the ranges hold points that cannot be run, such as this one.
+    """
+    chosen = typed_words(point)
+    words = [*sweep.typed, *chosen]
+    config = read_words(words).config()
+    return _keyed(sweep.name, [" ".join(chosen)], [words], [config]).entries[0]
 
 
 def check_name(name: str) -> str:

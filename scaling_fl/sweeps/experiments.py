@@ -9,17 +9,18 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from scaling_fl.config import Problem
 from scaling_fl.config.files import NotSettings, read_settings_file
-from scaling_fl.config.typed import flat_settings, typed_text, typed_words
+from scaling_fl.config.typed import flat_settings, typed_words
 from scaling_fl.core.errors import InputError
+from scaling_fl.sweeps.search_settings import SearchSettings, search_problems
 
 CONFIG = "config"
 """What may vary beside settings: the named configuration or file that a run starts from."""
-_KEYS = ("name", CONFIG, "overrides", "grid", "zip", "seeds")
+_KEYS = ("name", CONFIG, "overrides", "grid", "zip", "seeds", "search")
 _Choice = tuple[tuple[str, Any], ...]
 """Settings that vary together, by dotted path, and their values in one run."""
 
@@ -48,6 +49,8 @@ class Experiments:
     name: str
     points: list[Point]
     problems: list[Problem]
+    search: SearchSettings | None = None
+    """What chooses the points that start from the only one in ``points``."""
 
 
 class ExperimentsError(InputError):
@@ -58,23 +61,32 @@ class ExperimentsError(InputError):
         super().__init__("\n".join([f"{count} in {file}:", *problems]))
 
 
-def read_experiments(file: Path, words: Sequence[str] = ()) -> Experiments:
+def read_experiments(
+    file: Path, words: Sequence[str] = (), *, within: str | None = None
+) -> Experiments:
     """Read a file of experiments; ``words`` are typed after ``with`` for all its runs.
+
+    ``within`` is the key that they stand below, in a file that says more than that.
 
     Raises:
         ExperimentsError: it holds no experiments at all.
     """
-    found = _read(file)
+    found = _read(file, within)
     single = isinstance(found, dict)
     reader = _ExperimentReader({word.partition("=")[0] for word in words if "=" in word})
     points: list[Point] = []
     for number, each in enumerate([found] if single else found):
         points += reader.points(each, "" if single else f"[{number}]", has_group=not single)
     name = found.get("name") if single else None
-    return Experiments(name=str(name or file.stem), points=points, problems=reader.problems)
+    return Experiments(
+        name=str(name or file.stem),
+        points=points,
+        problems=reader.problems,
+        search=reader.search,
+    )
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, within: str | None) -> Any:
     try:
         found = read_settings_file(file)
     except NotSettings as error:
@@ -85,6 +97,8 @@ def _read(file: Path) -> Any:
         reason = error.strerror or str(error)
         problem = Problem("--config-list", "must be a file that can be read", reason, "check it")
         raise ExperimentsError(file, [str(problem)]) from None
+    if within and isinstance(found, dict):
+        found = found.get(within)
     if not isinstance(found, dict | list) or not found:
         got = repr(found) if found else "nothing"
         rule = "must hold an experiment, such as {config: demo, seeds: 3}, or a list of them"
@@ -101,6 +115,7 @@ class _ExperimentReader:
     def __init__(self, typed: set[str]) -> None:
         self._typed = typed
         self.problems: list[Problem] = []
+        self.search: SearchSettings | None = None
 
     def points(self, given: Any, place: str, *, has_group: bool) -> list[Point]:
         """Return the runs of an experiment; none where it has problems."""
@@ -122,6 +137,8 @@ class _ExperimentReader:
             *self._seeds(given, place),
         ]
         self._refuse_twice([*overrides], axes, place)
+        if given.get("search") is not None:
+            self._read_search(given, [*overrides], place)
         if len(self.problems) > known:
             return []
         group = str(given.get("name") or "") if has_group else ""
@@ -193,6 +210,20 @@ class _ExperimentReader:
             rule = "must be a number of seeds, or a list of them"
             self._tell(_at(place, "seeds"), rule, repr(seeds), "write seeds: 3 or seeds: [1, 2]")
 
+    def _read_search(self, given: Mapping[str, Any], overrides: Sequence[str], place: str) -> None:
+        """Read what chooses the points of the only experiment."""
+        others = [key for key in ("grid", "zip", "seeds") if given.get(key)]
+        if place or others:
+            got = f"one beside {others[0]}" if others else "one in a list"
+            rule = "must choose all points of the only experiment of a file"
+            self._tell(_at(place, "search"), rule, got, "leave the rest out")
+        elif problems := list(search_problems(given["search"])):
+            self.problems += problems
+        else:
+            self.search = SearchSettings.model_validate(given["search"])
+            searched = tuple((path, None) for path in self.search.ranges)
+            self._refuse_twice(overrides, [[searched]], "search.ranges")
+
     def _refuse_twice(
         self, overrides: Sequence[str], axes: Sequence[Sequence[_Choice]], place: str
     ) -> None:
@@ -238,40 +269,3 @@ def _point(
         else:
             settings[path] = value
     return Point(group=group, configs=configs, settings=settings)
-
-
-def label_points(points: Sequence[Point]) -> list[str]:
-    """Name every run by what is not the same in all of them; a single run by where it starts.
-
-    Runs of an experiment that has a name are told apart from each other alone.
-    """
-    groups: dict[str, list[Point]] = {}
-    for point in points:
-        groups.setdefault(point.group, []).append(point)
-    return [_label(point, *_differences(groups[point.group])) for point in points]
-
-
-def _differences(points: Sequence[Point]) -> tuple[list[str], bool]:
-    """Find the settings in which some runs differ, and whether they start from different files."""
-    paths = dict.fromkeys(path for point in points for path in point.settings)
-    differing = [
-        path
-        for path in paths
-        if any(_value(point, path) != _value(points[0], path) for point in points)
-    ]
-    return differing, any(point.configs != points[0].configs for point in points)
-
-
-def _label(point: Point, differing: Sequence[str], has_configs: bool) -> str:
-    stems = [PurePath(name).stem for name in point.configs]
-    parts = [point.group, *(stems if has_configs else [])]
-    parts += [
-        f"{path}={typed_text(path, point.settings[path])}"
-        for path in point.settings
-        if path in differing
-    ]
-    return " ".join(part for part in parts if part) or " ".join(stems) or "the run"
-
-
-def _value(point: Point, path: str) -> tuple[bool, Any]:
-    return path in point.settings, point.settings.get(path)

@@ -9,55 +9,20 @@ and runs are pruned by the median of the others after the same round (Golovin et
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
-
-from scaling_fl.config.base import Section
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
+from scaling_fl.sweeps.search_settings import Range, Scalar, SearchSettings
 
 if TYPE_CHECKING:
     import optuna
 
-Scalar = bool | int | float | str
 Point = dict[str, Scalar]
 """The path of each setting that is searched, and its value."""
 Outcome = Literal["running", "done", "pruned", "failed"]
 NUM_RANDOM = 5
 """So many points are drawn at random, and no run is pruned before so many have ended."""
-
-
-class Range(Section):
-    """Numbers between two ends, both of which belong to it."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    """Draw orders of magnitude alike."""
-
-    @model_validator(mode="after")
-    def _has_numbers(self) -> "Range":
-        if self.low >= self.high:
-            raise ValueError(f"must have low below high, got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"must have low above 0 with log, got {self.low}")
-        return self
-
-
-class SearchSettings(Section):
-    """What a search changes, and how long it goes on."""
-
-    ranges: Annotated[dict[str, Range | list[Scalar]], Field(min_length=1)]
-    """The path of a setting -> its range, or the list of its values."""
-    trials: Annotated[int, Field(ge=1)]
-    """How many points are tried."""
-    metric: str | None = None
-    """What is searched for; by default the metric of the task."""
-    prune: bool = False
-    """End a run whose last evaluation is below the median of the others after the same round."""
-    seed: int = 1
-    """Of the points that are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,13 @@
 """Fixtures of tests that run real workers."""
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from scaling_fl.core.errors import stop_signals
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,3 +22,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def noise_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the noise of private runs follows from."""
     monkeypatch.setenv("SCALING_FL_NOISE_SECRET", "k" * 32)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Give back the handlers that a command takes for itself."""
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from scaling_fl.commands.endings import Misused
-from scaling_fl.commands.sweep_check import Sweep, check_name, check_sweep, repeats
+from scaling_fl.commands.sweep_check import Sweep, check_name, check_point, check_sweep, repeats
 from scaling_fl.sweeps.experiments import ExperimentsError
 
 BASE = {"task_name": "20newsgroups", "model": "tiny", "num_clients": 4}
@@ -82,3 +82,41 @@ def test_the_sweep_names_its_jobs() -> None:
 def test_a_sweep_has_a_plain_name(name: str) -> None:
     with pytest.raises(Misused, match="--name must be letters"):
         check_name(name)
+
+
+def test_a_search_has_a_run_to_start_from_and_a_run_for_each_point() -> None:
+    rates = {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+    sweep = check({"overrides": BASE, "search": {"ranges": rates, "trials": 5}})
+    assert len(sweep.entries) == 1
+    entry = check_point(sweep, {"learning_rate": 0.01})
+    assert entry.label == "learning_rate=0.01"
+    assert entry.key == check({"overrides": BASE | {"learning_rate": 0.01}}).entries[0].key
+
+
+def test_the_ends_of_ranges_are_checked_before_any_run_begins() -> None:
+    ranges = {"learning_rate": {"low": -1.0, "high": 0.1}, "optimiser": ["adamw", "adanw"]}
+    with pytest.raises(ExperimentsError) as refused:
+        check({"overrides": BASE, "search": {"ranges": ranges, "trials": 5}})
+    told = str(refused.value)
+    assert "search learning_rate=-1.0; " in told
+    assert ": learning_rate must be greater than 0, got -1.0" in told
+    assert "search optimiser=adanw: optimiser must be one of" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            {"seeds": 2, "search": {"ranges": {"seed": [1]}, "trials": 2}},
+            "search must choose all points of the only experiment of a file, got one beside seeds",
+        ),
+        (
+            {"search": {"ranges": {"model": ["tiny", "minilm"]}, "trials": 2}},
+            "search.ranges.model must vary here alone, and is in overrides, too",
+        ),
+        ({"search": {"ranges": {"seed": [1]}}}, "search.trials must be as docs/comparing.md says"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(content: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ExperimentsError, match=problem):
+        check({"overrides": BASE} | content)

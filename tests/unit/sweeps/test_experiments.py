@@ -10,9 +10,9 @@ from scaling_fl.config.typed import read_typed
 from scaling_fl.sweeps.experiments import (
     Experiments,
     ExperimentsError,
-    label_points,
     read_experiments,
 )
+from scaling_fl.sweeps.labels import label_points
 
 
 @pytest.fixture
@@ -130,7 +130,8 @@ def test_runs_of_named_experiments_are_told_apart_within_these(file: Path) -> No
 WRONG: dict[str, tuple[Any, str]] = {
     "unknown key": (
         {"gird": {}},
-        "gird must be one of name, config, overrides, grid, zip, seeds, got gird; use grid.",
+        "gird must be one of name, config, overrides, grid, zip, seeds, search, got gird; use "
+        "grid.",
     ),
     "empty list": (
         {"grid": {"seed": []}},

@@ -7,14 +7,8 @@ from statistics import mean
 import pytest
 from pydantic import ValidationError
 
-from scaling_fl.sweeps.search import (
-    NUM_RANDOM,
-    Point,
-    SearchSettings,
-    Trial,
-    is_hopeless,
-    next_point,
-)
+from scaling_fl.sweeps.search import NUM_RANDOM, Point, Trial, is_hopeless, next_point
+from scaling_fl.sweeps.search_settings import SearchSettings, num_points
 
 RATES = SearchSettings.model_validate(
     {"ranges": {"learning_rate": {"low": 1e-4, "high": 1.0, "log": True}}, "trials": 20}
@@ -107,3 +101,10 @@ def test_runs_that_failed_count_and_are_not_learned_from() -> None:
 def test_ranges_that_hold_nothing_are_refused(ranges: object, rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         SearchSettings.model_validate({"ranges": ranges, "trials": 3})
+
+
+def test_the_points_of_lists_and_whole_numbers_are_counted() -> None:
+    ranges = {"merge.method": ["mean", "ties"], "num_local_steps": {"low": 1, "high": 8}}
+    settings = SearchSettings.model_validate({"ranges": ranges, "trials": 20})
+    assert num_points(settings) == 16
+    assert num_points(RATES) == math.inf
