@@ -20,6 +20,7 @@ from scaling_fl.commands.run_query import (
     row_of,
     select,
 )
+from scaling_fl.reporting.report.claim_section import TriedClaim
 from scaling_fl.reporting.report.data import ReportRun
 from scaling_fl.reporting.report.equal_budget import budget_views
 from scaling_fl.reporting.report.groups import NO_EFFECT, RunGroup, alike_sets, group_runs
@@ -63,22 +64,34 @@ def _run(options: ReportOptions) -> None:
     stage("reading the runs")
     runs = read_places(options.places, with_clients=True)
     found = _chosen(runs, conditions, options)
-    described = [report_run(run, options.metric) for run in found]
-    if options.is_results_only:
-        described = [results_only(run) for run in described]
-    report = make_report(described, options)
+    write_report([report_run(run, options.metric) for run in found], options)
+
+
+def write_report(
+    runs: Sequence[ReportRun], options: ReportOptions, claim: TriedClaim | None = None
+) -> None:
+    """Write the page and the tables of runs, and of the claim that they try.
+
+    Raises:
+        Misused: the reference is no group of the runs.
+        StorageError: the report cannot be written.
+    """
+    described = [results_only(run) for run in runs] if options.is_results_only else runs
+    report = make_report(described, options, claim)
     bundle()
-    stage(f"writing the report of {len(found)} run{'s' * (len(found) != 1)}")
+    stage(f"writing the report of {len(runs)} run{'s' * (len(runs) != 1)}")
     page, script = options.out / PAGE, page_script()
     with explained(f"write the report to {options.out}"):
         replace_file(page, render(report, script).encode())
-    for folder in {run.folder.parent for run in found if run.folder}:
+    for folder in {Path(run.folder).parent for run in runs if run.folder}:
         with suppress(OSError):  # the runs may be somebody else's
             leave_script(script, folder)
     show(f"wrote {from_here(str(page.absolute()))}, and all numbers to {options.out / 'tables'}")
 
 
-def make_report(runs: Sequence[ReportRun], options: ReportOptions) -> Report:
+def make_report(
+    runs: Sequence[ReportRun], options: ReportOptions, claim: TriedClaim | None = None
+) -> Report:
     """Group the runs, write the tables, and collect what the page shows.
 
     Raises:
@@ -98,6 +111,7 @@ def make_report(runs: Sequence[ReportRun], options: ReportOptions) -> Report:
         views=views,
         folder=options.out.absolute(),
         tables=[f"tables/{name}" for name in tables],
+        claim=claim,
     )
 
 
@@ -120,9 +134,10 @@ def _chosen(
     rows = [row_of(run) for run in runs]
     kept = {row.run for row in select(rows, conditions)}
     if not kept:
+        there = f"none of the {len(runs)} in" if runs else "none in"
+        places = " ".join(options.places)
         raise Misused(
-            f"a report must have a run, and of the {len(runs)} runs of {' '.join(options.places)} "
-            "none is meant; see scripts/runs.py."
+            f"a report must have a run, got {there} {places}; see scripts/runs.py for those."
         )
     if options.metric:
         check_known(options.metric, names_in(rows))

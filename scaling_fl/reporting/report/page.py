@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from scaling_fl.reporting.report.claim_section import TriedClaim, claim_section
 from scaling_fl.reporting.report.client_section import client_section
 from scaling_fl.reporting.report.curve_section import curve_section
 from scaling_fl.reporting.report.data import ReportRun
@@ -38,6 +39,8 @@ class Report:
     """Where it will lie, which its links start from."""
     tables: Sequence[str] = ()
     """Files with all numbers, relative to the folder."""
+    claim: TriedClaim | None = None
+    """The published claim that the runs try."""
 
     @property
     def groups(self) -> list[RunGroup]:
@@ -129,6 +132,8 @@ def _section(name: str, title: str, content: Markup) -> Markup:
 
 def _sections(report: Report) -> list[tuple[str, str, Markup]]:
     parts: list[tuple[str, str, Markup]] = []
+    if report.claim:
+        parts.append(("claim", "The claim", claim_section(report.claim)))
     if refused := refusal(report.sets):
         parts.append(("unlike", "Not all of these runs may be compared", refused))
     if len(report.runs) == 1:

@@ -79,7 +79,7 @@ def test_the_reference_is_the_one_that_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"query": ["status=dead"]}, "a report must have a run, and of the 2 runs of runs none is"),
+        ({"query": ["status=dead"]}, "must have a run, got none of the 2 in runs"),
         ({"query": ["merge.methd=ties"]}, "use merge.method"),
         ({"metric": "validation.accuracyy"}, "no run has a column, metric or setting"),
         ({"reference": ["seed=1"]}, "--reference must name one group of runs, got 2"),
