@@ -30,7 +30,7 @@ from scaling_fl.commands.sweep_runs import (
     run_of,
 )
 from scaling_fl.commands.train import train
-from scaling_fl.core.errors import Interrupted, UserError
+from scaling_fl.core.errors import InputError, Interrupted, UserError
 from scaling_fl.reporting.report.records import PAGE
 from scaling_fl.runtime.machines.launch import WorkerDied
 from scaling_fl.runtime.machines.node import available_cores, threads_per_worker
@@ -119,7 +119,7 @@ class Slot:
         try:
             checked = self._checked(lease.entry)
         except UserError as error:
-            self._end_failed(str(error))
+            self._end_failed(str(error), is_final=isinstance(error, InputError))
             return
         self._check_key(lease.entry, checked)
         run = run_of(checked.config)
@@ -142,7 +142,7 @@ class Slot:
                 last_round = run.record.last_round if run else 0
                 deaths = deaths + 1 if last_round <= before else 1
                 if deaths >= MAX_DEATHS:
-                    self._end_failed(str(error))
+                    self._end_failed(str(error), is_final=True)
 
     def _train_once(self, checked: Checked) -> None:
         self._is_cut = False
@@ -168,21 +168,22 @@ class Slot:
         except WorkerDied:
             raise
         except UserError as error:
-            self._end_failed(str(error))
+            self._end_failed(str(error), is_final=isinstance(error, InputError))
         except Exception as error:
             traceback.print_exc()
             self._end_failed(f"{type(error).__name__}: {error}")
         else:
             self._end("done", run=str(folder))
 
-    def _end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
+    def _end(self, outcome: Outcome, **told: Any) -> None:
         assert self._lease
-        self._lease.end(outcome, error=error, run=run)
+        self._lease.end(outcome, **told)
         self._lease = None
 
-    def _end_failed(self, error: str) -> None:
+    def _end_failed(self, error: str, *, is_final: bool = False) -> None:
+        """Note a failure; a final one will not be tried again."""
         print(f"Error: {error}", file=sys.stderr, flush=True)
-        self._end("failed", error=error)
+        self._end("failed", error=error, is_final=is_final)
 
     def _hear_round(self, event: Event, checked: Checked) -> None:
         lease = self._lease

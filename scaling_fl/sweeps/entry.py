@@ -74,10 +74,15 @@ def begun(entry: Entry, worker: str, last_round: int) -> Entry:
     )
 
 
-def ended(entry: Entry, outcome: Outcome, error: str = "", run: str = "") -> Entry:
-    """Return the entry after its worker ended it; one that failed waits for its next try."""
+def ended(
+    entry: Entry, outcome: Outcome, error: str = "", run: str = "", *, is_final: bool = False
+) -> Entry:
+    """Return the entry after its worker ended it; one that failed waits for its next try.
+
+    A final failure has none: its cause will stay.
+    """
     failures = entry.failures + (outcome == "failed")
-    if outcome == "failed" and failures < MAX_FAILURES:
+    if outcome == "failed" and failures < MAX_FAILURES and not is_final:
         outcome = "waiting"
     return replace(
         entry, outcome=outcome, failures=failures, deaths=0, error=error, run=run or entry.run

@@ -144,8 +144,10 @@ class FolderLease:
             self._claim.release()
         return may_begin
 
-    def end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
-        self._let_go(ended(self.entry, outcome, error, run))
+    def end(
+        self, outcome: Outcome, *, error: str = "", run: str = "", is_final: bool = False
+    ) -> None:
+        self._let_go(ended(self.entry, outcome, error, run, is_final=is_final))
 
     def release(self) -> None:
         self._let_go(given_back(self.entry))

@@ -195,8 +195,10 @@ class MongoLease:
         self._lost = self._lost or not self._note(entry, {})
         return not self._lost
 
-    def end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
-        self._let_go(ended(self.entry, outcome, error, run))
+    def end(
+        self, outcome: Outcome, *, error: str = "", run: str = "", is_final: bool = False
+    ) -> None:
+        self._let_go(ended(self.entry, outcome, error, run, is_final=is_final))
 
     def release(self) -> None:
         """Give the run back; while the server is away, it is left to be taken over."""

@@ -30,8 +30,10 @@ class Lease(Protocol):
         False where it may not: it has died too often, and is failed; or another worker has it.
         """
 
-    def end(self, outcome: Outcome, *, error: str = "", run: str = "") -> None:
-        """Note what the run has come to, and let it go."""
+    def end(
+        self, outcome: Outcome, *, error: str = "", run: str = "", is_final: bool = False
+    ) -> None:
+        """Note what the run has come to, and let it go; a final failure is not tried again."""
 
     def release(self) -> None:
         """Give an interrupted run back: whoever comes next goes on with it."""

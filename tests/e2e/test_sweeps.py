@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from scaling_fl.runtime.machines.launch import GRACE_SECONDS
 from tests.dice import seed_of_the_day
 from tests.e2e.commands import (
     ROOT,
@@ -29,6 +30,12 @@ from tests.e2e.commands import (
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+DEADLY = """
+import os, signal
+
+def merge():
+    return lambda updates, round: os.kill(os.getpid(), signal.SIGKILL)
+"""
 SCRIPT = ROOT / "scripts"
 SLOT, WORKER = "scaling_fl.commands.slot", "scaling_fl.jobs.workers"
 PATIENCE_SECONDS = 240.0
@@ -157,6 +164,98 @@ def run_disturbed(shell: Shell, *, num_runs: int, kinds: list[str], dice: random
         if command.process.poll() is not None:
             command = sweep(shell)
     return command.end(expect=0, patience_seconds=PATIENCE_SECONDS)
+
+
+def start_long_sweep(shell: Shell, corpus: Path) -> Command:
+    """Start four runs, two at once, none of which would end soon, and wait until both train."""
+    write_experiments(shell.folder, corpus, num_runs=4)
+    command = sweep(shell, "with", "num_rounds=5000")
+    command.wait_until(lambda: num_saved(shell.folder) > 3, "rounds of two runs")
+    return command
+
+
+def num_saved(folder: Path) -> int:
+    return len(list(folder.glob("checkpoints/*/round-*/manifest.json")))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_leaves_all_to_be_resumed(
+    shell: Shell, corpus: Path, number: int, code: int
+) -> None:
+    command = start_long_sweep(shell, corpus)
+    command.signal(number).end(expect=code)
+    assert shell.processes() == []
+    assert "Traceback" not in command.out + command.err
+    assert "4 runs: 4 waiting; the same command goes on." in command.err
+    assert command.out.count("is interrupted") == 2
+    assert {entry["failures"] for entry in entries(shell.folder)} == {0}
+    for job in jobs(shell.folder).values():
+        assert job.status == "INTERRUPTED"
+        job.assert_whole()
+
+
+def test_a_second_signal_ends_a_sweep_at_once(shell: Shell, corpus: Path) -> None:
+    command = start_long_sweep(shell, corpus)
+    workers = [pid for pid in shell.processes() if WORKER in command_line(pid)]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)  # so that it cannot end in good order
+    command.signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert command.process.poll() is None
+    began = time.monotonic()
+    command.signal(signal.SIGINT).end(expect=130)
+    assert time.monotonic() - began < GRACE_SECONDS / 2
+    assert shell.seconds_until_empty() < GRACE_SECONDS / 2
+
+
+def test_a_run_whose_worker_always_dies_fails_and_the_others_are_finished(
+    shell: Shell, corpus: Path
+) -> None:
+    """As where memory does not suffice; that is no reason to try for ever."""
+    (shell.folder / "deadly.py").write_text(DEADLY)
+    write_experiments(shell.folder, corpus, num_runs=2)
+    file = shell.folder / "experiments.yaml"
+    experiment = yaml.safe_load(file.read_text())
+    experiment["grid"] = {"merge.method": ["deadly:merge", "mean"]}
+    file.write_text(yaml.safe_dump(experiment | {"seeds": 1}))
+    command = sweep(shell).end(expect=1, patience_seconds=PATIENCE_SECONDS)
+    assert sorted(entry["outcome"] for entry in entries(shell.folder)) == ["done", "failed"]
+    assert "failed for good: merge.method=deadly:merge" in command.out
+    assert "was ended by SIGKILL" in command.out
+    assert "1 of 2 runs failed" in command.error
+
+
+def test_two_machines_share_a_queue_and_one_takes_over_from_the_other(
+    tmp_path: Path, corpus: Path
+) -> None:
+    """Two groups of processes stand for machines, and a folder for the disk that they share."""
+    one, other = Shell(tmp_path), Shell(tmp_path)
+    write_experiments(tmp_path, corpus, num_runs=4)
+    sweep(one, "--add-only").end(expect=0)
+    dying, living = (serve_queue(machine) for machine in (one, other))
+    wait_for(lambda: len(running_on(tmp_path)) == 2, "a run on each", PATIENCE_SECONDS)
+    for pid in one.processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    dying.process.wait()
+    out = living.end(expect=0, patience_seconds=PATIENCE_SECONDS).out
+    assert "sweep tiny, 4 runs: 4 finished" in out
+    found = jobs(tmp_path)
+    assert len(found) == 4
+    for job in found.values():
+        assert_one_chain(job.events, 4)
+    assert max(entry["starts"] for entry in entries(tmp_path)) == 2
+    assert one.close() + other.close() == []
+
+
+def serve_queue(machine: Shell) -> Command:
+    script = [sys.executable, str(SCRIPT / "run_experiments.py")]
+    return machine.type(*script, "--queue", "tiny")
+
+
+def running_on(folder: Path) -> set[str]:
+    """Name the slots that have a run."""
+    return {each["worker"] for each in entries(folder) if each["outcome"] == "running"}
 
 
 def check_random_kills(

@@ -85,7 +85,7 @@ def test_runs_of_a_sweep_are_those_of_the_command_on_whatever_site(
         ("done", "seed=1"),
     ]
     for seed, entry in enumerate(done):
-        alone = run(settings(corpus, num_rounds=2, num_clients=2), seed=seed)
+        alone = run(settings(corpus, num_rounds=2, num_clients=2), seed=seed, job_name=f"{seed}")
         assert digest_of(entry.run) == digest_of(alone.where)
         assert (Path(entry.run) / "report.html").exists()
     assert {result.config["job_name"] for result in read_runs()} >= {e.job_name for e in done}
@@ -110,12 +110,21 @@ def test_what_is_finished_is_not_run_again_even_if_its_queue_is_gone(
 def test_a_run_that_fails_is_tried_three_times_and_the_others_are_finished(
     corpus: Path, here: Path, reports: int
 ) -> None:
+    (here / "faulty.py").write_text("def merge():\n    return lambda updates, round: 1 / 0\n")
+    sweep = put(experiment(corpus, grid={"merge.method": ["faulty:merge", "mean"]}))
+    bad, good = serve(sweep, reports)
+    assert (bad.outcome, bad.failures, bad.starts) == ("failed", 3, 3)
+    assert "ZeroDivisionError" in bad.error
+    assert good.outcome == "done"
+
+
+def test_a_run_that_is_refused_is_not_tried_again(corpus: Path, here: Path, reports: int) -> None:
     (here / "bad.csv").write_text("id,text,author\n1,raven,NOBODY\n")
     train = settings(corpus)["train_path"]
     content = experiment(corpus, grid={"train_path": [str(here / "bad.csv"), train]})
     del content["overrides"]["train_path"]
     bad, good = serve(put(content), reports)
-    assert (bad.outcome, bad.failures, bad.starts) == ("failed", 3, 3)
+    assert (bad.outcome, bad.starts) == ("failed", 1)
     assert "NOBODY" in bad.error
     assert good.outcome == "done"
 

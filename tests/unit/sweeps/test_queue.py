@@ -84,6 +84,16 @@ def test_what_is_being_trained_is_running(open_queue: Open) -> None:
     assert queue.take({entry(1).key}), "an interrupted run is taken again"
 
 
+def test_a_final_failure_has_no_more_tries(open_queue: Open) -> None:
+    queue = open_queue()
+    queue.add([entry(1)])
+    begin(queue).end("failed", error="no such setting", is_final=True)
+    assert outcomes(queue) == ["failed"]
+    assert queue.take() is None
+    queue.retry(entry(1).key)
+    assert outcomes(queue) == ["waiting"]
+
+
 def test_a_run_that_fails_has_two_more_tries(open_queue: Open) -> None:
     queue = open_queue()
     queue.add([entry(1)])
