@@ -74,6 +74,7 @@ def train(
     if node.rank == 0:
         job = open_job(config, patience_seconds=patience_seconds)
         closing.callback(job.claim.release)
+        closing.callback(job.journal.close)
         _check_writable(Path(config.tracking.runs_dir))
         folder = RunFolder(
             config.tracking.runs_dir,

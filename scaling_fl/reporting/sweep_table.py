@@ -108,7 +108,7 @@ class SweepTable:
         from rich.table import Table
 
         rows = sorted([*self.rows.values()], key=lambda row: _ORDER.index(row.outcome))
-        table = Table(box=None, pad_edge=False, caption=sums(rows), expand=False)
+        table = Table(box=None, pad_edge=False, caption=sums(rows), caption_justify="left")
         for name in ("run", "state", "round", "metric", "time"):
             table.add_column(name, justify="left" if name in ("run", "state") else "right")
         for row in rows[: max(1, height - _MORE_LINES)]:

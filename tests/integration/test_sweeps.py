@@ -127,6 +127,9 @@ def test_a_run_that_is_refused_is_not_tried_again(corpus: Path, here: Path, repo
     assert (bad.outcome, bad.starts) == ("failed", 1)
     assert "NOBODY" in bad.error
     assert good.outcome == "done"
+    assert main(SweepOptions(name="tiny", retries_failed=True, is_adding=True)) == 0
+    again = open_queue("sweeps", "tiny").entries()
+    assert [(entry.outcome, entry.failures) for entry in again] == [("waiting", 0), ("done", 0)]
 
 
 def test_a_run_of_other_data_than_was_put_there_is_not_trained(
@@ -171,6 +174,14 @@ def test_a_run_that_is_not_worth_its_next_rounds_ends_and_the_others_go_on(
     assert [entry.outcome for entry in found] == ["pruned", "pruned"]
     assert found[0].key == hopeless.key
     assert 0 < len(seen) < 50
+
+
+def test_a_slot_keeps_nothing_of_a_run_open(corpus: Path, reports: int) -> None:
+    """Or it could not train a thousand of them."""
+    serve(put(experiment(corpus)), reports)
+    open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+    here = os.path.realpath(os.curdir)
+    assert [file for file in open_files if file.startswith(here)] == []
 
 
 def test_the_example_runs_as_it_is_but_for_its_size(corpus: Path, reports: int) -> None:
