@@ -155,11 +155,13 @@ def run_disturbed(shell: Shell, *, num_runs: int, kinds: list[str], dice: random
     """Run the sweep, killing each kind at a random moment; what has ended is typed again."""
     command = sweep(shell)
     for number, kind in enumerate(kinds):
-        due = number * num_runs // len(kinds)
+        due = number * num_runs // (len(kinds) + 1)
         wait_for(lambda due=due: num_done(shell.folder) >= due, f"{due} runs", PATIENCE_SECONDS)
+        # A sweep that goes on has its command, slots and what their workers are forked from.
         wait_for(lambda: len(shell.processes()) > 3, "a run", PATIENCE_SECONDS)
-        time.sleep(dice.uniform(0.2, 2.0))
+        time.sleep(dice.uniform(0.1, 1.0))
         print(f"{num_done(shell.folder)} of {num_runs} runs done; killing {kind}")
+        assert command.process.poll() is None, "the sweep was over before it could be killed"
         disturb(shell, command, kind, dice)
         if command.process.poll() is not None:
             command = sweep(shell)
