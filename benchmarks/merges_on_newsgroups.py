@@ -3,17 +3,18 @@
 20 clients, 5 in a round, IID and by Dirichlet 0.1, over three seeds that also decide the split,
 the order and the model's head. The rows of a seed differ in the method alone; a merge that is the
 mean by default has the settings that its laws are tried with (``config.merges``). Two comparisons:
-all at the same learning rate, and each at the best rate of a grid (on the same texts, for the mean,
-too). Of each, the difference to the mean, paired by seed, with its 95 % interval by Student's t:
-three seeds have two degrees of freedom, so that intervals are wide, and only a difference whose
-interval leaves out 0 is one. At equal bytes, the method and the mean are compared at their last
-evaluated rounds within the bytes of the cheaper of the two runs.
+all at the same learning rate, and each at the rate of a grid that is best for the first seed (on
+the same texts, for the mean, too). Of each, the difference to the mean, paired by seed, with its
+95 % interval by Student's t: three seeds have two degrees of freedom, so that intervals are wide,
+and only a difference whose interval leaves out 0 is one. At equal bytes, the method and the mean
+are compared at their last evaluated rounds within the bytes of the cheaper of the two runs.
 
     python benchmarks/merges_on_newsgroups.py [--parallel N] [--table] [--quick]
 
 Runs that are complete in runs/merges_on_newsgroups are read and not repeated, so that it may be
 interrupted and called again; ``--table`` prints what is there. A dash is what has not been run.
-The rows at the same rate come first, and the grid last. ``--quick`` learns nothing: the tiny model.
+The rows at the same rate come first, then the grid, then the best rates. ``--quick`` learns
+nothing: the tiny model.
 """
 
 import argparse
@@ -148,19 +149,18 @@ class Results:
     def __init__(self, folder: Path, seeds: tuple[int, ...], common: Settings) -> None:
         self._folder, self.seeds, self._common = folder, seeds, common
 
-    def configs(self) -> Iterator[Config]:
-        """Yield all runs, the most telling first."""
-        for factor in (1.0, *GRID):
-            for seed in self.seeds:
-                for partition in PARTITIONS.values():
-                    for method in METHODS.values():
-                        config = config_of(method, partition, seed, factor, self._common)
-                        if config:
-                            yield config
-
     def complete(self, num_processes: int) -> None:
-        """Run what has not been run; only the records stay."""
-        configs = list(self.configs())
+        """Run what has not been run, the most telling first; only the records stay."""
+        everywhere = [(name, part) for part in PARTITIONS for name in METHODS]
+        self._run(num_processes, [(*each, 1.0, seed) for seed in self.seeds for each in everywhere])
+        tried = [(*each, factor, self.seeds[0]) for factor in GRID for each in everywhere]
+        self._run(num_processes, tried)
+        best = [(*each, factor) for each in everywhere if (factor := self.best_factor(*each))]
+        self._run(num_processes, [(*each, seed) for seed in self.seeds for each in best])
+
+    def _run(self, num_processes: int, wanted: list[tuple[str, str, float, int]]) -> None:
+        found = [self._config(*each) for each in wanted]
+        configs = [config for config in found if config]
         run_all(
             configs,
             self._folder,
@@ -170,31 +170,37 @@ class Results:
         for config in configs:
             drop_checkpoints(config, self._folder)
 
+    def _config(self, name: str, partition: str, factor: float, seed: int) -> Config | None:
+        return config_of(METHODS[name], PARTITIONS[partition], seed, factor, self._common)
+
     def curves(self, name: str, partition: str, factor: float) -> list[Curve] | None:
         """Return the curve of every seed; None where one has not been run."""
-        found = []
-        for seed in self.seeds:
-            config = config_of(METHODS[name], PARTITIONS[partition], seed, factor, self._common)
-            if config is None or not is_complete(config, self._folder):
-                return None
-            metrics = record_of(config, self._folder).metrics
-            by_round = {
-                metric: dict(zip(metrics[metric]["steps"], metrics[metric]["values"], strict=True))
-                for metric in ("validation.accuracy", "bytes.total")
-            }
-            accuracy = {n: 100.0 * value for n, value in by_round["validation.accuracy"].items()}
-            found.append(Curve(accuracy, by_round["bytes.total"]))
-        return found
+        found = [self._curve(name, partition, factor, seed) for seed in self.seeds]
+        return None if None in found else [curve for curve in found if curve]
+
+    def _curve(self, name: str, partition: str, factor: float, seed: int) -> Curve | None:
+        config = self._config(name, partition, factor, seed)
+        if config is None or not is_complete(config, self._folder):
+            return None
+        metrics = record_of(config, self._folder).metrics
+        by_round = {
+            metric: dict(zip(metrics[metric]["steps"], metrics[metric]["values"], strict=True))
+            for metric in ("validation.accuracy", "bytes.total")
+        }
+        accuracy = {n: 100.0 * value for n, value in by_round["validation.accuracy"].items()}
+        return Curve(accuracy, by_round["bytes.total"])
+
+    def best_factor(self, name: str, partition: str) -> float | None:
+        """Return the factor by which the first seed came out best; None until all have been run."""
+        found = {f: self._curve(name, partition, f, self.seeds[0]) for f in (1.0, *GRID)}
+        last = {factor: curve.last for factor, curve in found.items() if curve}
+        return max(last, key=lambda factor: last[factor]) if len(last) == len(found) else None
 
     def best(self, name: str, partition: str) -> tuple[float, list[Curve]] | None:
-        """Return the best rate's factor and curves; None until the whole grid has been run."""
-        grid = {factor: self.curves(name, partition, factor) for factor in (1.0, *GRID)}
-        if not all(grid.values()):
-            return None
-        return max(
-            ((factor, curves) for factor, curves in grid.items() if curves),
-            key=lambda pair: statistics.fmean(curve.last for curve in pair[1]),
-        )
+        """Return that factor and the curves of all seeds at it; None until all have been run."""
+        factor = self.best_factor(name, partition)
+        curves = self.curves(name, partition, factor) if factor else None
+        return (factor, curves) if factor and curves else None
 
 
 def interval(differences: list[float]) -> str:
