@@ -88,7 +88,7 @@ def _server(**settings: object) -> Method:
 
 ADAPTIVE: Settings = {"learning_rate": 1e-2, "epsilon": 1e-3}
 PAPER: Settings = ADAPTIVE | {"beta2": 0.99, "bias_correction": False}
-BY_SGD: Settings = {"optimiser": "sgd", "learning_rate": 3.0, "max_grad_norm": 1.0}
+BY_SGD: Settings = {"optimiser": "sgd", "learning_rate": 1.0, "max_grad_norm": 1.0}
 METHODS: dict[str, Method] = {
     **{
         name: Method(settings={"merge": {"method": name, **row.tried_with}})
