@@ -17,7 +17,9 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
+from scaling_fl.commands.arguments import count, sites  # noqa: E402
 from scaling_fl.commands.reproduce import ReproduceOptions, main  # noqa: E402
+from scaling_fl.commands.sweep import SWEEPS_DIR  # noqa: E402
 
 _EPILOG = """\
 examples:
@@ -28,10 +30,6 @@ examples:
 
 Exit code: 0 when the claim was tried, whatever came of it, 1 when a run failed,
 2 on misuse, 130 after Ctrl-C, 143 after SIGTERM or when the terminal was closed."""
-
-
-def sites(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,9 +45,8 @@ def parser() -> argparse.ArgumentParser:
     add("claim", nargs="?", metavar="CLAIM", help="the claim; without one, all are listed")
     add("--sites", type=sites, default=[], metavar="0,1",
         help="the GPUs (or CPU slots) to use, dealt to the runs at work")  # fmt: skip
-    add("--parallel", type=int, choices=range(1, 1025), default=1, metavar="N",
-        help="how many runs are at work at once")  # fmt: skip
-    add("--sweeps-dir", dest="place", default="sweeps", metavar="PLACE",
+    add("--parallel", type=count, default=1, metavar="N", help="how many runs are at work at once")
+    add("--sweeps-dir", dest="place", default=SWEEPS_DIR, metavar="PLACE",
         help="where queues are: a folder, s3://, gs:// or mongo: (default: sweeps)")  # fmt: skip
     add("--dry-run", dest="is_dry", action="store_true",
         help="say what would be run, and run nothing")  # fmt: skip

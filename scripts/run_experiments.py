@@ -18,6 +18,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
+from scaling_fl.commands.arguments import count, sites  # noqa: E402
 from scaling_fl.commands.sweep import SWEEPS_DIR, SweepOptions, main  # noqa: E402
 
 _EPILOG = """\
@@ -30,17 +31,6 @@ examples:
 
 Exit code: 0 when all runs are finished, 1 when some failed, 2 on misuse, 130
 after Ctrl-C, 143 after SIGTERM or when the terminal was closed."""
-
-
-def sites(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def parser() -> argparse.ArgumentParser:

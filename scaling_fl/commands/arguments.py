@@ -8,6 +8,11 @@ def count(text: str) -> int:
     return _whole_number(text, 1)
 
 
+def sites(text: str) -> list[int]:
+    """Read the ids of sites, such as 0,1."""
+    return [_whole_number(part, 0) for part in text.split(",")]
+
+
 def client(text: str) -> int:
     """Read the number of a client."""
     return _whole_number(text, 0)

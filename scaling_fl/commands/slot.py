@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from scaling_fl.commands.run_page import leave_page
 from scaling_fl.commands.settings import Checked, check
 from scaling_fl.commands.sweep_runs import (
     FINISHED,
-    content_digest,
+    is_current,
     open_queue,
     place_of,
     read_words,
@@ -43,30 +42,13 @@ from scaling_fl.runtime.machines.start import (
 )
 from scaling_fl.runtime.record.events import Event
 from scaling_fl.sweeps.entry import MAX_DEATHS, Entry, Outcome
-from scaling_fl.sweeps.keys import run_key
-from scaling_fl.sweeps.placement import on_sites, threads_of
+from scaling_fl.sweeps.placement import SlotOrders, on_sites, threads_of
 from scaling_fl.sweeps.queue import Lease
 
 WAIT_SECONDS = 1.0
 """How often a slot that has nothing to do looks whether a worker of another run has died."""
 AFTERMATH_SECONDS = 60.0
 """How long the processes of a run whose slot has died are waited for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotOrders:
-    """What a slot serves, and where its runs are computed."""
-
-    place: str
-    sweep: str
-    keys: list[str] | None
-    """The runs that it takes; None: all that are in the queue."""
-    logs: str
-    """The folder in which every run has one with its output."""
-    sites: list[int]
-    num_slots: int
-    num_runs: int = 0
-    """How many runs the queue will come to have, if some are still to be added."""
 
 
 class Slot:
@@ -76,6 +58,7 @@ class Slot:
         self._orders, self._reports = orders, reports
         self._queue = open_queue(orders.place, orders.sweep)
         self._keys = None if orders.keys is None else frozenset(orders.keys)
+        self._current: dict[str, bool] = {}
         self._preloaded: tuple[int, LastingProcess] | None = None
         self._lease: Lease | None = None
         self._is_cut = False
@@ -84,7 +67,7 @@ class Slot:
         """Take and train runs, until all that are in the queue are over."""
         try:
             while True:
-                if lease := self._queue.take(self._keys):
+                if lease := self._queue.take({entry.key for entry in self._mine()}):
                     self._serve(lease)
                 elif self._is_all_over():
                     return
@@ -95,9 +78,20 @@ class Slot:
                 self._preloaded[1].end()
 
     def _is_all_over(self) -> bool:
-        entries = self._queue.entries()
-        mine = [each for each in entries if self._keys is None or each.key in self._keys]
+        mine = self._mine()
         return len(mine) >= self._orders.num_runs and all(entry.is_over for entry in mine)
+
+    def _mine(self) -> list[Entry]:
+        """List the runs of the queue that this slot serves."""
+        entries = self._queue.entries()
+        if self._orders.num_runs:
+            return [each for each in entries if self._is_current(each)]
+        return [each for each in entries if self._keys is None or each.key in self._keys]
+
+    def _is_current(self, entry: Entry) -> bool:
+        if entry.key not in self._current:
+            self._current[entry.key] = is_current(entry)
+        return self._current[entry.key]
 
     def _serve(self, lease: Lease) -> None:
         """Train the run of a lease, and say in the queue what it has come to."""
@@ -121,7 +115,7 @@ class Slot:
         except UserError as error:
             self._end_failed(str(error), is_final=isinstance(error, InputError))
             return
-        self._check_key(lease.entry, checked)
+        self._check_key(lease.entry)
         run = run_of(checked.config)
         if run and run.status in FINISHED:
             if run.folder and not (run.folder / PAGE).exists():
@@ -211,14 +205,13 @@ class Slot:
             line.typed.values["num_threads"] = str(threads)
         return check(line, os.environ)
 
-    def _check_key(self, entry: Entry, checked: Checked) -> None:
+    def _check_key(self, entry: Entry) -> None:
         """Check that a run would be what it was when it was put into the queue.
 
         Raises:
             UserError: its data or the code have changed since, or are others on this machine.
         """
-        placeless = read_words(entry.words).config()
-        if run_key(placeless, content_digest) != entry.key:
+        if not is_current(entry):
             raise UserError(
                 f"the run {entry.label} of {self._queue.where} must have the data and the code "
                 "with which it was put there, and has others on this machine; put the experiments "

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from scaling_fl.commands.endings import MISUSED, ROOT
-from scaling_fl.commands.slot import SlotOrders
 from scaling_fl.core.errors import UserError, ignore, stop_signals
 from scaling_fl.runtime.machines.launch import GRACE_SECONDS
-from scaling_fl.sweeps.placement import alone
+from scaling_fl.sweeps.placement import SlotOrders, alone
 
 HURRY_SECONDS = 3.0
 """How long a slot may take after the second signal."""

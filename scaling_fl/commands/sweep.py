@@ -11,7 +11,6 @@ from typing import Any
 
 from scaling_fl.commands.caller import script
 from scaling_fl.commands.endings import Misused, end, raise_on_signals, show, stage
-from scaling_fl.commands.slot import SlotOrders
 from scaling_fl.commands.slots import Slots
 from scaling_fl.commands.sweep_check import Sweep, check_name, check_sweep, repeats
 from scaling_fl.commands.sweep_runs import SCRIPT, open_queue
@@ -20,7 +19,7 @@ from scaling_fl.core.errors import Interrupted, UserError
 from scaling_fl.reporting.sweep_table import SweepRow, SweepTable, sums
 from scaling_fl.runtime.tracking.runs import from_here
 from scaling_fl.sweeps.entry import Entry
-from scaling_fl.sweeps.placement import deal_sites
+from scaling_fl.sweeps.placement import SlotOrders, deal_sites
 from scaling_fl.sweeps.queue import Queue
 
 SWEEPS_DIR = "sweeps"
@@ -150,9 +149,7 @@ def _serve(work: _Work, options: SweepOptions) -> None:
 
 
 def _train(work: _Work, logs: str, options: SweepOptions) -> int | None:
-    num_others = 0
     if work.search:
-        num_others = len(work.queue.entries()) - len(work.entries())
         work.search.fill(options.parallel)
     table = SweepTable([_row(entry) for entry in work.entries()])
     orders = [
@@ -163,7 +160,7 @@ def _train(work: _Work, logs: str, options: SweepOptions) -> int | None:
             logs=logs,
             sites=sites,
             num_slots=options.parallel,
-            num_runs=num_others + work.search.num_trials if work.search else 0,
+            num_runs=work.search.num_runs if work.search else 0,
         )
         for sites in deal_sites(options.sites, options.parallel)
     ]

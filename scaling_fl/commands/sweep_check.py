@@ -11,11 +11,7 @@ from scaling_fl.commands.sweep_runs import content_digest, named_words, read_wor
 from scaling_fl.config import Config, ConfigurationError, Problem
 from scaling_fl.config.typed import typed_words
 from scaling_fl.sweeps.entry import Entry
-from scaling_fl.sweeps.experiments import (
-    ExperimentsError,
-    Point,
-    read_experiments,
-)
+from scaling_fl.sweeps.experiments import ExperimentsError, Point, read_experiments
 from scaling_fl.sweeps.keys import job_name_of, run_key
 from scaling_fl.sweeps.labels import label_points
 from scaling_fl.sweeps.search_settings import SearchSettings
@@ -56,25 +52,19 @@ def check_sweep(
     labels = label_points(found.points)
     configs: list[Config] = []
     problems: dict[str, list[str]] = {}
-    for label, point in zip(labels, found.points, strict=True):
+    corners = _corners(found.points[0], found.search) if found.search and found.points else ()
+    for label, point in (*zip(labels, found.points, strict=True), *corners):
         try:
             configs.append(_config(point, words))
         except ConfigurationError as error:
             for problem in error.problems:
                 problems.setdefault(str(problem), []).append(label)
-    if found.search and not found.problems and not problems:
-        for label, point in _corners(found.points[0], found.search):
-            try:
-                _config(point, words)
-            except ConfigurationError as error:
-                for problem in error.problems:
-                    problems.setdefault(str(problem), []).append(label)
     told = [str(problem) for problem in found.problems]
     told += [f"{_whose(whose, len(labels))}: {text}" for text, whose in problems.items()]
     if told:
         raise ExperimentsError(file, told)
     typed = [[*point.words, *words] for point in found.points]
-    sweep = _keyed(name, labels, typed, configs)
+    sweep = _keyed(name, labels, typed, configs[: len(typed)])
     if not found.search:
         return sweep
     return replace(sweep, search=found.search, typed=tuple(typed[0]))

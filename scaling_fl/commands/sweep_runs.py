@@ -15,8 +15,9 @@ from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.tracking.journals import journal_path, source_of_job
 from scaling_fl.runtime.tracking.run_database import MONGO
 from scaling_fl.runtime.tracking.runs import Run
+from scaling_fl.sweeps.entry import Entry
 from scaling_fl.sweeps.folder_queue import FolderQueue
-from scaling_fl.sweeps.keys import job_name_of
+from scaling_fl.sweeps.keys import job_name_of, run_key
 from scaling_fl.sweeps.mongo_queue import MongoQueue
 from scaling_fl.sweeps.queue import Queue
 
@@ -78,6 +79,14 @@ def _local_digest(place: str, states: tuple[tuple[str, int, int], ...]) -> str:
     if path.is_dir():
         return folder_digest(path, [Path(name) for name, _, _ in states])
     return file_digest(place)
+
+
+def is_current(entry: Entry) -> bool:
+    """Say whether a run would be what it was when it was put into its queue.
+
+    Otherwise its data or the code have changed since, or are others on this machine.
+    """
+    return run_key(read_words(entry.words).config(), content_digest) == entry.key
 
 
 def run_of(config: Config) -> Run | None:

@@ -5,17 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scaling_fl.commands.sweep_check import Sweep, check_point
-from scaling_fl.commands.sweep_runs import read_words, run_of
+from scaling_fl.commands.sweep_runs import is_current, read_words, run_of
 from scaling_fl.config.conditions import value_at
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.comparison import falls
 from scaling_fl.reporting.run_rows import main_metric
 from scaling_fl.sweeps.entry import Entry
 from scaling_fl.sweeps.queue import Queue
-from scaling_fl.sweeps.search import Trial, check_search, is_hopeless, next_point
-from scaling_fl.sweeps.search_settings import num_points
-
-PLACES = ("job_name", "checkpoints_dir")
+from scaling_fl.sweeps.search import Point, Trial, check_search, is_hopeless, next_point
+from scaling_fl.sweeps.search_settings import holds, num_points
 
 
 class SweepSearch:
@@ -27,15 +25,21 @@ class SweepSearch:
         self._queue, self._sweep, self._search = queue, sweep, sweep.search
         self.num_trials = int(min(self._search.trials, num_points(self._search)))
         self._over: dict[str, Trial] = {}
+        self._is_mine: dict[str, bool] = {}
         self._metric = self._search.metric
 
     def entries(self) -> list[Entry]:
         """List the runs of the queue that are trials of this search, in the order of their points.
 
-        Runs of other settings, which the file may have had before, are none.
+        Runs of other settings, other code or other data are none.
         """
-        base = self._unsearched(self._sweep.entries[0])
-        return [each for each in self._queue.entries() if self._unsearched(each) == base]
+        return [entry for entry in self._queue.entries() if self._is_trial(entry)]
+
+    @property
+    def num_runs(self) -> int:
+        """How many runs the queue will come to have that can be trained here."""
+        others = [e for e in self._queue.entries() if is_current(e) and not self._is_trial(e)]
+        return self.num_trials + len(others)
 
     def fill(self, num_slots: int) -> None:
         """Have as many runs wait or run as there are slots, until all points were chosen."""
@@ -93,13 +97,11 @@ class SweepSearch:
     def _trial(self, entry: Entry) -> Trial:
         if entry.key in self._over:
             return self._over[entry.key]
-        config = read_words(entry.words).config()
-        point = {path: value_at(config, path) for path in self._search.ranges}
         values = self._values(entry)
         outcome = "running" if entry.outcome == "waiting" else entry.outcome
         if outcome == "done" and not values:
             outcome = "failed"
-        trial = Trial(point=point, outcome=outcome, values=values)
+        trial = Trial(point=self._point(entry), outcome=outcome, values=values)
         if entry.is_over:
             self._over[entry.key] = trial
         return trial
@@ -122,6 +124,16 @@ class SweepSearch:
         pairs = zip(curve["steps"], curve["values"], strict=True)
         return {number: value for number, value in pairs if math.isfinite(value)}
 
-    def _unsearched(self, entry: Entry) -> list[str]:
-        left_out = {*self._search.ranges, *PLACES}
-        return [word for word in entry.words if word.partition("=")[0] not in left_out]
+    def _is_trial(self, entry: Entry) -> bool:
+        """Say whether a run is what this search makes of its point."""
+        if entry.key not in self._is_mine:
+            point = self._point(entry)
+            is_inside = holds(self._search, point)
+            self._is_mine[entry.key] = (
+                is_inside and check_point(self._sweep, point).key == entry.key
+            )
+        return self._is_mine[entry.key]
+
+    def _point(self, entry: Entry) -> Point:
+        config = read_words(entry.words).config()
+        return {path: value_at(config, path) for path in self._search.ranges}

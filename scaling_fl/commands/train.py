@@ -69,26 +69,15 @@ def train(
     job: Job | None = None
     folder: RunFolder | None = None
     followers: list[Follower] = []
-    observers: list[RunObserver] = []
     trackers = named_trackers(os.environ)
     if node.rank == 0:
         job = open_job(config, patience_seconds=patience_seconds)
         closing.callback(job.claim.release)
         closing.callback(job.journal.close)
-        _check_writable(Path(config.tracking.runs_dir))
-        folder = RunFolder(
-            config.tracking.runs_dir,
-            run_id=job.record.run_id or None,
-            uid=job.uid,
-            job_name=job.name,
-            has_events=config.tracking.tensorboard,
-        )
+        folder = _open_folder(config, job)
         followers = [Follower(folder, tracker) for tracker in trackers]
         for follower in followers:
             follower.prepare()
-        observers += [folder, *followers]
-    else:
-        observers.append(RunObserver())  # Sacred warns of a run without any
     named = {
         "author": config.author,
         "job_name": job.name if job else config.job_name,
@@ -107,7 +96,8 @@ def train(
     )
     own_files = {file for _, name in config.own_names() if (file := file_of(name))}
     experiment = make_experiment(line.settings | named, session.run, own_files)
-    experiment.observers += observers
+    # Sacred warns of a run without any.
+    experiment.observers += [folder, *followers] if folder else [RunObserver()]
     typed = {"named_configs": line.typed.named, "config_updates": line.typed.updates}
     try:
         experiment.run(meta_info=typed, options=dict(line.options))
@@ -125,6 +115,17 @@ def _scripts(config: Config) -> dict[str, str]:
     if row_of(config.merge.method).personal:  # there is no model of all
         found["merge_adapter.py"] += " --client N"
     return found
+
+
+def _open_folder(config: Config, job: Job) -> RunFolder:
+    _check_writable(Path(config.tracking.runs_dir))
+    return RunFolder(
+        config.tracking.runs_dir,
+        run_id=job.record.run_id or None,
+        uid=job.uid,
+        job_name=job.name,
+        has_events=config.tracking.tensorboard,
+    )
 
 
 def _check_writable(runs_dir: Path) -> None:

@@ -1,10 +1,30 @@
 """Where the runs of a sweep are computed: slots of a machine, their sites and their threads."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _CLUSTER = {"WORLD_SIZE", "RANK", "CLUSTER_SPEC"}
 _OF_CLUSTERS = ("PET_", "MASTER_", "LOCAL_", "TORCHELASTIC_", "GROUP_", "ROLE_")
 """The variables, and what others begin with, by which a machine finds those of its federation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotOrders:
+    """What a slot serves, and where its runs are computed."""
+
+    place: str
+    sweep: str
+    keys: list[str] | None
+    """The runs that it takes; None: all that are in the queue."""
+    logs: str
+    """The folder in which every run has one with its output."""
+    sites: list[int]
+    num_slots: int
+    num_runs: int = 0
+    """How many runs the queue will come to have, if some are still to be added.
+
+    What is there of other code or data, from an earlier search, is then left alone.
+    """
 
 
 def deal_sites(sites: Sequence[int], num_slots: int) -> list[list[int]]:

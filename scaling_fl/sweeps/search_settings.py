@@ -1,7 +1,7 @@
 """What a search chooses its points from, as a file of experiments says below ``search``."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -55,6 +55,17 @@ def _num_values(values: Range | list[Scalar]) -> float:
         return len(set(map(repr, values)))
     is_whole = isinstance(values.low, int) and isinstance(values.high, int)
     return values.high - values.low + 1 if is_whole else math.inf
+
+
+def holds(search: SearchSettings, point: Mapping[str, Any]) -> bool:
+    """Say whether a point is one of those that may be chosen."""
+    return all(_holds(values, point[path]) for path, values in search.ranges.items())
+
+
+def _holds(values: Range | list[Scalar], value: Any) -> bool:
+    if isinstance(values, list):
+        return value in values
+    return isinstance(value, int | float) and values.low <= value <= values.high
 
 
 def search_problems(given: Any) -> Iterator[Problem]:

@@ -116,6 +116,7 @@ def test_metric_axis_and_groups_are_chosen(page: Browser) -> None:
     page.wait_for("document.querySelector('#curves-0').textContent.includes('MB (10^6 bytes)')")
     page.run("document.querySelector('[data-what=line]').click()")
     page.wait_for("!document.querySelector('#curves-0').textContent.includes('merge.method=dare')")
+    assert page.run(f"return {title}") == "loss by bytes"
 
 
 def test_the_theme_is_that_of_the_system_until_another_one_is_chosen(page: Browser) -> None:

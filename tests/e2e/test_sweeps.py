@@ -261,9 +261,10 @@ def running_on(folder: Path) -> set[str]:
     return {each["worker"] for each in entries(folder) if each["outcome"] == "running"}
 
 
-def check_random_kills(
+def killed_at_random(
     tmp_path_factory: pytest.TempPathFactory, *, num_runs: int, kinds: list[str]
-) -> None:
+) -> int:
+    """Run a sweep undisturbed and disturbed; return how many runs the latter has finished."""
     dice = random.Random(seed_of_the_day())
     corpus = write_corpus(tmp_path_factory.mktemp("sweep_corpus"))
     folders = [tmp_path_factory.mktemp(name) for name in ("undisturbed", "disturbed")]
@@ -278,13 +279,14 @@ def check_random_kills(
     assert shell.processes() == []
     assert_whole(shell, folders[0], num_runs=num_runs)
     assert shell.close() == []
+    return num_done(shell.folder)
 
 
 def test_a_sweep_that_is_killed_at_random_is_finished_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     kinds = ["parent", "slot", "worker", "all"]
-    check_random_kills(tmp_path_factory, num_runs=6, kinds=kinds)
+    assert killed_at_random(tmp_path_factory, num_runs=6, kinds=kinds) == 6
 
 
 @pytest.mark.nightly
@@ -293,4 +295,4 @@ def test_twenty_four_runs_killed_five_times_are_finished_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     kinds = ["parent", "slot", "worker", "all", "all"]
-    check_random_kills(tmp_path_factory, num_runs=24, kinds=kinds)
+    assert killed_at_random(tmp_path_factory, num_runs=24, kinds=kinds) == 24

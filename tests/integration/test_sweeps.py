@@ -11,13 +11,14 @@ import yaml
 from harness import settings
 
 from scaling_fl import read_runs, run
-from scaling_fl.commands.slot import Slot, SlotOrders
+from scaling_fl.commands.slot import Slot
 from scaling_fl.commands.sweep import SweepOptions, main
 from scaling_fl.commands.sweep_check import Sweep, check_sweep
 from scaling_fl.commands.sweep_runs import open_queue
 from scaling_fl.config.typed import typed_words
 from scaling_fl.core.errors import UserError
 from scaling_fl.sweeps.entry import Entry
+from scaling_fl.sweeps.placement import SlotOrders
 from tests.preloaded import lasting_process
 
 ROOT = Path(__file__).parents[2]

@@ -214,6 +214,7 @@ def test_no_pickle_is_ever_written_or_loaded() -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
+        # What is looked for stands here as text, which is parsed and never run.
         ("import pickle", ["pickle"]),
         ("from joblib import load", ["joblib"]),
         ("import torch\ntorch.load('x')", ["torch.load"]),
