@@ -1,6 +1,7 @@
 """A search chooses points by what the runs before have come to, and goes on where it was."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from scaling_fl.commands.sweep import SweepOptions, main
+from scaling_fl.commands.sweep_runs import open_queue
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_signals")]
 
@@ -39,8 +41,11 @@ def test_a_search_prunes_goes_on_and_repeats_nothing(
     assert search(tmp_path, settings, trials=4) == 0
     first = entries(tmp_path)
     assert [entry["outcome"] for entry in first] == ["done"] * 4
+    stale = replace(open_queue("sweeps", "rates").entries()[0], key="0" * 64, outcome="waiting")
+    open_queue("sweeps", "rates").add([stale])  # as one of other code, whose key is another
     assert search(tmp_path, settings) == 0
     found = entries(tmp_path)
+    assert found.pop(4)["outcome"] == "waiting", "it is left alone"
     assert [entry["key"] for entry in found[:4]] == [entry["key"] for entry in first]
     assert len({entry["key"] for entry in found}) == 7
     assert {entry["outcome"] for entry in found} <= {"done", "pruned"}
