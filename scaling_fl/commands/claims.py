@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from scaling_fl.commands.endings import Misused
 from scaling_fl.commands.run_query import RunCondition, read_condition
+from scaling_fl.config.base import Section
+from scaling_fl.config.files import NotSettings, read_settings_file
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.claims import Expectation, Judgement, judge
 from scaling_fl.reporting.comparison import MeasuredRun
@@ -18,50 +19,17 @@ from scaling_fl.runtime.storage.base import explained
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "claims"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Expected(_Strict):
-    """One thing that a claim says of two groups of runs, which are named by their settings."""
-
-    says: str
-    ours: list[str]
-    """Conditions such as ``merge.method=ties``, all of which the runs of this group meet."""
-    theirs: list[str]
-    gain: float | None = None
-    traffic: float | None = None
-    budget: str = "rounds"
-    across_splits: bool = False
-
-    @model_validator(mode="after")
-    def _says_one_thing(self) -> "Expected":
-        if (self.gain is None) == (self.traffic is None):
-            raise ValueError("must have gain or traffic, and not both")
-        return self
-
-    @property
-    def expectation(self) -> Expectation:
-        return Expectation(
-            says=self.says,
-            gain=self.gain,
-            traffic=self.traffic,
-            budget=self.budget,
-            across_splits=self.across_splits,
-        )
-
-
-class PublishedClaim(_Strict):
+class PublishedClaim(Section):
     """A published claim, as it is tried here."""
 
     title: str
     source: str
     """Who says so, and where."""
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=list)
     """In what this differs from what was published, and what the released code really does."""
     runs: Any
     """The runs, as a file of experiments has them."""
-    expect: list[Expected]
+    expect: list[Expectation]
 
 
 def names() -> list[str]:
@@ -83,11 +51,10 @@ def read_claim(name: str) -> tuple[Path, PublishedClaim]:
         )
     try:
         with explained(f"read the claim {path}"):
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return path, PublishedClaim.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"{path} must be a YAML file, got {told}; mend it.") from None
+            return path, PublishedClaim.model_validate(read_settings_file(path))
+    except NotSettings as error:
+        place = f"{path}, line {error.line}," if error.line else str(path)
+        raise UserError(f"{place} {error.rule}, got {error.got}; correct the file.") from None
     except ValidationError as error:
         raise UserError("\n".join(_problems(path, error))) from None
 
@@ -113,7 +80,7 @@ def judgements(claim: PublishedClaim, runs: Sequence[ReportRun]) -> list[Judgeme
         return [run.measured for run in _meeting(ended, texts)]
 
     return [
-        judge(each.expectation, group(each.ours), group(each.theirs), metric, ignoring_input=floor)
+        judge(each, group(each.ours), group(each.theirs), metric, ignoring_input=floor)
         for each in claim.expect
     ]
 

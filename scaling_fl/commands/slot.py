@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Slot:
         """Take and train runs, until all that are in the queue are over."""
         try:
             while True:
-                if lease := self._queue.take({entry.key for entry in self._mine()}):
+                if lease := self._queue.take(self._allowed()):
                     self._serve(lease)
                 elif self._is_all_over():
                     return
@@ -76,6 +76,10 @@ class Slot:
         finally:
             if self._preloaded:
                 self._preloaded[1].end()
+
+    def _allowed(self) -> Container[str] | None:
+        """Return the keys of the runs that this slot may take; None: all."""
+        return {each.key for each in self._mine()} if self._orders.num_runs else self._keys
 
     def _is_all_over(self) -> bool:
         mine = self._mine()

@@ -12,7 +12,7 @@ from functools import cache
 from operator import add
 from typing import Any
 
-from scaling_fl.composition.budget import make_budget
+from scaling_fl.composition.budget import Budget, make_budget
 from scaling_fl.composition.clients import make_cohorts, make_link, tier_of_clients
 from scaling_fl.composition.data import count_clients
 from scaling_fl.composition.memory import (
@@ -104,14 +104,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     statistics = list(make_statistics(config.merge.method, model).values())
     links = [make_link(settings, config, layout, statistics) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
-    cohorts, rate = [list(range(num_clients))] * config.num_rounds, 1.0
-    if budget and budget.has_secret_draws:
-        rate = config.cohort_size(num_clients) / num_clients
-        if config.sampling == "poisson" or not budget.disclosure.of_bytes:
-            note("the bytes are those expected: nobody must know before or after who is drawn")
-    else:
-        draw = make_cohorts(config, num_clients)
-        cohorts = [draw(number, "") for number in range(1, config.num_rounds + 1)]
+    cohorts, rate = _cohorts(config, budget, num_clients, note)
     down, up = _bytes(links, tier_of, cohorts, rate)
     base = _base(config, layout, tier_of)
     if base:
@@ -152,6 +145,19 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         delta=config.privacy.delta if noisy else None,
         epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
     )
+
+
+def _cohorts(
+    config: Config, budget: Budget | None, num_clients: int, note: Callable[[str], None]
+) -> tuple[list[list[int]], float]:
+    """Draw the clients of every round; where the draws are secret, all of them at their rate."""
+    if budget and budget.has_secret_draws:
+        if config.sampling == "poisson" or not budget.disclosure.of_bytes:
+            note("the bytes are those expected: nobody must know before or after who is drawn")
+        rate = config.cohort_size(num_clients) / num_clients
+        return [list(range(num_clients))] * config.num_rounds, rate
+    draw = make_cohorts(config, num_clients)
+    return [draw(number, "") for number in range(1, config.num_rounds + 1)], 1.0
 
 
 def _bytes(

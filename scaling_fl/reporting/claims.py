@@ -8,10 +8,12 @@ in between the runs cannot tell.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from scaling_fl.reporting.comparison import (
     BYTES,
-    ROUNDS,
     MeasuredRun,
     common_budget,
     compare,
@@ -23,19 +25,29 @@ OWNED = "owners of the training data"
 SPLIT = "split"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
+class Expectation(BaseModel):
     """One thing that a claim says of two groups of runs."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
     says: str
+    ours: list[str]
+    """Conditions such as ``merge.method=ties``, all of which the runs of this group meet."""
+    theirs: list[str]
     gain: float | None = None
     """By how much ours is better at least, in the metric's own unit; below 0: worse at most."""
     traffic: float | None = None
     """Which share of the bytes of theirs ours needs at most, for all its rounds."""
-    budget: str = ROUNDS
+    budget: Literal["rounds", "bytes", "seconds", "epsilon"] = "rounds"
     """At which equal budget a gain is measured."""
     across_splits: bool = False
     """Whether the split, such as the number of clients, is what the claim is about."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "Expectation":
+        if (self.gain is None) == (self.traffic is None):
+            raise ValueError("must have gain or traffic, and not both")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,5 +73,5 @@ def test_a_claim_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expect\.0: must have gain or traffic"):
         read_claim(str(file))
     file.write_text("title: [\n")
-    with pytest.raises(UserError, match="must be a YAML file"):
+    with pytest.raises(UserError, match="must be YAML"):
         read_claim(str(file))

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from scaling_fl.reporting.claims import Expectation, judge
 from scaling_fl.reporting.comparison import MeasuredRun, mean_of
+
+
+def expected(**claimed: Any) -> Expectation:
+    return Expectation(says="", ours=[], theirs=[], **claimed)
 
 
 def group(
@@ -40,7 +45,7 @@ THEIRS = group([0.70, 0.72, 0.74])
 def test_a_gain_is_judged_by_the_whole_interval(
     ours: list[float], gain: float, holds: bool | None
 ) -> None:
-    found = judge(Expectation(says="", gain=gain), group(ours), THEIRS, "validation.accuracy")
+    found = judge(expected(gain=gain), group(ours), THEIRS, "validation.accuracy")
     differences = mean_of([a - b for a, b in zip(ours, [0.70, 0.72, 0.74], strict=True)])
     assert differences.half is not None
     assert found.holds is holds
@@ -49,13 +54,13 @@ def test_a_gain_is_judged_by_the_whole_interval(
 
 def test_less_of_a_loss_is_a_gain() -> None:
     lower = group([0.5, 0.51, 0.52])
-    better = judge(Expectation(says="", gain=0.1), lower, THEIRS, "validation.loss")
-    worse = judge(Expectation(says="", gain=0.1), lower, THEIRS, "validation.accuracy")
+    better = judge(expected(gain=0.1), lower, THEIRS, "validation.loss")
+    worse = judge(expected(gain=0.1), lower, THEIRS, "validation.accuracy")
     assert (better.holds, worse.holds) == (True, False)
 
 
 def test_one_seed_cannot_tell_and_neither_can_no_run() -> None:
-    claimed = Expectation(says="", gain=0.0)
+    claimed = expected(gain=0.0)
     alone = judge(claimed, group([0.9]), THEIRS[:1], "validation.accuracy")
     none = judge(claimed, [], THEIRS, "validation.accuracy")
     assert (alone.holds, none.holds) == (None, None)
@@ -66,7 +71,7 @@ def test_one_seed_cannot_tell_and_neither_can_no_run() -> None:
 def test_bytes_are_compared_as_a_share() -> None:
     ours = group([0.7] * 3, num_bytes=30.0)
     for share, holds in ((0.3, True), (0.29, False)):
-        found = judge(Expectation(says="", traffic=share), ours, THEIRS, "validation.accuracy")
+        found = judge(expected(traffic=share), ours, THEIRS, "validation.accuracy")
         assert found.holds is holds
         assert "0.3000 of the bytes" in found.why
 
@@ -76,11 +81,11 @@ def test_what_was_not_measured_alike_is_judged_across_splits_alone() -> None:
     many = [
         replace(run, measure=run.measure | {"owners of the training data": "b"}) for run in many
     ]
-    claimed = Expectation(says="", gain=-0.1)
+    claimed = expected(gain=-0.1)
     refused = judge(claimed, many, THEIRS, "validation.accuracy")
     assert refused.holds is None
     assert "the split differs" in refused.why
-    across = replace(claimed, across_splits=True)
+    across = expected(gain=-0.1, across_splits=True)
     assert judge(across, many, THEIRS, "validation.accuracy").holds is False
     other = [replace(run, measure=run.measure | {"test data": "c"}) for run in many]
     told = judge(across, other, THEIRS, "validation.accuracy")
@@ -88,7 +93,7 @@ def test_what_was_not_measured_alike_is_judged_across_splits_alone() -> None:
 
 
 def test_of_groups_that_have_learned_nothing_none_is_better() -> None:
-    claimed = Expectation(says="", gain=-0.01)
+    claimed = expected(gain=-0.01)
     for floor, holds in ((0.75, None), (0.5, True)):
         found = judge(claimed, THEIRS, THEIRS, "validation.accuracy", ignoring_input=floor)
         assert found.holds is holds
@@ -102,4 +107,4 @@ def test_runs_of_other_seeds_need_not_have_the_same_data_for_their_bytes_to_coun
         [replace(run, measure={"training data": str(run.seeds)}) for run in runs]
         for runs in (ours, THEIRS)
     ]
-    assert judge(Expectation(says="", traffic=0.3), *seeds, "validation.accuracy").holds
+    assert judge(expected(traffic=0.3), *seeds, "validation.accuracy").holds
