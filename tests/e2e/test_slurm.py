@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import ROOT, Job, Shell, arguments, command_line, federation, wait_for
+from tests.e2e.commands import (
+    ROOT,
+    Job,
+    Shell,
+    arguments,
+    command_line,
+    federation,
+    wait_for,
+    write_corpus,
+)
+from tests.e2e.test_sweeps import assert_one_chain, jobs, num_done, write_experiments
 from tests.slurm import Slurm, missing, one_node_slurm
 
 pytestmark = [
@@ -18,14 +28,16 @@ pytestmark = [
 ]
 SUBMIT = str(ROOT / "scripts" / "submit.py")
 PATIENCE_SECONDS = 240.0
+QUEUE = "served"
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     with one_node_slurm(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm
-    for path in ROOT.glob("slurm-killed-*.txt"):  # where sbatch keeps what a job prints
-        path.unlink()
+    for name in ("killed", QUEUE):  # where sbatch keeps what a job prints
+        for path in ROOT.glob(f"slurm-{name}-*.txt"):
+            path.unlink()
 
 
 def test_a_federation_that_is_killed_goes_on_when_slurm_starts_it_again(
@@ -51,8 +63,35 @@ def test_a_federation_that_is_killed_goes_on_when_slurm_starts_it_again(
     assert job.digest == whole.digest
 
 
+@pytest.mark.timeout(600)
+def test_an_array_serves_a_queue_of_runs_and_each_is_finished_once(
+    slurm: Slurm, tmp_path_factory: pytest.TempPathFactory, shell: Shell
+) -> None:
+    folder, corpus = shell.folder, write_corpus(tmp_path_factory.mktemp("sweep_corpus"))
+    file = write_experiments(folder, corpus, num_runs=6)
+    script = str(ROOT / "scripts" / "run_experiments.py")
+    place = ["--sweeps-dir", str(folder / "sweeps")]
+    places = [f"checkpoints_dir={folder / 'checkpoints'}", f"tracking.runs_dir={folder / 'runs'}"]
+    added = [script, "--config-list", str(file), "--add-only", *place, "with", *places]
+    shell.type(sys.executable, *added).end(expect=0)
+    options = ["--name", QUEUE, "--nodes", "2", "--gpus", "0", "--env", "HF_HUB_OFFLINE=1"]
+    command = ["--", "scripts/run_experiments.py", "--queue", "tiny", *place]
+    submitted = [sys.executable, SUBMIT, "slurm", *options, *command]
+    shell.type(*submitted, **slurm.environment).end(expect=0)
+    wait_for(lambda: num_done(folder) >= 1, "a run", PATIENCE_SECONDS)
+    os.kill(_training_process(folder), signal.SIGKILL)
+    wait_for(lambda: num_done(folder) == 6, "all runs", PATIENCE_SECONDS)
+    slurm.ask("scancel", f"--name={QUEUE}", "--state=PENDING")  # it would find nothing left to do
+    wait_for(lambda: not slurm.states(), "the end of the array", PATIENCE_SECONDS)
+    found = jobs(folder)
+    assert len(found) == 6
+    for job in found.values():
+        job.assert_whole()
+        assert_one_chain(job.events, 4)
+
+
 def _training_process(folder: Path) -> int:
-    """Find the process that a job of Slurm has started for a run in ``folder``."""
+    """Find the process that a job of Slurm has started for runs in ``folder``."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     lines = {pid: command_line(pid) for pid in pids}
     return min(
