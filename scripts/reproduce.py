@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # The script also works where the package is not 
 
 from scaling_fl.commands.arguments import count, sites  # noqa: E402
 from scaling_fl.commands.reproduce import ReproduceOptions, main  # noqa: E402
-from scaling_fl.commands.sweep import SWEEPS_DIR  # noqa: E402
+from scaling_fl.commands.sweeps.sweep import SWEEPS_DIR  # noqa: E402
 
 _EPILOG = """\
 examples:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
 from scaling_fl.commands.arguments import count, sites  # noqa: E402
-from scaling_fl.commands.sweep import SWEEPS_DIR, SweepOptions, main  # noqa: E402
+from scaling_fl.commands.sweeps.sweep import SWEEPS_DIR, SweepOptions, main  # noqa: E402
 
 _EPILOG = """\
 examples:

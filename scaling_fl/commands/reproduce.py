@@ -9,7 +9,7 @@ from scaling_fl.commands.claims import PublishedClaim, judgements, names, read_c
 from scaling_fl.commands.endings import end, raise_on_signals, show, stage
 from scaling_fl.commands.measured import report_run
 from scaling_fl.commands.report import ReportOptions, write_report
-from scaling_fl.commands.sweep import SWEEPS_DIR, SweepOptions, run_sweep
+from scaling_fl.commands.sweeps.sweep import SWEEPS_DIR, SweepOptions, run_sweep
 from scaling_fl.reporting.report.claim_section import TriedClaim
 from scaling_fl.runtime.tracking.sources import open_run
 from scaling_fl.sweeps.entry import Entry

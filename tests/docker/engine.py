@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,6 @@ def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
     return found
 
 
-def containers(name: str) -> list[str]:
-    """List the containers, running or not, whose name begins so."""
-    listed = docker("ps", "--all", "--filter", f"name=^/{name}", "--format", "{{.Names}}")
-    return listed.stdout.split()
-
-
 _KINDS = {"container": ["--all"], "network": [], "volume": []}
 
 
@@ -40,8 +35,13 @@ def leftovers() -> set[tuple[str, str]]:
 
 
 def remove_new(before: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Remove what was not there before, so that one failure does not cause others; return it."""
-    new = leftovers() - before
+    """Remove what was not there before, so that one failure does not cause others; return it.
+
+    The engine may remove a container a moment after its command has ended: that is none.
+    """
+    patience_ends = time.monotonic() + 10
+    while (new := leftovers() - before) and time.monotonic() < patience_ends:
+        time.sleep(0.2)
     for kind, name in sorted(new):  # containers first
         docker(kind, "rm", *(["--force"] if kind == "container" else []), name, check=False)
     return new

@@ -20,7 +20,6 @@ from tests.docker.engine import (
     TRAIN_IMAGE,
     Project,
     as_somebody_else,
-    containers,
     docker,
     image_files,
 )
@@ -253,7 +252,6 @@ def test_a_change_of_the_code_is_in_the_next_run(project: Project, shell: Shell)
         assert "Installing" not in command.err
     finally:
         script.unlink()
-    assert containers("scaling-fl-") == []
 
 
 def test_print_config_of_a_yaml_file_of_the_caller(project: Project, shell: Shell) -> None:

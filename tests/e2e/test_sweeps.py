@@ -37,7 +37,7 @@ def merge():
     return lambda updates, round: os.kill(os.getpid(), signal.SIGKILL)
 """
 SCRIPT = ROOT / "scripts"
-SLOT, WORKER = "scaling_fl.commands.slot", "scaling_fl.jobs.workers"
+SLOT, WORKER = "scaling_fl.commands.sweeps.slot", "scaling_fl.jobs.workers"
 PATIENCE_SECONDS = 240.0
 
 

@@ -9,7 +9,7 @@ from scaling_fl.commands.claims import names, read_claim
 from scaling_fl.commands.endings import Misused
 from scaling_fl.commands.reproduce import ReproduceOptions, main
 from scaling_fl.commands.run_query import RunCondition, read_condition
-from scaling_fl.commands.sweep_check import check_sweep
+from scaling_fl.commands.sweeps.check import check_sweep
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.run_rows import RunRow, flat

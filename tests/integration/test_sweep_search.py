@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scaling_fl.commands.sweep import SweepOptions, main
-from scaling_fl.commands.sweep_runs import open_queue
+from scaling_fl.commands.sweeps.runs import open_queue
+from scaling_fl.commands.sweeps.sweep import SweepOptions, main
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_signals")]
 

@@ -11,10 +11,10 @@ import yaml
 from harness import settings
 
 from scaling_fl import read_runs, run
-from scaling_fl.commands.slot import Slot
-from scaling_fl.commands.sweep import SweepOptions, main
-from scaling_fl.commands.sweep_check import Sweep, check_sweep
-from scaling_fl.commands.sweep_runs import open_queue
+from scaling_fl.commands.sweeps.check import Sweep, check_sweep
+from scaling_fl.commands.sweeps.runs import open_queue
+from scaling_fl.commands.sweeps.slot import Slot
+from scaling_fl.commands.sweeps.sweep import SweepOptions, main
 from scaling_fl.config.typed import typed_words
 from scaling_fl.core.errors import UserError
 from scaling_fl.sweeps.entry import Entry

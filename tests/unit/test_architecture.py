@@ -37,6 +37,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "learning": [{"text", "models"}, {"training"}, {"tasks"}],
     "runtime": [{"storage", "machines"}, {"record"}, {"tracking"}],
     "reporting": [{"report"}],
+    "commands": [{"sweeps"}],
 }
 
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}

@@ -31,7 +31,7 @@ class _SlotProcess:
         self.orders = orders
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "scaling_fl.commands.slot"],
+            [sys.executable, "-m", "scaling_fl.commands.sweeps.slot"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=alone(os.environ) | {"PYTHONPATH": path},

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from scaling_fl.commands.endings import Misused
-from scaling_fl.commands.sweep_check import Sweep, check_name, check_point, check_sweep, repeats
+from scaling_fl.commands.sweeps.check import Sweep, check_name, check_point, check_sweep, repeats
 from scaling_fl.sweeps.experiments import ExperimentsError
 
 BASE = {"task_name": "20newsgroups", "model": "tiny", "num_clients": 4}

@@ -1,8 +1,8 @@
 """A slot of a sweep: a process that takes runs from the queue and trains one after the other.
 
-``commands.sweep`` starts it with its orders, one line of JSON on standard input, and reads what it
-tells, one line of JSON each, on standard output. When that pipe closes, because the other process
-has died, the slot ends as after SIGTERM: the run that it trains can be resumed.
+``commands.sweeps.sweep`` starts it with its orders, one line of JSON on standard input, and reads
+what it tells, one line of JSON each, on standard output. When that pipe closes, because the other
+process has died, the slot ends as after SIGTERM: the run that it trains can be resumed.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 from scaling_fl.commands.endings import end, raise_on_signals
 from scaling_fl.commands.run_page import leave_page
 from scaling_fl.commands.settings import Checked, check
-from scaling_fl.commands.sweep_runs import (
+from scaling_fl.commands.sweeps.runs import (
     FINISHED,
     is_current,
     open_queue,

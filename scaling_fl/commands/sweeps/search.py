@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scaling_fl.commands.sweep_check import Sweep, check_point
-from scaling_fl.commands.sweep_runs import is_current, read_words, run_of
+from scaling_fl.commands.sweeps.check import Sweep, check_point
+from scaling_fl.commands.sweeps.runs import is_current, read_words, run_of
 from scaling_fl.config.conditions import value_at
 from scaling_fl.core.errors import UserError
 from scaling_fl.reporting.comparison import falls

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling_fl.commands.endings import Misused
-from scaling_fl.commands.sweep_runs import content_digest, named_words, read_words
+from scaling_fl.commands.sweeps.runs import content_digest, named_words, read_words
 from scaling_fl.config import Config, ConfigurationError, Problem
 from scaling_fl.config.typed import typed_words
 from scaling_fl.sweeps.entry import Entry

@@ -11,10 +11,10 @@ from typing import Any
 
 from scaling_fl.commands.caller import script
 from scaling_fl.commands.endings import Misused, end, raise_on_signals, show, stage
-from scaling_fl.commands.slots import Slots
-from scaling_fl.commands.sweep_check import Sweep, check_name, check_sweep, repeats
-from scaling_fl.commands.sweep_runs import SCRIPT, open_queue
-from scaling_fl.commands.sweep_search import SweepSearch
+from scaling_fl.commands.sweeps.check import Sweep, check_name, check_sweep, repeats
+from scaling_fl.commands.sweeps.runs import SCRIPT, open_queue
+from scaling_fl.commands.sweeps.search import SweepSearch
+from scaling_fl.commands.sweeps.slots import Slots
 from scaling_fl.core.errors import Interrupted, UserError
 from scaling_fl.reporting.sweep_table import SweepRow, SweepTable, sums
 from scaling_fl.runtime.tracking.runs import from_here
@@ -75,7 +75,7 @@ def run_sweep(options: SweepOptions) -> list[Entry]:
         if sweep.search:
             stage(f"note: at most {sweep.search.trials} runs such as this one are chosen in turn")
         # By its name, because it needs torch, which takes seconds to import.
-        import_module("scaling_fl.commands.sweep_plan").show_plan(
+        import_module("scaling_fl.commands.sweeps.plan").show_plan(
             sweep,
             queue,
             with_time=options.with_time,

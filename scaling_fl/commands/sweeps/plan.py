@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from scaling_fl.commands.endings import show, stage
 from scaling_fl.commands.plan import measure_time
-from scaling_fl.commands.sweep_check import Sweep
-from scaling_fl.commands.sweep_runs import FINISHED, run_of
+from scaling_fl.commands.sweeps.check import Sweep
+from scaling_fl.commands.sweeps.runs import FINISHED, run_of
 from scaling_fl.composition.prediction import Prediction, predict
 from scaling_fl.config import Config
 from scaling_fl.core.digest import digest
