@@ -21,7 +21,7 @@ import torch
 
 from scaling_fl.learning.task import Statistic
 from scaling_fl.learning.tasks.classification.family import classification
-from scaling_fl.learning.tasks.classification.sources import file_digest
+from scaling_fl.learning.tables.sources import file_digest
 from scaling_fl.learning.text.labelled import Labelled
 from scaling_fl.methods.merging.merge import Merge, Round, Updates
 from scaling_fl.methods.wire.codecs import Codec

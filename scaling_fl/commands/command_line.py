@@ -13,7 +13,7 @@ from scaling_fl.commands.endings import ROOT, Misused
 from scaling_fl.config import Config, ConfigurationError, defaults, read_config
 from scaling_fl.config.problems import known_settings
 from scaling_fl.config.typed import TypedSettings, is_setting, merged, read_typed
-from scaling_fl.learning.tasks.classification.records import columns_of
+from scaling_fl.learning.tables.records import columns_of
 
 HELP = ("-h", "--help", "help")
 _TRACKED = "every run is tracked in the folder tracking.runs_dir"

@@ -9,11 +9,11 @@ import numpy as np
 from scaling_fl.composition.data import Data, count_clients, load_data
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
+from scaling_fl.learning.tables.records import columns_of
 from scaling_fl.learning.task import Indices, Split
 from scaling_fl.learning.tasks.classification.family import Classification
 from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
 from scaling_fl.learning.tasks.classification.own_table import TableClassification
-from scaling_fl.learning.tasks.classification.records import columns_of
 from scaling_fl.learning.text.tokenised import TokenisedExamples, whole_lengths
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}

@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT))  # The script also works where the package is not 
 
 from scaling_fl.commands.endings import Misused, end  # noqa: E402
 from scaling_fl.core.errors import UserError  # noqa: E402
-from scaling_fl.learning.tasks.classification.sources import is_remote  # noqa: E402
-from scaling_fl.learning.tasks.classification.tables import (  # noqa: E402
+from scaling_fl.learning.tables.delimited import (  # noqa: E402
     check_row,
     find_columns,
     read_rows,
 )
+from scaling_fl.learning.tables.sources import is_remote  # noqa: E402
 from scaling_fl.learning.text.labelled import DataError  # noqa: E402
 
 COLUMNS = ("id", "text", "author")

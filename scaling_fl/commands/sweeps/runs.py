@@ -9,7 +9,7 @@ from scaling_fl.commands.command_line import CommandLine
 from scaling_fl.commands.endings import ROOT, stage
 from scaling_fl.config import Config
 from scaling_fl.config.typed import read_typed
-from scaling_fl.learning.tasks.classification.sources import file_digest, folder_digest, is_remote
+from scaling_fl.learning.tables.sources import file_digest, folder_digest, is_remote
 from scaling_fl.runtime.record.journal import JOURNAL
 from scaling_fl.runtime.storage import open_storage
 from scaling_fl.runtime.tracking.journals import journal_path, source_of_job

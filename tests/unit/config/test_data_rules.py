@@ -7,7 +7,7 @@ import pytest
 
 from scaling_fl.config import read_config
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.tasks.classification.records import columns_of
+from scaling_fl.learning.tables.records import columns_of
 from tests.unit.config.settings import PRIVATE, merged, only_problem, problems
 
 

@@ -5,9 +5,9 @@ Source: Zhang, Zhao and LeCun, arXiv 1509.01626.
 
 from pathlib import Path
 
+from scaling_fl.learning.tables.delimited import Format, read_rows, read_table
+from scaling_fl.learning.tables.sources import file_digest, require_path
 from scaling_fl.learning.task import Split
-from scaling_fl.learning.tasks.classification.sources import file_digest, require_path
-from scaling_fl.learning.tasks.classification.tables import Format, read_rows, read_table
 from scaling_fl.learning.text.labelled import DataError, Labelled
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling_fl.learning.tasks.classification.sources import is_remote, reading
+from scaling_fl.learning.tables.sources import is_remote, reading
 from scaling_fl.learning.text.labelled import DataError, Labelled
 
 

@@ -18,20 +18,20 @@ import numpy as np
 
 from scaling_fl.core.waiting import DOWNLOAD_SECONDS, bounded, told_when_slow
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
+from scaling_fl.learning.tables.kinds import HEAD_BYTES, Kind, kind_of
+from scaling_fl.learning.tables.sources import (
+    UNPACKERS,
+    damaged,
+    file_digest,
+    folder_digest,
+    reading,
+)
 from scaling_fl.learning.task import Split
 from scaling_fl.learning.tasks.classification.folders import (
     decode,
     find_folder,
     list_files,
     read_folder,
-)
-from scaling_fl.learning.tasks.classification.kinds import HEAD_BYTES, Kind, kind_of
-from scaling_fl.learning.tasks.classification.sources import (
-    UNPACKERS,
-    damaged,
-    file_digest,
-    folder_digest,
-    reading,
 )
 from scaling_fl.learning.text.labelled import DataError, Labelled, refuse_text_option
 

@@ -14,15 +14,15 @@ import numpy as np
 
 from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
-from scaling_fl.learning.task import Examples, Indices, Split, TaskOptions
-from scaling_fl.learning.tasks.classification.family import Classification
-from scaling_fl.learning.tasks.classification.records import (
+from scaling_fl.learning.tables.records import (
     Records,
     columns_of,
     read_records,
     table_digest,
 )
-from scaling_fl.learning.tasks.classification.sources import require_path
+from scaling_fl.learning.tables.sources import require_path
+from scaling_fl.learning.task import Examples, Indices, Split, TaskOptions
+from scaling_fl.learning.tasks.classification.family import Classification
 from scaling_fl.learning.text.labelled import DataError, Labelled, held_out
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 

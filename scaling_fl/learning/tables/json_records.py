@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from scaling_fl.learning.tasks.classification.kinds import JSON, TEXT
-from scaling_fl.learning.tasks.classification.sources import open_text, reading
+from scaling_fl.learning.tables.kinds import JSON, TEXT
+from scaling_fl.learning.tables.sources import open_text, reading
 from scaling_fl.learning.text.labelled import DataError
 
 _HEAD_CHARACTERS = 1 << 16

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.object_stores import limit_object_store
 from scaling_fl.core.waiting import told_when_slow
-from scaling_fl.learning.tasks.classification.kinds import (
+from scaling_fl.learning.tables.kinds import (
     BZIP2,
     GZIP,
     HEAD_BYTES,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scaling_fl.learning.tasks.classification.sources import file_digest, is_remote, reading
+from scaling_fl.learning.tables.sources import file_digest, is_remote, reading
 from scaling_fl.learning.text.labelled import DataError
 
 if TYPE_CHECKING:

@@ -16,23 +16,23 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from scaling_fl.learning.tasks.classification.hugging_face import (
+from scaling_fl.learning.tables.delimited import Row, read_rows
+from scaling_fl.learning.tables.hugging_face import (
     dataset_columns,
     dataset_digest,
     is_dataset,
     names_of_classes,
     read_dataset,
 )
-from scaling_fl.learning.tasks.classification.json_records import json_records
-from scaling_fl.learning.tasks.classification.kinds import HEAD_BYTES, PARQUET, kind_of
-from scaling_fl.learning.tasks.classification.sources import (
+from scaling_fl.learning.tables.json_records import json_records
+from scaling_fl.learning.tables.kinds import HEAD_BYTES, PARQUET, kind_of
+from scaling_fl.learning.tables.sources import (
     PACKED,
     file_digest,
     open_bytes,
     open_text,
     reading,
 )
-from scaling_fl.learning.tasks.classification.tables import Row, read_rows
 from scaling_fl.learning.text.labelled import DataError
 
 if TYPE_CHECKING:
