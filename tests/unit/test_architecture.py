@@ -34,7 +34,7 @@ LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "sweeps", "conforma
 FLOORS: dict[str, list[set[str]]] = {
     "config": [{"no_effect"}],
     "methods": [{"wire", "privacy"}, {"merging"}],
-    "learning": [{"text", "models"}, {"tables", "training"}, {"tasks"}],
+    "learning": [{"text", "models"}, {"tables", "training"}, {"questions"}, {"tasks"}],
     "runtime": [{"storage", "machines"}, {"record"}, {"tracking"}],
     "reporting": [{"report"}],
     "commands": [{"sweeps"}],
