@@ -173,7 +173,7 @@ def _mean_base(states: Sequence[Saved], weights: Sequence[float]) -> Tensor | No
 
 def _base_model(config: Config) -> str:
     """Name the model that an adapter belongs to as others can find it, or where it is saved."""
-    if config.model == "tiny":
+    if config.model in ("tiny", "smollm2"):
         return BESIDE
     return (NICKNAMES | PACKAGED).get(config.model, config.model)
 

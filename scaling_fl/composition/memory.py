@@ -14,6 +14,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import keeps_factors
 from scaling_fl.learning.models.activations import activation_bytes
+from scaling_fl.learning.models.quantised import stored_bytes
 from scaling_fl.learning.task import Statistic, Task
 from scaling_fl.methods.pairs import adapter_coordinates, pairs_of
 
@@ -41,7 +42,7 @@ def memory_of_training(
     """Count the bytes of a training step, and of the global state with ``beside`` its vector."""
     moments = _MOMENTS[config.optimiser] + bool(config.momentum)
     return {
-        "model": sum(p.nbytes for p in model.parameters()),
+        "model": stored_bytes(model),
         "global state": FP32 * size + beside,
         "gradients": FP32 * size * (1 + config.scaffold),  # and their correction
         "clients' optimiser": FP32 * size * moments,

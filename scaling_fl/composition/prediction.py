@@ -32,6 +32,7 @@ from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.base import BaseSizes
 from scaling_fl.federation.link import Link
+from scaling_fl.learning.models.quantised import num_weights
 from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.wire.payloads import payload_size
 
@@ -118,7 +119,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         beside += FP32 * int(personal.sum()) * seen
     noisy = budget is not None and budget.epsilon is not None
     return Prediction(
-        total_parameters=sum(p.numel() for p in model.parameters()),
+        total_parameters=sum(map(num_weights, model.parameters())),
         trainable_parameters=layout.size,
         num_clients=num_clients,
         num_rounds=num_rounds,

@@ -224,6 +224,16 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Load:
+    """What a run chooses of the weights of a base that is not trained."""
+
+    bits: int = 32
+    """Of a weight of its linear layers: 4 (NF4), 8 (LLM.int8), 16 (bf16) or 32."""
+    double_quantisation: bool = True
+    """With 4 bits, quantise the scales of the blocks, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a run chooses about its task; a family refuses what has no effect on it."""
 
@@ -237,6 +247,7 @@ class TaskOptions:
     max_examples: Mapping[Split, int | None]
     text: str | None
     columns: Columns = Columns()
+    load: Load = Load()
     test_share: float | None = None
     """Share of the training data that is held out as the test data."""
     labels: tuple[str, ...] | None = None

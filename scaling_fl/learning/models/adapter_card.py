@@ -54,10 +54,7 @@ def adapter_card(base_model: str, label_names: Sequence[str], pad_token_id: int)
 
 def _origin(base_model: str) -> str:
     if base_model == BESIDE:
-        return (
-            f"The base model was drawn from the seed of its run, so that it is saved here, in "
-            f"`{BESIDE}`."
-        )
+        return f"The base model cannot be had elsewhere, so that it is saved here, in `{BESIDE}`."
     return (
         f"`{base_model}` is an id of the Hugging Face hub, or else a folder of the machine that "
         "trained the adapter. The base must be that model, weight for weight."

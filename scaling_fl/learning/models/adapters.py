@@ -1,6 +1,5 @@
 """Adapters: which parameters of a model are trained, and so what the vector is made of."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,7 @@ from torch import Tensor, nn
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.loading import made_anew
-
-# PEFT imports this where it is installed, and it asks for a library that nothing here needs.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+from scaling_fl.learning.models.quantised import stored_tensors
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),
@@ -90,10 +87,11 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
         fan_in_fan_out=not isinstance(model.get_submodule(within[0]), nn.Linear),
     )
     adapted: nn.Module = inject_adapter_in_model(config, model)
-    if adapter.freeze_a:
-        for name, parameter in adapted.named_parameters():
-            if ".lora_A." in name:
-                parameter.requires_grad_(False)
+    for name, parameter in adapted.named_parameters():
+        if adapter.freeze_a and ".lora_A." in name:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # PEFT takes the type of a base in bf16
     return adapted
 
 
@@ -110,15 +108,15 @@ def frozen_and_new(model: nn.Module) -> list[str]:
 def frozen_digest(model: nn.Module) -> str:
     """Hash the weights that are not trained: a checkpoint needs them and does not hold them."""
     digest = xxhash.xxh3_128()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+    for name, tensor in stored_tensors(model):
+        if not tensor.requires_grad:
             digest.update(name.encode())
-            digest.update(_bytes(parameter))
+            digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
-def _bytes(parameter: Tensor) -> memoryview:
-    return parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _outermost(names: Sequence[str]) -> list[str]:

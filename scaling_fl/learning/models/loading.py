@@ -28,6 +28,7 @@ from scaling_fl.core.waiting import told_when_slow
 from scaling_fl.learning.models.hub import hub_answers, is_fetched, not_fetched
 from scaling_fl.learning.models.packaged import minilm_folder
 from scaling_fl.learning.models.probe import check_answers
+from scaling_fl.learning.models.smollm2 import smollm2_folder
 
 NICKNAMES = {
     "albert": "albert-base-v1",
@@ -37,6 +38,7 @@ NICKNAMES = {
 """The models of the paper (arXiv 2102.00875)."""
 PACKAGED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """Models that come from a package index, and the ids under which the hub has the same weights."""
+_FOLDERS = {"minilm": minilm_folder, "smollm2": smollm2_folder}
 
 
 def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
@@ -155,8 +157,8 @@ def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: A
     set_hub_verbosity(logging.ERROR)
     disable_progress_bars()
     options["trust_remote_code"] = False  # unless it is set, transformers asks on standard input
-    if name == "minilm":
-        return load(str(minilm_folder(cache_dir)), **options)
+    if name in _FOLDERS:
+        return load(str(_FOLDERS[name](cache_dir)), **options)
     place = NICKNAMES.get(name, name)
     looks_local = place.startswith((".", "/", "~")) or place.count("/") > 1
     if looks_local and not os.path.isdir(os.path.expanduser(place)):
@@ -173,7 +175,7 @@ def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: A
             raise not_fetched(name) from error
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise UserError(
-            f"model must be one of {', '.join([*NICKNAMES, 'minilm', 'tiny'])}, a Hugging Face id "
+            f"model must be one of {', '.join([*NICKNAMES, *_FOLDERS, 'tiny'])}, a Hugging Face id "
             f"of a sequence classifier or a local folder, got {name}, which could not be loaded "
             f"({reason}); check the name and the network."
         ) from error

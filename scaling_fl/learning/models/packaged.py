@@ -1,4 +1,4 @@
-"""A real model and a real data set from two Python packages, whose code is never run."""
+"""Real models and data from Python packages, whose code is never run."""
 
 import hashlib
 import re

@@ -8,6 +8,7 @@ import pytest
 
 from scaling_fl.learning.cache import FetchError
 from scaling_fl.learning.models.packaged import NEWSGROUPS, Package, fetch, minilm_folder
+from scaling_fl.learning.models.smollm2 import smollm2_folder
 from scaling_fl.learning.tasks.classification import twenty_newsgroups, twenty_newsgroups_topics
 
 WHEEL = "tiny_thing-1.0-py3-none-any.whl"
@@ -90,3 +91,27 @@ def test_the_real_packages_hold_the_model_and_the_data(tmp_path):
         by_topic = twenty_newsgroups_topics.load(split, None, cache_dir=tmp_path)
         assert len(by_topic) == topics
         assert np.all(np.bincount(by_topic.labels) > topics / 5)
+
+
+@pytest.mark.slow
+def test_the_packaged_language_model_answers_and_stops(tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = smollm2_folder(tmp_path)
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
+    # Every digit is a piece, and so the spaces before it are one, unlike GPT-2's.
+    assert tokenizer.tokenize("x   12 in 20") == ["x", "ĠĠĠ", "1", "2", "Ġin", "Ġ", "2", "0"]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    answer = model.generate(**asked, max_new_tokens=20, do_sample=False)[0]
+    assert tokenizer.decode(answer).endswith("assistant\nThe capital of France is Paris.<|im_end|>")
+    (folder / "tokenizer.json").write_text("damaged")
+    assert AutoTokenizer.from_pretrained(smollm2_folder(tmp_path)).eos_token_id == 2
