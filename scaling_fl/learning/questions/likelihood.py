@@ -11,7 +11,6 @@ from the keys and values that the model keeps of it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scaling_fl.core.errors import InputError
+from scaling_fl.learning.questions.accuracy import accuracies, counted
 from scaling_fl.learning.questions.question import MultipleChoice
+from scaling_fl.learning.questions.reading import forward, padded_left
 from scaling_fl.learning.task import Batch, Indices
 
 _DELIMITER = " "
@@ -130,17 +131,6 @@ class EncodedQuestions:
         return padded, mask
 
 
-def padded_left(rows: Sequence[NDArray[np.int64]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Return rows of tokens padded to the longest, and a mask of what is no padding; int64."""
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, tokens in enumerate(rows):
-        ids[row, width - len(tokens) :] = tokens
-        mask[row, width - len(tokens) :] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)
-
-
 def encode_questions(
     questions: Sequence[MultipleChoice], tokenizer: Any, *, max_seq_len: int
 ) -> EncodedQuestions:
@@ -207,21 +197,6 @@ def log_likelihoods(model: nn.Module, batch: Batch) -> Tensor:
     return scores.masked_fill(~present[:, :, 0], -torch.inf)
 
 
-def forward(model: nn.Module, ids: Tensor, mask: Tensor, **options: Any) -> Any:
-    """Read tokens at the positions that the mask (rows, cached and new tokens) gives them.
-
-    A model that computes positions by itself, or all logits always, is not told of them.
-    """
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    known = signature(model.forward).parameters
-    options = {"position_ids": positions, **options}
-    return model(
-        input_ids=ids,
-        attention_mask=mask,
-        **{name: value for name, value in options.items() if name in known},
-    )
-
-
 def num_counts(examples: EncodedQuestions) -> int:
     """Return the size of what ``count`` returns."""
     return _KINDS * len(examples.subjects)
@@ -239,9 +214,8 @@ def count(model: nn.Module, batch: Batch, *, num_subjects: int) -> Tensor:
     usable = ~scores.isnan().any(1)
     by_length = scores / tensors["num_characters"]
     right = [(each.argmax(1) == tensors["gold"]) & usable for each in (scores, by_length)]
-    found = torch.stack([torch.ones_like(usable), *right]).long()
-    counts = found.new_zeros(_KINDS, num_subjects)
-    return counts.index_add_(1, tensors["subject"], found).flatten()
+    facts = torch.stack([torch.ones_like(usable), *right])
+    return counted(facts, tensors["subject"], num_subjects)
 
 
 def metrics(counts: Tensor, examples: EncodedQuestions, *, detailed: bool) -> dict[str, float]:
@@ -250,10 +224,7 @@ def metrics(counts: Tensor, examples: EncodedQuestions, *, detailed: bool) -> di
     Answers that are whole choices have ``accuracy_norm`` as well, that by their characters.
     """
     asked, right, by_length = counts.reshape(_KINDS, -1).tolist()
-    found = {"accuracy": sum(right) / sum(asked)}
+    found = accuracies("accuracy", asked, right, examples.subjects, detailed)
     if not all(question.lettered for question in examples.questions):
-        found["accuracy_norm"] = sum(by_length) / sum(asked)
-    if detailed and examples.subjects != [""]:
-        for name, num_asked, num_right in zip(examples.subjects, asked, right, strict=True):
-            found[f"accuracy.{name or 'no subject'}"] = num_right / num_asked
+        found |= accuracies("accuracy_norm", asked, by_length, examples.subjects, False)
     return found
