@@ -4,12 +4,14 @@
 usage: scripts/plan.py [--time] [--json] with SETTING ...
 
 It takes the settings of scripts/train_federated.py, loads the model and no
-data, and trains nothing, unless the time is asked for.
+data, and trains nothing, unless the time is asked for. A config.json alone
+may stand for the model.
 
 examples:
   scripts/plan.py with demo
   scripts/plan.py --time with demo num_rounds=10
   scripts/plan.py --json with configs/flasc_4.yaml model=minilm num_rounds=50
+  scripts/plan.py with configs/flasc_4.yaml model=gemma/config.json
 
 options:
   --time      predict the time, too, from a few training steps and a batch of

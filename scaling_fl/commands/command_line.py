@@ -76,6 +76,7 @@ class CommandLine:
         num_nodes: int = 1,
         environ: Mapping[str, str] | None = None,
         has_data: bool = True,
+        needs_weights: bool = True,
     ) -> Config:
         """Check the settings, as ``read_config`` does.
 
@@ -91,6 +92,7 @@ class CommandLine:
                 environ=environ,
                 has_data=has_data and not found,
                 columns_of=columns_of,
+                needs_weights=needs_weights,
             )
         except ConfigurationError as error:
             found += error.problems

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 
-from scaling_fl.commands.endings import end, show, stage
+from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.commands.settings import Checked
 from scaling_fl.composition.prediction import predict
 from scaling_fl.composition.timing import PlannedTime, measure
 from scaling_fl.config import NOISE_SECRET, Config
+from scaling_fl.config.model_rules import weights_problem
 from scaling_fl.core.json_text import json_text
 from scaling_fl.reporting.folding import fold, width_of
 from scaling_fl.reporting.plan import render
@@ -30,6 +31,8 @@ def _run(checked: Checked, *, as_json: bool, began: float | None) -> None:
     # First, because its start is to be that of a worker.
     timing = None
     if began is not None:
+        if problem := weights_problem(checked.config.model):
+            raise Misused(f"--time must be left out for a model that cannot train: {problem}")
         config, node = checked.config, checked.node
         timing = measure_time(config, node, began, lambda: predicted().num_rounds)
     plan = predicted().to_json()

@@ -38,7 +38,11 @@ def read_training(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None,
 
 def read_plan(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
     """Read the command that plans a training command, as ``read_training`` reads that."""
-    return _read(lambda: read_command_line(argv, flags={"--json": "", "--time": ""}), doc)
+    return _read(
+        lambda: read_command_line(argv, flags={"--json": "", "--time": ""}),
+        doc,
+        needs_weights=False,
+    )
 
 
 def read_look(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
@@ -47,7 +51,11 @@ def read_look(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int
 
 
 def _read(
-    read: Callable[[], CommandLine], doc: str | None, environ: Mapping[str, str] | None = None
+    read: Callable[[], CommandLine],
+    doc: str | None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    needs_weights: bool = True,
 ) -> tuple[Checked | None, int]:
     found: list[Checked] = []
 
@@ -58,16 +66,20 @@ def _read(
         elif line.command == PRINT_CONFIG:
             width = min(width_of(sys.stdout) or NARROW, WIDE)
             show(describe(line.settings, colour=sys.stdout.isatty(), width=width))
-            line.config(has_data=False)
+            line.config(has_data=False, needs_weights=False)
         else:
-            found.append(check(line, environ))
+            found.append(check(line, environ, needs_weights=needs_weights))
 
     code = end(action)
     return (found[0] if found else None), code
 
 
-def check(line: CommandLine, environ: Mapping[str, str] | None) -> Checked:
+def check(
+    line: CommandLine, environ: Mapping[str, str] | None, *, needs_weights: bool = True
+) -> Checked:
     """Check the settings of a command line; with ``environ`` also the secrets that they need.
+
+    With ``needs_weights=False`` the model may be a config.json alone.
 
     Raises:
         UserError: they cannot be run; a ConfigurationError has all that is wrong about them.
@@ -81,7 +93,9 @@ def check(line: CommandLine, environ: Mapping[str, str] | None) -> Checked:
     try:
         ids = line.settings["site_ids"]
         node = read_node(ids, os.environ) if _is_ids(ids) else None
-        config = line.config(num_nodes=node.num_nodes if node else 1, environ=environ)
+        config = line.config(
+            num_nodes=node.num_nodes if node else 1, environ=environ, needs_weights=needs_weights
+        )
     except (ConfigurationError, PlacementError):
         _let_the_first_process_tell()
         raise

@@ -111,10 +111,11 @@ def make_link(
 
     ``statistics`` are what clients send beside their updates.
     """
-    heads = ~adapter_coordinates(layout)
-    magnitudes = magnitude_coordinates(layout)
+    # As long as the vector, which a plan of a large model has no room for.
+    keeps_heads = config.download.keep_heads or config.upload.keep_heads
+    heads = ~adapter_coordinates(layout) if keeps_heads else None
     # A magnitude of 0 silences an output.
-    always_down = magnitudes if magnitudes.any() else None
+    always_down = magnitude_coordinates(layout) if settings.adapter.kind == "dora" else None
     holding = None
     if settings.adapter.rank < config.adapter.rank:
         largest = config.tier_ranks == "largest"

@@ -16,7 +16,7 @@ from scaling_fl.federation.server import keeps_factors
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.quantised import stored_bytes
 from scaling_fl.learning.task import Statistic, Task
-from scaling_fl.methods.pairs import adapter_coordinates, pairs_of
+from scaling_fl.methods.pairs import adapter_size, pairs_of
 
 FP32, FP64, INT64 = 4, 8, 8
 """Bytes of a coordinate of a vector, and of a coordinate of an exact sum."""
@@ -79,7 +79,7 @@ def memory_of_merging(
         found["statistics"] = _of_statistics(statistics)
     if num_clients > 1 and not config.privacy.clip and keeps_factors(pairs_of(layout), links):
         before = num_clients - 1  # those that trained before the last one
-        found["clients' factors"] = FP32 * before * int(adapter_coordinates(layout).sum())
+        found["clients' factors"] = FP32 * before * adapter_size(layout)
     return found
 
 
@@ -98,7 +98,7 @@ def _num_summed(
 def _size_of_products(layout: Layout) -> int:
     """Count the coordinates of the products of all pairs, and those outside the pairs."""
     products = sum(out * num_in for out, num_in in (pair.shape for pair in pairs_of(layout)))
-    return products + int((~adapter_coordinates(layout)).sum())
+    return products + layout.size - adapter_size(layout)
 
 
 def _of_statistics(statistics: Sequence[Statistic]) -> int:

@@ -36,6 +36,9 @@ from scaling_fl.learning.models.quantised import num_weights
 from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.wire.payloads import payload_size
 
+NPY_HEADER = 128
+"""Bytes before the values of an array in a file .npy."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TierCost:
@@ -66,6 +69,8 @@ class Prediction:
     upload_bytes: list[int]
     plain_bytes: int
     """The bytes of all rounds, in fp32 without codecs and masks."""
+    npy_bytes: int
+    """The same as Flower counts them: a file .npy for each parameter, with a header of its own."""
     checkpoint_bytes: int
     """The bytes of the tensors in the last checkpoint."""
     memory: dict[str, int]
@@ -112,6 +117,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         down = list(map(add, down, base.download_bytes(cohorts)))
     num_rounds, ends_by = foresee(config, budget, list(map(add, down, up)))
     cohorts, down, up = cohorts[:num_rounds], down[:num_rounds], up[:num_rounds]
+    num_trained = sum(map(len, cohorts)) * rate
     seen = len({client for cohort in cohorts for client in cohort})
     beside = server_bytes(config, layout.size, seen)
     beside += base.memory_bytes(cohorts) if base else 0
@@ -128,9 +134,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         tiers=_tiers(links, tier_of),
         download_bytes=down,
         upload_bytes=up,
-        plain_bytes=round(
-            2 * payload_size(layout.size, None, "none") * sum(map(len, cohorts)) * rate
-        ),
+        plain_bytes=round(2 * payload_size(layout.size, None, "none") * num_trained),
+        npy_bytes=round(2 * npy_size(layout) * num_trained),
         checkpoint_bytes=FP32 * layout.size + beside,
         memory=memory_of_training(config, task, model, layout.size, beside)
         | memory_of_merging(
@@ -146,6 +151,11 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         delta=config.privacy.delta if noisy else None,
         epsilon=budget.epsilon(num_rounds) if budget and budget.epsilon else None,
     )
+
+
+def npy_size(layout: Layout) -> int:
+    """Count the bytes of a vector as Flower sends it: fp32 arrays as numpy saves them."""
+    return FP32 * layout.size + NPY_HEADER * len(layout.names)
 
 
 def _cohorts(

@@ -13,8 +13,9 @@ from scaling_fl.composition.data import deal, owners_of_test
 from scaling_fl.composition.fingerprint import FROZEN, MEANING, OWNERS
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import make_task
-from scaling_fl.config import Config, read_single_settings
+from scaling_fl.config import Config, ConfigurationError, read_single_settings
 from scaling_fl.config.merges import row_of
+from scaling_fl.config.model_rules import weights_problem
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState, Memory, Tensors
@@ -56,7 +57,10 @@ def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
     is_same_task = changes.get("task_name") in (None, stored["task_name"])
     if data.get("test_share") is None and not (_personal_parts(saved) and is_same_task):
         kept.pop("partition", None)
-    return read_single_settings({**kept, **changes, "data": data})
+    config = read_single_settings({**kept, **changes, "data": data})
+    if problem := weights_problem(config.model):
+        raise ConfigurationError([problem])
+    return config
 
 
 def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> None:

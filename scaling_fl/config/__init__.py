@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from scaling_fl.config.client_rules import cohort_problems
 from scaling_fl.config.data_rules import ColumnsOf
+from scaling_fl.config.model_rules import weights_problem
 from scaling_fl.config.older import in_todays_names
 from scaling_fl.config.privacy_rules import NOISE_SECRET, secret_problems
 from scaling_fl.config.problems import Problem, single_problems
@@ -76,6 +77,7 @@ def read_config(
     environ: Mapping[str, str] | None = None,
     has_data: bool = True,
     columns_of: ColumnsOf | None = None,
+    needs_weights: bool = True,
 ) -> Config:
     """Check a mapping of settings and return it as a Config.
 
@@ -83,7 +85,8 @@ def read_config(
     rules about it are then left to ``cohort_problems``. So are they when the clients are those of
     a column. A run that is to start gives its ``environ``, which must have the secrets that the run
     needs, and with ``columns_of`` what reads the columns of a table, to check those that are named.
-    With ``has_data=False`` the data may not have been named yet.
+    With ``has_data=False`` the data may not have been named yet; with ``needs_weights=False`` the
+    model may be a config.json alone.
 
     Raises:
         UserError: the table cannot be read.
@@ -101,6 +104,8 @@ def read_config(
     problems += cross_problems(
         config, bad, num_nodes=num_nodes, has_data=has_data, columns_of=columns_of
     )
+    if needs_weights and "model" not in bad and (problem := weights_problem(config.model)):
+        problems.append(problem)
     if environ is not None and "privacy" not in {path.partition(".")[0] for path in bad}:
         problems += secret_problems(config, environ)
     if problems:

@@ -60,6 +60,12 @@ def adapter_coordinates(layout: Layout) -> Tensor:
     return coordinates_of(("a", "b"), layout)
 
 
+def adapter_size(layout: Layout) -> int:
+    """Count the coordinates of the pairs."""
+    rows = zip(layout.names, layout.sizes, strict=True)
+    return sum(size for name, size in rows if A in name or B in name)
+
+
 def coordinates_of(parts: Collection[str], layout: Layout) -> Tensor:
     """Mark the coordinates of some of ``PARTS``: bool of the layout's size."""
     marks = torch.zeros(layout.size, dtype=torch.bool)

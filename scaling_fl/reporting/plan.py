@@ -28,6 +28,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("bytes down", f"{plan['total_download_bytes']:,}"),
         ("bytes up", f"{plan['total_upload_bytes']:,}"),
         ("bytes in all", _against_plain(plan["total_bytes"], plan["plain_bytes"])),
+        ("  by Flower", f"{plan['npy_bytes'] / 2**20:,.2f} MiB, as fp32 in files .npy"),
         ("checkpoint", size(plan["checkpoint_bytes"])),
         ("memory", f"at least {size(plan['memory_bytes'])} a worker, besides the libraries"),
         *((f"  {name}", size(taken)) for name, taken in plan["memory"].items()),

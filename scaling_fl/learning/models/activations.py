@@ -1,23 +1,36 @@
 """How much memory a training step's activations take, and how they take less."""
 
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from scaling_fl.learning.models.outline import is_outline
 from scaling_fl.learning.task import Batch, LossFunction
 
 
 def activation_bytes(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
     """Count the bytes that a forward pass keeps for the backward pass, parameters aside.
 
-    Runs one such pass in fp32.
+    Runs one such pass in fp32; that of an outline computes shapes, and no values.
     """
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    if not is_outline(model):
+        return _kept_bytes(model, loss, batch)
+    model = deepcopy(model)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        model.to_empty(device="cpu")  # on which torch chooses its kernels
+        tensors = {name: mode.from_tensor(tensor) for name, tensor in batch.tensors.items()}
+        return _kept_bytes(model, loss, Batch(tensors, batch.indices))
+
+
+def _kept_bytes(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
+    weights = {_storage(parameter) for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
+        place = _storage(tensor)
         if place not in weights:
             kept[place] = tensor  # held until all are counted, so that no place comes twice
         return tensor
@@ -35,3 +48,8 @@ def recompute_activations(model: Any) -> None:
     """
     model.config.use_cache = False
     model.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def _storage(tensor: Tensor) -> int:
+    """Identify what holds the values of a tensor; where there are none, they have no address."""
+    return int(tensor.untyped_storage()._cdata)

@@ -1,6 +1,7 @@
 """Adapters: which parameters of a model are trained, and so what the vector is made of."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.loading import made_anew
+from scaling_fl.learning.models.outline import META, is_outline
 from scaling_fl.learning.models.quantised import stored_tensors
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
@@ -86,7 +88,9 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
         use_dora=adapter.kind == "dora",
         fan_in_fan_out=not isinstance(model.get_submodule(within[0]), nn.Linear),
     )
-    adapted: nn.Module = inject_adapter_in_model(config, model)
+    # The adapter of an outline has no values, either.
+    with META if is_outline(model) else nullcontext():
+        adapted: nn.Module = inject_adapter_in_model(config, model)
     for name, parameter in adapted.named_parameters():
         if adapter.freeze_a and ".lora_A." in name:
             parameter.requires_grad_(False)

@@ -23,9 +23,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.outlines import outline_of
 from scaling_fl.core.seeding import derive
 from scaling_fl.core.waiting import told_when_slow
 from scaling_fl.learning.models.hub import hub_answers, is_fetched, not_fetched
+from scaling_fl.learning.models.outline import outline_classifier
 from scaling_fl.learning.models.packaged import minilm_folder
 from scaling_fl.learning.models.probe import check_answers
 from scaling_fl.learning.models.smollm2 import smollm2_folder
@@ -47,7 +49,8 @@ def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
     Raises:
         UserError: there is no tokenizer of that name, or it cannot be used.
     """
-    if name == "tiny":
+    # An outline has no text to read; what is counted of it needs some tokens, whichever they are.
+    if name == "tiny" or outline_of(name):
         return _tiny_tokenizer(pairs=pairs)
     tokenizer = _from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
     # If the files are missing, transformers makes an empty tokenizer of the model's kind.
@@ -92,6 +95,10 @@ def load_classifier(
         tiny = _tiny_config(len(tokenizer), num_labels)
         _check_length(name, tiny.max_position_embeddings, max_seq_len)
         return BertForSequenceClassification(tiny)
+    if file := outline_of(name):
+        outline: Any = outline_classifier(file, num_labels=num_labels)
+        _check_length(name, getattr(outline.config, "max_position_embeddings", None), max_seq_len)
+        return outline  # type: ignore[no-any-return]
     config = _from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
     _check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
     if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):

@@ -18,6 +18,7 @@ PLAN: dict[str, Any] = {
     "total_upload_bytes": 6_000,
     "total_bytes": 30_000,
     "plain_bytes": 120_000,
+    "npy_bytes": 1_572_864,
     "checkpoint_bytes": 100_000,
     "memory": {"model": 4_000_000, "gradients": 100_000},
     "memory_bytes": 4_100_000,
@@ -35,6 +36,7 @@ def test_a_plan_says_what_is_trained_sent_saved_and_held() -> None:
         "bytes down    24,000\n"
         "bytes up      6,000\n"
         "bytes in all  30,000 (30.0 kB), 25.00% of plain fp32\n"
+        "  by Flower   1.50 MiB, as fp32 in files .npy\n"
         "checkpoint    100.0 kB\n"
         "memory        at least 4.1 MB a worker, besides the libraries\n"
         "  model       4.0 MB\n"

@@ -250,10 +250,6 @@ def test_a_model_that_draws_without_a_seed_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def without_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
 def only_the_old_format(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")  # it is not even opened
 
@@ -305,7 +301,6 @@ def tokenizer_of_more_tokens(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (without_weights, "no file named model.safetensors"),
         (only_the_old_format, "no file named model.safetensors"),
         (cut_weights, "deserializing header"),
         (weights_of_another_kind, "must hold all weights of its encoder in the shapes"),
