@@ -116,7 +116,8 @@ def check_same_data(data: Data, exchange: Exchange) -> None:
         UserError: the data or the partitions of two workers differ.
     """
     owned = hash_of_owners(data.partitions)
-    mine = {"train": data.train.key, "test": data.test.key, "partitions": owned}
+    beside = " ".join(each.examples.key for each in data.beside)
+    mine = {"train": data.train.key, "test": data.test.key, "partitions": owned, "beside": beside}
     found = {tuple(row.values()) for row in exchange.gather([mine])}
     if len(found) > 1:
         raise UserError(

@@ -10,7 +10,16 @@ from scaling_fl.config import Config
 from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import is_own
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.task import Examples, Indices, NaturalClients, Prepared, Task
+from scaling_fl.learning.task import (
+    Examples,
+    Indices,
+    Measurement,
+    MeasuresMore,
+    NaturalClients,
+    Prepared,
+    Task,
+    of_test,
+)
 from scaling_fl.methods.partitioning import Partitioner, owners_alike, partition
 
 _SHOWN_CLIENTS = 5
@@ -29,8 +38,15 @@ class Data:
     """The clients' names, where they are those of a column."""
     test_owners: Indices | None = None
     """The client whose own model answers each test example, -1: none's; None: there are none."""
+    beside: list[Measurement] = field(default_factory=list)
+    """What a model is measured on besides the test examples."""
     notes: list[str] = field(default_factory=list)
     """What is worth knowing of the data, in sentences; with noise, nobody else must know it."""
+
+    @property
+    def measured(self) -> list[Measurement]:
+        """All that a model is measured on, the test examples first."""
+        return [of_test(self.task, self.test), *self.beside]
 
 
 def count_clients(config: Config, num_sites: int) -> int:
@@ -80,6 +96,7 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
         partitions=partitions,
         client_names=client_names,
         test_owners=owners,
+        beside=task.load_measurements() if isinstance(task, MeasuresMore) else [],
         notes=notes,
     )
 

@@ -147,7 +147,8 @@ def build(
     kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)
     kept = seal.over(kept_unsealed) if seal else kept_unsealed
     start = load_start(config, trainer, kept, job, exchange)
-    data_keys = [data.test.key] if seal else [data.train.key, data.test.key]
+    data_keys = [*([] if seal else [data.train.key]), data.test.key]
+    data_keys += [each.examples.key for each in data.beside]
     computation = fingerprint.of_computation(config, num_clients, *data_keys)
     computation |= start.fingerprint | own.sources(config)
     if budget and start.fingerprint:
@@ -203,11 +204,10 @@ def _fingerprint_to_keep(
 
 
 def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluator:
-    """Make the evaluator of the test examples."""
+    """Make the evaluator of the test examples and of what else is measured."""
     return Evaluator(
         trainer,
-        data.test,
-        data.task,
+        data.measured,
         batch_size=config.val_batch_size,
         detailed=config.per_class_metrics,
         owners=data.test_owners,

@@ -25,7 +25,7 @@ from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.models.adapters import frozen_digest
-from scaling_fl.learning.task import Examples, Indices, Task
+from scaling_fl.learning.task import Examples, Indices, Task, of_test
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.runtime.record.manifest import layout_differences
@@ -258,8 +258,7 @@ def evaluate_vector(
     """Evaluate a vector (fp32, the layout's size) as a round of a run does, per class as well."""
     evaluator = Evaluator(
         trainer,
-        examples,
-        task,
+        [of_test(task, examples)],
         batch_size=batch_size,
         detailed=True,
         owners=own.owners if own else None,

@@ -30,6 +30,7 @@ from scaling_fl.federation.stopping import (
     reach,
     wait_for_gain,
 )
+from scaling_fl.learning.task import Batch, Examples
 from scaling_fl.learning.training.local import LocalTrainer
 
 UNFORESEEN = ("target", "patience", "seconds")
@@ -85,15 +86,22 @@ def check_metric(config: Config, trainer: LocalTrainer, data: Data) -> None:
 
 
 def _metrics_of_task(config: Config, trainer: LocalTrainer, data: Data) -> list[str]:
-    of_training, model = config.stop_when.is_of_training, trainer.model
-    examples = data.train if of_training else data.test
-    size = min(config.batch_size if of_training else config.val_batch_size, len(examples))
-    batch = examples.batch(np.arange(size)).to(trainer.vector.device)
+    model, device = trainer.model, trainer.vector.device
     model.eval()  # without dropout, nothing is drawn
     with torch.inference_mode():
-        if of_training:
+        if config.stop_when.is_of_training:
+            batch = _first_batch(data.train, config.batch_size).to(device)
             return ["loss", *trainer.loss(model, batch).sums]
-        return [*data.task.metrics(data.task.count(model, batch), detailed=False)]
+        return [
+            f"{each.name}.{name}".removeprefix(".")
+            for each in data.measured
+            for batch in [_first_batch(each.examples, config.val_batch_size).to(device)]
+            for name in each.metrics(each.count(model, batch), False)
+        ]
+
+
+def _first_batch(examples: Examples, size: int) -> Batch:
+    return examples.batch(np.arange(min(size, len(examples))))
 
 
 def _limits(config: Config, budget: Budget | None) -> dict[str, Limit]:

@@ -202,16 +202,20 @@ def _shorten(clients: Clients, num_steps: int) -> None:
 
 
 def _evaluation(federation: Federation, state: GlobalState, workers: int) -> float:
-    """Measure a batch of average length; return the time of the worker that has most batches.
+    """Measure a batch of average length of each measurement; return an evaluation by all workers.
 
-    All vectors that are evaluated count.
+    The worker that has most batches decides. All vectors that are evaluated count.
     """
-    number = federation.evaluator.num_batches
-    federation.evaluator(state.vector, _OneBatch(number - 1, number))
-    began = time.perf_counter()
-    federation.evaluator(state.vector, _OneBatch(number // 2, number))
+    numbers = federation.evaluator.num_batches
+    total, seconds, first = sum(numbers), 0.0, 0
+    federation.evaluator(state.vector, _OneBatch(total - 1, total))
+    for number in numbers:
+        began = time.perf_counter()
+        federation.evaluator(state.vector, _OneBatch(first + number // 2, total))
+        seconds += (time.perf_counter() - began) * number
+        first += number
     num_vectors = 1 + len(federation.clients.tiers) * federation.rounds.evaluates_download
-    return (time.perf_counter() - began) * math.ceil(number / workers) * num_vectors
+    return seconds / total * math.ceil(total / workers) * num_vectors
 
 
 def _longest(

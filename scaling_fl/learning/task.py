@@ -184,6 +184,42 @@ class Task(Protocol):
         """Write a trained adapter for PEFT, to be loaded onto the model named ``base_model``."""
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """A set of examples, and how a model is measured on them."""
+
+    examples: Examples
+    num_counts: int
+    """The size of what ``count`` returns."""
+    count: Callable[[nn.Module, Batch], Tensor]
+    """Evaluates a batch; returns int64 counts, which add up over batches and workers."""
+    metrics: Callable[[Tensor, bool], dict[str, float]]
+    """(total counts, whether those of each class are wanted) -> metrics by name."""
+    name: str = ""
+    """What the names of its metrics begin with, before a dot."""
+
+
+def of_test(task: Task, test: Examples) -> Measurement:
+    """Return how a task measures a model on its test examples."""
+
+    def metrics(counts: Tensor, detailed: bool) -> dict[str, float]:
+        return task.metrics(counts, detailed=detailed)
+
+    return Measurement(test, task.num_counts, task.count, metrics)
+
+
+@runtime_checkable
+class MeasuresMore(Protocol):
+    """What a task offers beside a Task's methods when test examples are not all it measures."""
+
+    def load_measurements(self) -> list[Measurement]:
+        """Read what else a model is measured on; their names are different ones.
+
+        Raises:
+            UserError: the data is not what the task needs.
+        """
+
+
 Metric = Callable[[NDArray[np.int64], Sequence[str]], float]
 """(confusion matrix, names of the labels) -> a metric; row: true label, column: answer.
 

@@ -22,6 +22,7 @@ from scaling_fl.federation.link import Link
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.federation.stopping import Stopping, keep_to_bytes
+from scaling_fl.learning.task import of_test
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.sampling import fixed_cohorts
@@ -81,8 +82,7 @@ class Federation:
             ),
             evaluate=Evaluator(
                 self.trainer,
-                make_examples(30, seed=9),
-                TASK,
+                [of_test(TASK, make_examples(30, seed=9))],
                 batch_size=8,
                 detailed=False,
             ),

@@ -19,7 +19,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.personal import PERSONAL
 from scaling_fl.federation.server import Server
-from scaling_fl.learning.task import Batch, BatchLoss
+from scaling_fl.learning.task import Batch, BatchLoss, of_test
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.pairs import coordinates_of
@@ -209,8 +209,7 @@ def test_each_test_example_is_answered_once_by_its_owner() -> None:
 
     evaluate = Evaluator(
         trainer,
-        Points(ROWS),
-        Answers(),
+        [of_test(Answers(), Points(ROWS))],
         batch_size=2,
         detailed=True,
         owners=owners,

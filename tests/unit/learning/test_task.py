@@ -11,7 +11,8 @@ import pytest
 import torch
 import transformers
 
-from scaling_fl.composition.federation import build
+from scaling_fl.composition.data import load_data
+from scaling_fl.composition.federation import build, make_evaluator
 from scaling_fl.composition.model import load_model
 from scaling_fl.composition.tasks import TASKS, make_task
 from scaling_fl.config import read_config
@@ -24,7 +25,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.rounds import Hooks
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.adapters import adapt
-from scaling_fl.learning.task import Batch, BatchLoss, Task
+from scaling_fl.learning.task import Batch, BatchLoss, Measurement, Task, of_test
 from scaling_fl.learning.tasks.classification.family import Classification
 from scaling_fl.learning.text.labelled import DataError, Labelled
 from scaling_fl.learning.training.local import LocalTrainer
@@ -82,7 +83,7 @@ def test_what_weighs_a_batch_is_the_tasks_matter() -> None:
 def test_an_evaluation_by_hand(detailed: bool) -> None:
     """w = 1/4 in all places gives 0.75, 1.5 and 1 for 1, 2 and 2; squared errors 1/16, 1/4, 1."""
     examples = TASK.load_examples("test")
-    evaluate = Evaluator(make_trainer(), examples, TASK, batch_size=2, detailed=detailed)
+    evaluate = Evaluator(make_trainer(), [of_test(TASK, examples)], batch_size=2, detailed=detailed)
     found = evaluate(torch.full((3,), 0.25), SingleExchange(1))
     more = {"validation.points": 3.0} if detailed else {}
     assert found == {"validation.loss": (1 / 16 + 1 / 4 + 1) / 3} | more
@@ -92,10 +93,42 @@ def test_workers_evaluate_to_the_same_and_one_may_have_no_batch() -> None:
     examples, vector = TASK.load_examples("test"), torch.full((3,), 0.25)
 
     def evaluate(exchange: Exchange) -> dict[str, float]:
-        evaluator = Evaluator(make_trainer(), examples, TASK, batch_size=2, detailed=True)
+        evaluator = Evaluator(
+            make_trainer(), [of_test(TASK, examples)], batch_size=2, detailed=True
+        )
         return evaluator(vector, exchange)
 
     assert on_workers(3, evaluate) == [evaluate(SingleExchange(1))] * 3
+
+
+def measured_twice() -> list[Measurement]:
+    """The test points, and beside them five others by another measure."""
+
+    def count(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return (model(batch.tensors["x"]) >= 1).sum().reshape(1)
+
+    def metrics(counts: torch.Tensor, detailed: bool) -> dict[str, float]:
+        return {"large": float(counts), "detailed": float(detailed)}
+
+    others = Points([([n, n, 0], 0) for n in range(5)], key="others")
+    return [
+        of_test(TASK, TASK.load_examples("test")),
+        Measurement(others, 1, count, metrics, "x.y"),
+    ]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4, 7])
+def test_what_is_measured_beside_the_test_examples_has_a_name_of_its_own(num_workers: int) -> None:
+    """w = 1/4 gives 0, 0.5, 1, 1.5 and 2 for the five others."""
+
+    def evaluate(exchange: Exchange) -> dict[str, float]:
+        evaluator = Evaluator(make_trainer(), measured_twice(), batch_size=2, detailed=False)
+        assert evaluator.num_batches == [2, 3]
+        return evaluator(torch.full((3,), 0.25), exchange)
+
+    loss = (1 / 16 + 1 / 4 + 1) / 3
+    expected = {"validation.loss": loss, "validation.x.y.large": 3, "validation.x.y.detailed": 0}
+    assert on_workers(num_workers, evaluate) == [expected] * num_workers
 
 
 def test_a_model_is_evaluated_without_dropout_and_gradients() -> None:
@@ -108,7 +141,7 @@ def test_a_model_is_evaluated_without_dropout_and_gradients() -> None:
 
     trainer, task = make_trainer(), Watched()
     trainer.model.train()
-    Evaluator(trainer, task.load_examples("test"), task, batch_size=1, detailed=False)(
+    Evaluator(trainer, [of_test(task, task.load_examples("test"))], batch_size=1, detailed=False)(
         torch.zeros(3), SingleExchange(1)
     )
     assert modes == [False] * 3
@@ -152,6 +185,20 @@ def test_a_whole_job_of_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (partition,) = (event for event in journal if event["event"] == "partition")
     assert partition["sizes"] == [2, 2]
     assert "4 points" in notes
+
+
+def test_a_job_measures_what_its_task_offers_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithMore(Regression):
+        def load_measurements(self) -> list[Measurement]:
+            return measured_twice()[1:]
+
+    monkeypatch.setitem(TASKS, "20newsgroups", WithMore)
+    config = read_config({"task_name": "20newsgroups", "device": "cpu"})
+    data = load_data(config, 2, lambda text: None)
+    found = make_evaluator(config, make_trainer(), data)(torch.zeros(3), SingleExchange(1))
+    assert [*found] == ["validation.loss", "validation.x.y.large", "validation.x.y.detailed"]
 
 
 def test_what_a_step_keeps_is_measured_on_the_tasks_own_batch() -> None:
