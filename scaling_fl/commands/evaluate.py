@@ -63,7 +63,7 @@ class Evaluation:
     device: torch.device
     metrics: dict[str, float]
     num_examples: list[int]
-    """Test examples of each label."""
+    """Test examples of each label; a single number if the task has no labels."""
 
     @property
     def overall(self) -> dict[str, float]:
@@ -94,6 +94,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     """
     stage(f"loading {request.checkpoint}")
     saved = open_saved(request.checkpoint, stage)
+    _check_per_class(request, saved)
     config = settings_of(saved, _changes(request, saved))
     task = make_task(config, labels=saved.label_names)
     _check_labels(saved, config.task_name, task)
@@ -127,10 +128,18 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
         )
         metrics |= {f"{name}{suffix}": value for name, value in found.items()}
     everything = task.describe(examples, [np.arange(len(examples))])
-    (num_examples,) = everything.fields["histograms"]
+    (num_examples,) = everything.fields.get("histograms", [[len(examples)]])
     return Evaluation(
         saved=saved, config=config, device=device, metrics=metrics, num_examples=num_examples
     )
+
+
+def _check_per_class(request: EvaluationRequest, saved: Saved) -> None:
+    if request.per_class and not saved.label_names:
+        raise Misused(
+            f"--per-class needs a run whose task has labels, and that of {saved.where} has none; "
+            "leave it out."
+        )
 
 
 def _load_test(task: Task, config: Config) -> Examples:
@@ -181,7 +190,12 @@ def _changes(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
 
 
 def _check_labels(saved: Saved, task_name: str, task: Task) -> None:
-    labels = task.meaning["labels"]
+    labels = task.meaning.get("labels", [])
+    if bool(labels) != bool(saved.label_names):
+        raise UserError(
+            f"task_name must be of the kind that {saved.where} was trained on, "
+            f"{saved.fingerprint['task_name']}, got {task_name}; choose such a task."
+        )
     if labels != saved.label_names:
         raise UserError(
             f"task_name must have the labels that {saved.where} was trained on "

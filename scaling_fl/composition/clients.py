@@ -19,13 +19,14 @@ from scaling_fl.config.sections import DirectionSettings
 from scaling_fl.core.errors import InputError
 from scaling_fl.core.seeding import Randomness, from_seed, numpy_generator
 from scaling_fl.core.vector import Layout
-from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client import Clients, Tier
 from scaling_fl.federation.disclosure import Disclosure
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Rounds
 from scaling_fl.federation.statistics import Statistics
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.task import Statistic
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import adapter_coordinates
@@ -101,6 +102,9 @@ def _work(config: Config) -> LocalWork:
         num_epochs=None if config.num_local_steps else config.num_local_epochs,
         num_steps=config.num_local_steps,
         length_grouped=config.length_grouped,
+        batches_per_step=config.gradient_accumulation_steps,
+        packed_width=config.max_seq_len if config.packing else None,
+        is_fixed=config.data_order == "fixed",
     )
 
 

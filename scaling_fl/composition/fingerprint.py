@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scaling_fl.config import Config
+from scaling_fl.config.base import leaves
 from scaling_fl.config.merges import row_of
-from scaling_fl.config.schema import leaves
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ START = "init_from"
 OWNERS = "owners"
 SEAL = "privacy.secret"
 """The keyed hashes of a job with noise, see ``secrecy``; jobs of earlier versions have none."""
-MEANING = ("labels", FROZEN, "adapter.alpha", "adapter.rslora")
+MEANING = ("labels", "template", FROZEN, "adapter.alpha", "adapter.rslora")
 """What two vectors of one layout must share to mean the same, their model aside."""
 
 _PATHS = ("train_path", "test_path")  # where the data is, which counts by its content

@@ -37,6 +37,7 @@ def load_trainer(
         max_grad_norm=config.max_grad_norm,
         prox_mu=config.prox_mu,
         autocast_dtype=torch.bfloat16 if config.precision == "bf16" else None,
+        batches_per_step=config.gradient_accumulation_steps,
     )
 
 

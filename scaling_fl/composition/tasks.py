@@ -17,6 +17,8 @@ from scaling_fl.learning.tasks.classification import (
 )
 from scaling_fl.learning.tasks.classification.family import classification
 from scaling_fl.learning.tasks.classification.own_table import own_table
+from scaling_fl.learning.tasks.instruction import rows
+from scaling_fl.learning.tasks.instruction.family import instruction_tuning
 
 TASKS: dict[str, MakeTask] = {
     "agnews": classification("agnews", agnews),
@@ -26,6 +28,11 @@ TASKS: dict[str, MakeTask] = {
     "20newsgroups": classification("20newsgroups", twenty_newsgroups),
     "20newsgroups_topics": classification("20newsgroups_topics", twenty_newsgroups_topics),
     "table": own_table,
+    "generalnlp": instruction_tuning("generalnlp", rows.GENERALNLP, "alpaca"),
+    "medical": instruction_tuning("medical", rows.MEDICAL, "alpaca"),
+    "finance": instruction_tuning("finance", rows.INSTRUCTION_AND_INPUT, "alpaca"),
+    "code": instruction_tuning("code", rows.INSTRUCTION_AND_INPUT, "alpaca"),
+    "instruction": instruction_tuning("instruction", rows.Rule(), "chat"),
 }
 
 
@@ -52,7 +59,13 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
             text_pair=_names(data.text_pair),
             label=data.label,
             client=config.partition.column,
+            instruction=_names(data.instruction),
+            response=data.response,
+            messages=data.messages,
         ),
+        system=data.system,
+        template=data.template,
+        packing=config.packing,
         test_share=data.test_share,
         labels=tuple(labels) if labels else data.labels,
         metrics=own_metrics(config),

@@ -50,3 +50,12 @@ def sections_in(field: FieldInfo) -> list[tuple[type[BaseModel], str]]:
     """Return the section that a field has (with ""), or that it has a list of (with "[]")."""
     parts = [(field.annotation, ""), *((part, "[]") for part in get_args(field.annotation))]
     return [(p, mark) for p, mark in parts if isinstance(p, type) and issubclass(p, BaseModel)]
+
+
+def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """List the settings of nested sections as (dotted path, value)."""
+    found: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        path = f"{prefix}{key}"
+        found += leaves(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
+    return found

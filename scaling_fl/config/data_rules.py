@@ -5,20 +5,28 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
-from scaling_fl.config.conditions import listed, value_at
+from scaling_fl.config.conditions import is_set, listed, value_at
 from scaling_fl.config.own import is_own
 from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
+from scaling_fl.config.types import INSTRUCTION_TASKS
 
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
 DATA_PATHS = ("train_path", "test_path")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "partition.column")
+OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", "partition.column")
+TABLE_TASKS = ("table", *INSTRUCTION_TASKS)
 """The settings that name columns of a table."""
 _SHOWN_COLUMNS = 12
 _AGNEWS_TEXTS = ("description", "title", "both")
 
 ColumnsOf = Callable[[str, Literal["train", "test"]], Sequence[str]]
 """(path, "train" or "test") -> the names of a table's columns; raises UserError."""
+
+
+def _is_unset_for_conversations(path: str) -> Callable[[Config], bool]:
+    return lambda config: config.task_name not in INSTRUCTION_TASKS or not is_set(config, path)
+
 
 DATA: tuple[Rule, ...] = (
     Rule(
@@ -31,9 +39,30 @@ DATA: tuple[Rule, ...] = (
     Rule(
         "partition.kind",
         ("task_name",),
-        lambda c: c.partition.kind != "column" or c.task_name == "table" or is_own(c.task_name),
+        lambda c: c.partition.kind != "column" or c.task_name in TABLE_TASKS or is_own(c.task_name),
         "must be another kind unless task_name is table, whose rows have columns",
         "set task_name=table, or drop partition.kind",
+    ),
+    Rule(
+        "partition.kind",
+        ("task_name", "iid_split"),
+        lambda c: (
+            c.task_name not in INSTRUCTION_TASKS
+            or c.partition_kind in ("iid", "column")
+            or is_own(c.partition_kind)
+        ),
+        "must be iid, column or my_module:my_split for conversations, which have no labels",
+        "set partition.kind=iid, or partition.kind=column with partition.column",
+    ),
+    *(
+        Rule(
+            path,
+            ("task_name",),
+            _is_unset_for_conversations(path),
+            "must be left alone for conversations, which have no labels",
+            f"drop {path}",
+        )
+        for path in ("per_class_metrics", "metrics")
     ),
 )
 
@@ -41,7 +70,8 @@ DATA: tuple[Rule, ...] = (
 def path_problems(config: Config, *, has_data: bool) -> Iterator[Problem]:
     """Yield what is wrong with the places of the data; not to give them is, with ``has_data``."""
     missing = [path for path in DATA_PATHS if value_at(config, path) is None]
-    if config.task_name == "table" and has_data:
+    is_packaged = config.task_name == "generalnlp" and len(missing) == 2
+    if config.task_name in TABLE_TASKS and has_data and not is_packaged:
         yield from _missing_table(config, missing)
     for path in DATA_PATHS:
         if path not in missing:
@@ -56,7 +86,7 @@ def path_problems(config: Config, *, has_data: bool) -> Iterator[Problem]:
                 else ""
             )
             yield Problem(path, rule, "None", f"set {path} to the file of its data{demo}")
-        elif len(missing) == 1 and config.task_name != "table":
+        elif len(missing) == 1 and config.task_name not in TABLE_TASKS:
             rule = "must be given when the other one is"
             yield Problem(path, rule, "None", "give train_path and test_path, or neither")
 
@@ -65,7 +95,7 @@ def _missing_table(config: Config, missing: Sequence[str]) -> Iterator[Problem]:
     if "train_path" in missing:
         yield Problem(
             "train_path",
-            "must be given for table",
+            f"must be given for {config.task_name}",
             "None",
             "set train_path to a CSV, TSV, JSON, JSONL or Parquet file, or to a data set that "
             "save_to_disk of datasets wrote",
@@ -73,7 +103,7 @@ def _missing_table(config: Config, missing: Sequence[str]) -> Iterator[Problem]:
     if "test_path" in missing and config.data.test_share is None:
         yield Problem(
             "test_path",
-            "must be given for table unless data.test_share is",
+            f"must be given for {config.task_name} unless data.test_share is",
             "None",
             "give test_path, or hold out a part of the training rows by data.test_share=0.2",
         )
@@ -112,7 +142,7 @@ def column_problems(
     Raises:
         UserError: a table cannot be read.
     """
-    if config.task_name != "table":
+    if config.task_name not in TABLE_TASKS:
         return
     columns = None
     if columns_of and config.train_path and "train_path" not in bad:
@@ -124,11 +154,12 @@ def column_problems(
 
 
 def _unnamed_columns(config: Config, columns: Sequence[str] | None) -> Iterator[Problem]:
-    needed = {"data.text": "the texts", "data.label": "the labels"}
+    is_table = config.task_name == "table"
+    needed = {"data.text": "the texts", "data.label": "the labels"} if is_table else {}
     if config.partition.kind == "column":
         needed["partition.column"] = "the clients"
     there = "" if columns is None else f"{config.train_path}, which has {_shown(columns)}"
-    for path in COLUMNS:
+    for path in COLUMNS if is_table else OF_INSTRUCTIONS:
         names = _names(config, path)
         if not names and path in needed:
             word = path.partition(".")[2]
@@ -165,7 +196,8 @@ def _columns_of_two_uses(config: Config) -> Iterator[Problem]:
 def _columns_of_test(
     config: Config, of_train: Sequence[str], columns: Sequence[str]
 ) -> Iterator[Problem]:
-    names = [name for path in COLUMNS[:3] for name in _names(config, path)]
+    paths = COLUMNS if config.task_name == "table" else OF_INSTRUCTIONS
+    names = [name for path in paths[:3] for name in _names(config, path)]
     if lacking := [name for name in names if name in of_train and name not in columns]:
         yield Problem(
             "test_path",

@@ -6,9 +6,11 @@ from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, Without
 from scaling_fl.config.own import AnyPartition
 from scaling_fl.config.types import (
+    INSTRUCTION_TASKS,
     ColumnName,
     Count,
     LocalFolder,
+    Location,
     OneOrSeveral,
     Positive,
     Quantile,
@@ -31,6 +33,8 @@ class PartitionSettings(Section):
 
 
 _OF_TABLE = With("task_name", "table")
+_OF_INSTRUCTIONS = With("task_name", *INSTRUCTION_TASKS)
+_OF_OWN_INSTRUCTIONS = With("task_name", "instruction")
 
 
 class DataSettings(Section):
@@ -47,11 +51,27 @@ class DataSettings(Section):
     """All labels, in their order; None finds them in the training data and sorts them."""
     test_share: Annotated[
         Quantile | None,
-        _OF_TABLE,
+        With("task_name", "table", *INSTRUCTION_TASKS),
         Without("test_path", because="the test data is the one that is named"),
     ] = None
     """Share of the training rows, drawn by data_seed, that is held out as the test data; each label
     keeps its share."""
+    instruction: Annotated[OneOrSeveral, _OF_OWN_INSTRUCTIONS] = None
+    """Columns that make the instruction, joined by a line's end; None finds instruction, prompt or
+    question, and input."""
+    response: Annotated[ColumnName, _OF_OWN_INSTRUCTIONS] = None
+    """Column of the answers; None finds output, response, completion or answer."""
+    messages: Annotated[
+        ColumnName,
+        _OF_OWN_INSTRUCTIONS,
+        Without("data.instruction", "data.response", because="its turns have both"),
+    ] = None
+    """Column of whole conversations: lists of turns with role and content (or from and value)."""
+    system: Annotated[str | None, _OF_INSTRUCTIONS] = None
+    """What every conversation begins with that has no system's turn of its own."""
+    template: Annotated[Location | None, _OF_INSTRUCTIONS] = None
+    """How a conversation becomes one text: chat (the tokenizer's own), alpaca (FlowerTune's) or a
+    Jinja file of what is before the answer. None: chat for instruction, alpaca for the others."""
     max_train_examples: Count | None = None
     """Size of a random subset (by data_seed) of the training data; None takes everything."""
     max_test_examples: Count | None = None

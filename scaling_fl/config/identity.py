@@ -28,5 +28,10 @@ NEWER: dict[str, Any] = {
     "server.schedule": "constant",
     "server.final_learning_rate": 0.0,
     "merge.trim_by": "vector",
+    **dict.fromkeys(("data.instruction", "data.response", "data.messages")),
+    **dict.fromkeys(("data.system", "data.template")),
+    "gradient_accumulation_steps": 1,
+    "packing": False,
+    "data_order": "fresh",
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

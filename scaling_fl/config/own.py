@@ -14,9 +14,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, get_args
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from scaling_fl.config.types import Choices, CodecName, PartitionKind, TaskName
+from scaling_fl.config.types import Choices, CodecName, PartitionKind, TaskName, split_at_commas
 
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -41,7 +41,9 @@ def _checked(names: Collection[str], example: str, name: str) -> str:
 AnyTask = Annotated[str, *or_own(get_args(TaskName), "my_module:my_task")]
 AnyCodec = Annotated[str, *or_own(get_args(CodecName), "my_module:my_codec")]
 AnyPartition = Annotated[str, *or_own(get_args(PartitionKind), "my_module:my_split")]
-OwnMetric = Annotated[str, *or_own((), "my_module:my_metric")]
+Metrics = Annotated[
+    tuple[Annotated[str, *or_own((), "my_module:my_metric")], ...], BeforeValidator(split_at_commas)
+]
 
 
 def look_in_current_folder() -> None:

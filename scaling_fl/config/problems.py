@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from scaling_fl.config.base import choices, sections_in
+from scaling_fl.config.base import choices, leaves, sections_in
 from scaling_fl.config.conditions import listed, value_at
 from scaling_fl.config.older import todays_name
-from scaling_fl.config.schema import Config, leaves
+from scaling_fl.config.schema import Config
 from scaling_fl.config.sections import TierSettings
 from scaling_fl.config.types import redact
 

@@ -6,14 +6,14 @@ Rules between settings live in ``config.rules``; this module knows one setting a
 from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from scaling_fl.config.base import Section
+from scaling_fl.config.base import Section, leaves
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.data_sections import DataSettings, PartitionSettings
 from scaling_fl.config.identity import NEWER, NOT_IDENTITY
 from scaling_fl.config.older import in_older_names
-from scaling_fl.config.own import AnyTask, OwnMetric, is_own
+from scaling_fl.config.own import AnyTask, Metrics, is_own
 from scaling_fl.config.sections import (
     AdapterSettings,
     DownloadSettings,
@@ -22,17 +22,20 @@ from scaling_fl.config.sections import (
     ScheduleSettings,
     ServerSettings,
     TierDirectionSettings,
+    Tiers,
     TierSettings,
     TrackingSettings,
     UploadSettings,
 )
 from scaling_fl.config.stop_settings import StopSettings
 from scaling_fl.config.types import (
+    INSTRUCTION_TASKS,
     Author,
     ClientIds,
     Cohorts,
     Count,
     CountOrFraction,
+    DataOrder,
     Decay,
     DeviceName,
     Location,
@@ -48,14 +51,7 @@ from scaling_fl.config.types import (
     SiteIds,
     SmallSeed,
     WeightingName,
-    split_at_commas,
 )
-
-Tiers = Annotated[
-    tuple[TierSettings, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-]
-
-Metrics = Annotated[tuple[OwnMetric, ...], BeforeValidator(split_at_commas)]
 
 _NOT_LISTED = Without("cohorts", because="the lists name the clients of every round")
 _SAMPLED = (Without("clients", because="the list names the clients of every round"), _NOT_LISTED)
@@ -79,6 +75,19 @@ class Config(Section):
     """Learning rate of the clients in the first round."""
     batch_size: Count = 32
     """Training examples in a batch."""
+    gradient_accumulation_steps: Count = 1
+    """Batches of which a step takes the gradient; each of their examples or tokens counts alike."""
+    packing: Annotated[
+        bool,
+        With("task_name", *INSTRUCTION_TASKS),
+        WithSet("num_local_steps", because="the number of rows of an epoch is not known before"),
+        Without("length_grouped", because="rows are filled up"),
+    ] = False
+    """Put several conversations into each of the batch_size rows of max_seq_len tokens."""
+    data_order: Annotated[
+        DataOrder, WithSet("num_local_steps", because="an epoch has all examples anyway")
+    ] = "fresh"
+    """Take a client's examples in another order in every round, or always in that of round 1."""
     val_batch_size: Count = 512
     """Test examples in a batch."""
     max_seq_len: Annotated[int, Field(ge=3)] = 128
@@ -289,12 +298,3 @@ class Config(Section):
             for path, value in settings.items()
             if path not in NOT_IDENTITY and (path not in NEWER or value != NEWER[path])
         }
-
-
-def leaves(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """List the settings of nested sections as (dotted path, value)."""
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        path = f"{prefix}{key}"
-        found += leaves(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
-    return found

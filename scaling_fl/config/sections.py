@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from scaling_fl.config.base import Section, options_of
 from scaling_fl.config.conditions import With, Without, WithSet
@@ -147,6 +147,10 @@ class TierSettings(Section):
     clients: ClientIds | None = None
     """The clients of this tier."""
 
+
+Tiers = Annotated[
+    tuple[TierSettings, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+]
 
 S = TypeVar("S", bound=Section)
 

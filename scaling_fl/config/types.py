@@ -13,7 +13,13 @@ TaskName = Literal[
     "20newsgroups",
     "20newsgroups_topics",
     "table",
+    "generalnlp",
+    "medical",
+    "finance",
+    "code",
+    "instruction",
 ]
+INSTRUCTION_TASKS = ("generalnlp", "medical", "finance", "code", "instruction")
 OptimiserName = Literal["sgd", "adam", "adamw"]
 ServerOptimiserName = Literal["sgd", "adam", "adamw", "adagrad", "yogi"]
 ScheduleKind = Literal["constant", "linear", "cosine"]
@@ -29,6 +35,7 @@ RankChoice = Literal["first", "largest"]
 ScaleChoice = Literal["adapter", "own"]
 PrivacyUnit = Literal["client", "group"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+DataOrder = Literal["fresh", "fixed"]
 PrecisionName = Literal["fp32", "bf16"]
 AccountantName = Literal["rdp", "pld"]
 WatchedMetric = Literal[

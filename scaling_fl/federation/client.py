@@ -23,28 +23,13 @@ from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.personal import with_own
 from scaling_fl.federation.statistics import Statistics
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.task import Batch, Examples
-from scaling_fl.learning.training.batches import epoch_batches
 from scaling_fl.learning.training.local import LocalTrainer, TrainingResult
 from scaling_fl.methods.wire.direction import Payload
 
 ClientProgress = Callable[[int, int, int, int, float], None]
 """(round, client, steps done, steps in all, loss)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalWork:
-    """How much a client does in a round: epochs over its examples, or a fixed number of steps."""
-
-    batch_size: int
-    num_epochs: int | None
-    num_steps: int | None
-    length_grouped: bool = False
-
-    def total_steps(self, num_examples: int) -> int:
-        if self.num_steps is not None:
-            return self.num_steps
-        return (self.num_epochs or 0) * math.ceil(num_examples / self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,18 +237,17 @@ class Clients:
     def _order(
         self, client: int, round_number: int, examples: NDArray[np.int64], *group: int
     ) -> Iterator[NDArray[np.int64]]:
-        """Yield the examples of each step; every epoch of every round has another order."""
+        """Yield the examples of each batch; every epoch of every round has another order.
+
+        Where the order is fixed, that of round 1 is every round's.
+        """
         work = self.tiers[self.tier_of[client]].work
-        remaining = work.total_steps(len(examples))
+        number = 1 if work.is_fixed else round_number
+        remaining = work.num_batches(len(examples))
         epoch = 0
         while remaining > 0:
-            batches = epoch_batches(
-                self._examples.lengths,
-                examples,
-                batch_size=work.batch_size,
-                rng=numpy_generator(self._seed, "order", round_number, client, epoch, *group),
-                length_grouped=work.length_grouped,
-            )
+            rng = numpy_generator(self._seed, "order", number, client, epoch, *group)
+            batches = work.epoch(self._examples.lengths, examples, rng)
             yield from batches[:remaining]
             remaining -= len(batches)
             epoch += 1

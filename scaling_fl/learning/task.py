@@ -257,6 +257,10 @@ class Columns:
     """Columns of a second text beside the first one; empty: there is none."""
     label: str | None = None
     client: str | None = None
+    instruction: tuple[str, ...] = ()
+    response: str | None = None
+    messages: str | None = None
+    """A column of whole conversations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +294,12 @@ class TaskOptions:
     """All labels in their order, where they need not be found in the data."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """The user's metrics of what classifiers answer, by name."""
+    system: str | None = None
+    """What a conversation begins with, unless it has a system's turn of its own."""
+    template: str | None = None
+    """How a conversation becomes one text: chat, alpaca or a Jinja file; None: as the task does."""
+    packing: bool = False
+    """Put several training examples into one row of ``max_seq_len`` tokens."""
     source: str = ""
     """The hash of the source of the user's own task, on which its examples depend."""
 

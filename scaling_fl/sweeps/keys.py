@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scaling_fl.config import Config
+from scaling_fl.config.base import leaves
 from scaling_fl.config.own import file_of
-from scaling_fl.config.schema import leaves
 from scaling_fl.core.digest import digest
 
 PACKAGE = Path(__file__).parents[1]

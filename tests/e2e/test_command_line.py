@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scaling_fl.config import defaults
-from scaling_fl.config.schema import leaves
+from scaling_fl.config.base import leaves
 from tests.e2e.commands import TRAIN, Command, Job, Shell, arguments, federation
 
 pytestmark = pytest.mark.e2e

@@ -20,9 +20,8 @@ from pydantic.fields import FieldInfo
 
 from scaling_fl.composition.prediction import predict
 from scaling_fl.config import Config, read_config
-from scaling_fl.config.base import choices
+from scaling_fl.config.base import choices, leaves
 from scaling_fl.config.merges import MERGES
-from scaling_fl.config.schema import leaves
 from scaling_fl.config.types import WatchedMetric
 from scaling_fl.core.errors import UserError
 

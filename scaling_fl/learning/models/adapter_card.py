@@ -34,22 +34,55 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 
 {origin}
 """
+_CAUSAL_CARD = """\
+---
+library_name: peft
+---
+
+# An adapter for {base_model}
+
+It was taught to answer instructions.
+
+```python
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file is
+base = AutoModelForCausalLM.from_pretrained({place}, dtype=torch.float32)
+model = PeftModel.from_pretrained(base, folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+```
+
+{origin}
+"""
 BESIDE = "base_model"
 """The folder, inside that of the adapter, of a base model that cannot be had anywhere else."""
 
 
 def adapter_card(base_model: str, label_names: Sequence[str], pad_token_id: int) -> str:
     """Write the text; its code runs where the base model can be loaded."""
-    is_beside = base_model == BESIDE
     return _CARD.format(
-        base_model="the model beside it" if is_beside else base_model,
         num_labels=len(label_names),
         labels=", ".join(label_names),
         names=list(label_names),
-        place=f'f"{{folder}}/{BESIDE}"' if is_beside else repr(base_model),
         pad_token_id=pad_token_id,
-        origin=_origin(base_model),
+        **_base(base_model),
     )
+
+
+def causal_card(base_model: str) -> str:
+    """Write the text for an adapter of a causal language model."""
+    return _CAUSAL_CARD.format(**_base(base_model))
+
+
+def _base(base_model: str) -> dict[str, str]:
+    is_beside = base_model == BESIDE
+    return {
+        "base_model": "the model beside it" if is_beside else base_model,
+        "place": f'f"{{folder}}/{BESIDE}"' if is_beside else repr(base_model),
+        "origin": _origin(base_model),
+    }
 
 
 def _origin(base_model: str) -> str:

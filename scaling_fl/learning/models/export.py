@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
-from scaling_fl.learning.models.adapter_card import adapter_card
 from scaling_fl.learning.models.adapters import frozen_and_new
 from scaling_fl.learning.models.base import ADAPTER
 
@@ -77,15 +76,16 @@ def save_adapter(
     *,
     base_model: str,
     peft_type: str,
-    label_names: Sequence[str],
+    card: str,
     tokenizer: Any,
+    splits_special_tokens: bool = True,
 ) -> None:
     """Write a LoRA or DoRA adapter and all that its base model lacks, for ``PeftModel``.
 
     ``base_model`` is where others find the model that was adapted, ``peft_type`` is PEFT's type of
     its task. The folder then holds adapter_config.json and adapter_model.safetensors, the
-    tokenizer's files, and a README.md that says how to load them. What the base model does not hold
-    is no longer adapted in ``model`` afterwards, but merged.
+    tokenizer's files, and a README.md with the text of ``card``, which says how to load them.
+    What the base model does not hold is no longer adapted in ``model`` afterwards, but merged.
     """
     from peft import get_peft_model_state_dict
 
@@ -109,16 +109,25 @@ def save_adapter(
     plain = {f"{_PREFIX}{name}": value.detach().cpu().clone() for name, value in weights.items()}
     # transformers and PEFT expect this format to stand in the metadata of every file.
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    _save_tokenizer(tokenizer, folder)
-    card = adapter_card(base_model, label_names, model.config.pad_token_id)
+    _save_tokenizer(tokenizer, folder, splits_special_tokens=splits_special_tokens)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def save_causal(model: Any, folder: Path, *, tokenizer: Any) -> None:
+    """Write a language model without an adapter for ``from_pretrained``: as ``save_classifier``."""
+    for parameter in model.parameters():
+        parameter.data = parameter.detach().cpu().clone()
+    disable_progress_bar()
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder, splits_special_tokens=False)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path, *, splits_special_tokens: bool = True) -> None:
     for of_this_machine in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(of_this_machine, None)
     # Some classes have another side than the run's, and transformers saves only what was given.
     tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side
-    # In training the special tokens of a text were letters, too.
-    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+    if splits_special_tokens:  # in training those of a text were letters, too
+        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
     tokenizer.save_pretrained(folder)

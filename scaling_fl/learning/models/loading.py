@@ -51,8 +51,8 @@ def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
     """
     # An outline has no text to read; what is counted of it needs some tokens, whichever they are.
     if name == "tiny" or outline_of(name):
-        return _tiny_tokenizer(pairs=pairs)
-    tokenizer = _from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
+        return tiny_tokenizer(pairs=pairs)
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
     # If the files are missing, transformers makes an empty tokenizer of the model's kind.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(
@@ -66,7 +66,7 @@ def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
             f"the tokenizer of model={name} must have a padding, end-of-text or unknown token, "
             "and has none; set its pad_token and save it again."
         )
-    tokenizer.padding_side = _padding_side(_from_hub(AutoConfig.from_pretrained, name, cache_dir))
+    tokenizer.padding_side = _padding_side(from_hub(AutoConfig.from_pretrained, name, cache_dir))
     return tokenizer
 
 
@@ -93,14 +93,14 @@ def load_classifier(
     torch.manual_seed(derive(seed, "model"))
     if name == "tiny":
         tiny = _tiny_config(len(tokenizer), num_labels)
-        _check_length(name, tiny.max_position_embeddings, max_seq_len)
+        check_length(name, tiny.max_position_embeddings, max_seq_len)
         return BertForSequenceClassification(tiny)
     if file := outline_of(name):
         outline: Any = outline_classifier(file, num_labels=num_labels)
-        _check_length(name, getattr(outline.config, "max_position_embeddings", None), max_seq_len)
+        check_length(name, getattr(outline.config, "max_position_embeddings", None), max_seq_len)
         return outline  # type: ignore[no-any-return]
-    config = _from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
-    _check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
+    config = from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
+    check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
     if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
         raise UserError(
             f"model={name} has embeddings for {config.vocab_size} tokens and a tokenizer of "
@@ -115,7 +115,7 @@ def load_classifier(
 def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> nn.Module:
     # Otherwise transformers asks a service of the hub to convert weights to safetensors.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-    model, loaded = _from_hub(
+    model, loaded = from_hub(
         AutoModelForSequenceClassification.from_pretrained,
         name,
         cache_dir,
@@ -140,7 +140,7 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
         # Models like RoBERTa count positions from the index after that of their padding.
         padding = getattr(module, "padding_idx", None)
         if path.endswith("position_embeddings") and padding is not None:
-            _check_length(name, len(module.weight) - padding - 1, max_seq_len)
+            check_length(name, len(module.weight) - padding - 1, max_seq_len)
     return model  # type: ignore[no-any-return]
 
 
@@ -149,7 +149,8 @@ def made_anew(model: nn.Module) -> tuple[str, ...]:
     return getattr(model, "made_anew", ())
 
 
-def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:
+def check_length(name: str, longest: int | None, max_seq_len: int) -> None:
+    """Refuse texts that are longer than the longest that a model takes; None: there is no limit."""
     if longest is not None and 0 < longest < max_seq_len:  # XLNet says -1: there is no limit
         raise UserError(
             f"max_seq_len must be at most {longest}, the longest text that model={name} takes, "
@@ -157,7 +158,7 @@ def _check_length(name: str, longest: int | None, max_seq_len: int) -> None:
         )
 
 
-def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: Any) -> Any:
+def from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: Any) -> Any:
     """Load quietly from the packaged copy, a local folder or the hub; fail with one sentence."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -183,7 +184,7 @@ def _from_hub(load: Callable[..., Any], name: str, cache_dir: Path, **options: A
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise UserError(
             f"model must be one of {', '.join([*NICKNAMES, *_FOLDERS, 'tiny'])}, a Hugging Face id "
-            f"of a sequence classifier or a local folder, got {name}, which could not be loaded "
+            f"of such a model or a local folder, got {name}, which could not be loaded "
             f"({reason}); check the name and the network."
         ) from error
 
@@ -202,7 +203,7 @@ def _tiny_config(vocab_size: int, num_labels: int) -> BertConfig:
     return config
 
 
-def _tiny_tokenizer(*, pairs: bool) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(*, pairs: bool) -> PreTrainedTokenizerFast:
     """Make a byte-level tokenizer, which needs no vocabulary file.
 
     Without ``pairs`` it is, to the last bit, the one that older jobs have in their digests.

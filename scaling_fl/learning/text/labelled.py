@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,23 @@ class Labelled:
         )
 
 
+class Rows(Protocol):
+    """What random subsets are taken of."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def owners(self) -> NDArray[np.int64] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: NDArray[np.int64]) -> Self: ...
+
+
+AnyRows = TypeVar("AnyRows", bound=Rows)
+
+
 class Corpus(Protocol):
     """A corpus is a module with these three names."""
 
@@ -71,8 +88,8 @@ class Corpus(Protocol):
 
 
 def subset(
-    labelled: Labelled, max_examples: int | None, seed: int, *, of_each_client: bool = False
-) -> Labelled:
+    labelled: AnyRows, max_examples: int | None, seed: int, *, of_each_client: bool = False
+) -> AnyRows:
     """Keep at most ``max_examples`` random examples, in their order.
 
     Each label keeps its share of the examples, up to rounding; ``of_each_client`` also keeps an
@@ -91,7 +108,7 @@ def subset(
     return labelled.take(np.sort(first))
 
 
-def held_out(labelled: Labelled, share: float, seed: int) -> NDArray[np.bool_]:
+def held_out(labelled: Rows, share: float, seed: int) -> NDArray[np.bool_]:
     """Choose a random share of the examples, at least one: their mask.
 
     Each label keeps its share of both parts, up to rounding. The last example of a client is

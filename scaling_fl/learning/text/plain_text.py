@@ -24,6 +24,12 @@ def special_tokens(tokenizer: HasSpecialTokens) -> set[str]:
     return {*(t.content for t in added if t.special), *tokenizer.all_special_tokens, *by_template}
 
 
+def serialised(tokenizer: HasSpecialTokens) -> dict[str, Any]:
+    """Return what a tokenizer does as JSON, less truncation and padding, which each caller sets."""
+    found: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return found | {"truncation": None, "padding": None}
+
+
 def plain_text_tokenizer(tokenizer: HasSpecialTokens) -> Tokenizer:
     """Copy the backend of a tokenizer so that it finds no special token in a text.
 

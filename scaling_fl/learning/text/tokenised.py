@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 import torch
-import xxhash
 from numpy.typing import NDArray
 
-from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.task import Batch, Indices
+from scaling_fl.learning.text.arrays import arrays_are_whole, load_arrays, read_facts, save_arrays
 from scaling_fl.learning.text.labelled import DataError, Labelled
 from scaling_fl.learning.text.plain_text import (
     HasSpecialTokens,
     count_special_tokens,
     plain_text_tokenizer,
+    serialised,
 )
 
 _FORMAT_VERSION = 1
@@ -30,7 +29,6 @@ _FOLDER_VERSION = 2
 """Of the cache's folders alone: in those of version 1, texts could forge special tokens."""
 _TEXTS_PER_CALL = 1000
 _WIDTH_MULTIPLE = 8
-_MANIFEST = "manifest.json"
 
 
 class FastTokenizer(HasSpecialTokens, Protocol):
@@ -137,12 +135,12 @@ def tokenise(
         _write(staging, load(), tokenizer, max_seq_len)
 
     folder = cache_folder(cache_dir) / "tokenised" / f"{key[:32]}.{_FOLDER_VERSION}"
-    cached_folder(folder, is_whole=_is_whole, build=build)
-    if _read_manifest(folder)["texts_with_special_tokens"]:
+    cached_folder(folder, is_whole=arrays_are_whole, build=build)
+    if read_facts(folder)["texts_with_special_tokens"]:
         # These data once had other tokens under this key.
         key = hashlib.sha256(f"{key}, special tokens split".encode()).hexdigest()
     return TokenisedExamples(
-        **_columns(folder),
+        **load_arrays(folder),
         max_seq_len=max_seq_len,
         pad_token_id=tokenizer.pad_token_id,
         padding_side=tokenizer.padding_side,
@@ -174,12 +172,9 @@ def _inputs(labelled: Labelled) -> list[Any]:
 def _key(depends_on: Mapping[str, str], tokenizer: FastTokenizer, max_seq_len: int) -> str:
     import tokenizers
 
-    # Each call changes the tokenizer's truncation and padding; both are our own choice.
-    serialised = json.loads(tokenizer.backend_tokenizer.to_str())
-    serialised.update(truncation=None, padding=None)
     content = {
         "parts": dict(depends_on),
-        "tokenizer": serialised,
+        "tokenizer": serialised(tokenizer),
         "truncation_side": tokenizer.truncation_side,
         "tokenizers": tokenizers.__version__,
         "max_seq_len": max_seq_len,
@@ -228,73 +223,6 @@ def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_
             f"every text must have a token, and {empty} of {len(labelled)} have none for this "
             "tokenizer; remove them or choose another model."
         )
-    _save(staging, columns)
-    content = _data_file(staging).read_bytes()
     forgeries = count_special_tokens(labelled.texts, tokenizer)
-    manifest = {
-        "num_examples": len(labelled),
-        "bytes": len(content),
-        "xxh3": _xxh3(content),
-        "texts_with_special_tokens": forgeries,
-    }
-    (staging / _MANIFEST).write_text(json_text(manifest), encoding="utf-8")
-
-
-def _save(folder: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Save arrays as a data set of one row, so that each array lies in the file without a gap."""
-    import datasets
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars
-
-    table = pa.table({name: _one_cell(array) for name, array in columns.items()})
-    were_shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        datasets.Dataset(table).save_to_disk(folder, num_shards=1)
-    finally:
-        if were_shown:
-            datasets.utils.enable_progress_bars()
-
-
-def _one_cell(array: NDArray[Any]) -> Any:
-    return pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), pa.array(array))
-
-
-def _columns(folder: Path) -> dict[str, NDArray[Any]]:
-    """View the one cell of each column without a copy.
-
-    Through pyarrow's buffers: datasets takes seconds to import, and ``to_numpy`` imports pandas.
-    """
-    source = pa.memory_map(str(_data_file(folder)))
-    table = pa.ipc.open_stream(source).read_all()
-    return {name: _view(table.column(name).chunk(0).values) for name in table.column_names}
-
-
-def _view(cell: Any) -> NDArray[Any]:
-    _, numbers = cell.buffers()
-    return np.frombuffer(numbers, dtype=str(cell.type), count=len(cell))
-
-
-def _data_file(folder: Path) -> Path:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return folder / str(state["_data_files"][0]["filename"])
-
-
-def _read_manifest(folder: Path) -> Any:
-    return json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-
-
-def _is_whole(folder: Path) -> bool:
-    """Check size and checksum, so that nobody trains on a cut or damaged file."""
-    try:
-        manifest = _read_manifest(folder)
-        file = _data_file(folder)
-        if file.stat().st_size != manifest["bytes"]:
-            return False
-        with pa.memory_map(str(file)) as content:
-            return bool(_xxh3(content.read_buffer()) == manifest["xxh3"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _xxh3(content: Any) -> str:
-    return xxhash.xxh3_128_hexdigest(content)
+    facts = {"num_examples": len(labelled), "texts_with_special_tokens": forgeries}
+    save_arrays(staging, columns, facts)

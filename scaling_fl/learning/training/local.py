@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,7 @@ class LocalTrainer:
         max_grad_norm: float | None = None,
         prox_mu: float = 0.0,
         autocast_dtype: torch.dtype | None = None,
+        batches_per_step: int = 1,
     ) -> None:
         self.model, self.loss = model, loss
         self.layout: Layout
@@ -108,7 +110,7 @@ class LocalTrainer:
         self.base = Base(model, self.layout)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._max_grad_norm, self._prox_mu = max_grad_norm, prox_mu
-        self._autocast_dtype = autocast_dtype
+        self._autocast_dtype, self._batches_per_step = autocast_dtype, batches_per_step
         options = {"momentum": momentum} if optimiser == "sgd" else {}
         # The fused step is one pass over memory; on a CPU several times the default's speed.
         self._optimiser = OPTIMISERS[optimiser](
@@ -173,13 +175,13 @@ class LocalTrainer:
         device = self.vector.device
         sums = _Sums(device)
         next_report = 0.0
-        for batch in batches:
-            found = self._step(batch.to(device), anchors, masks)
+        for group in _groups(batches, self._batches_per_step):
+            found = self._step([batch.to(device) for batch in group], anchors, masks)
             if correction is not None:  # SGD's step along a sum is the sum of its steps
                 self.vector.add_(correction, alpha=-learning_rate)
             for parameter, value in still:
                 parameter.copy_(value)  # weight decay moves it without a gradient
-            sums.add(found, len(batch))
+            sums.add(found, sum(map(len, group)))
             if progress and time.monotonic() > next_report:
                 progress(sums.num_steps, float(found.mean))
                 next_report = time.monotonic() + 0.2
@@ -197,16 +199,12 @@ class LocalTrainer:
                     value.zero_()
         self.model.train()
 
-    def _step(self, batch: Batch, anchors: list[Tensor], masks: list[Tensor]) -> BatchLoss:
-        """Do one optimiser step; returns the loss of the batch before the step."""
-        with torch.autocast(
-            self.vector.device.type,
-            dtype=self._autocast_dtype,
-            enabled=self._autocast_dtype is not None,
-        ):
-            found = self.loss(self.model, batch)
+    def _step(
+        self, batches: Sequence[Batch], anchors: list[Tensor], masks: list[Tensor]
+    ) -> BatchLoss:
+        """Do one optimiser step; returns the loss of its batches before the step."""
         self._optimiser.zero_grad(set_to_none=True)
-        found.mean.backward()
+        found = self._gradients(batches)
         for parameter, anchor in zip(self._parameters, anchors, strict=False):
             # The gradient of mu/2 * |w - w_global|^2. Source: arXiv 1812.06127, equation 2.
             if parameter.grad is not None:
@@ -217,4 +215,37 @@ class LocalTrainer:
         if self._max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm, foreach=True)
         self._optimiser.step()
+        return found
+
+    def _gradients(self, batches: Sequence[Batch]) -> BatchLoss:
+        """Add up the gradients of batches, of which every item (example or token) counts alike."""
+        parts = [self._backward(batch, is_alone=len(batches) == 1) for batch in batches]
+        if len(parts) == 1:
+            return parts[0]
+        weight = sum(part.weight for part in parts)
+        divisor = max(float(weight), 1.0)
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
+        return BatchLoss(
+            torch.stack([part.mean * part.weight for part in parts]).sum() / divisor,
+            weight,
+            {name: torch.stack([p.sums[name] for p in parts]).sum() for name in parts[0].sums},
+        )
+
+    def _backward(self, batch: Batch, *, is_alone: bool) -> BatchLoss:
+        with torch.autocast(
+            self.vector.device.type,
+            dtype=self._autocast_dtype,
+            enabled=self._autocast_dtype is not None,
+        ):
+            found = self.loss(self.model, batch)
+        (found.mean if is_alone else found.mean * found.weight).backward()
         return found._replace(mean=found.mean.detach())
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield so many batches at a time; the last ones may be fewer."""
+    rest = iter(batches)
+    while group := list(islice(rest, size)):
+        yield group

@@ -37,7 +37,8 @@ class Saved:
 
     @property
     def label_names(self) -> list[str]:
-        return list(self.fingerprint["labels"])
+        """Return the labels that the state tells apart; none if its task is no classification."""
+        return list(self.fingerprint.get("labels", ()))
 
     @property
     def num_threads(self) -> int | None:

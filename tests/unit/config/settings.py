@@ -3,7 +3,7 @@
 from typing import Any
 
 from scaling_fl.config import ConfigurationError, defaults, read_config
-from scaling_fl.config.schema import leaves
+from scaling_fl.config.base import leaves
 
 PATHS = [path for path, _ in leaves(defaults())]
 SECTIONS = [name for name, value in defaults().items() if isinstance(value, dict)]

@@ -33,6 +33,8 @@ OTHER: dict[type, Callable[[Option], Any]] = {
 
 NOISY = {"weighting": "uniform"}
 SCAFFOLD = {"scaffold": True, "num_clients": 4}
+ALPACA = {"task_name": "generalnlp"}
+INSTRUCTION = {"task_name": "instruction", "train_path": str(ROOT / "pyproject.toml")}
 WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("momentum", "optimiser"): {"momentum": 0.9, "optimiser": "adamw"},
     ("momentum", "num_local_steps"): {"momentum": 0.9, "num_local_steps": 1},
@@ -63,6 +65,24 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "partition": {"kind": "dirichlet_by_class"},
     },
     ("partition.column", "partition.kind"): {"partition": {"column": "ward"}},
+    ("packing", "task_name"): {"packing": True, "num_local_steps": 5},
+    ("packing", "num_local_steps"): {**ALPACA, "packing": True},
+    ("packing", "length_grouped"): {
+        **ALPACA,
+        "packing": True,
+        "num_local_steps": 5,
+        "length_grouped": True,
+    },
+    ("data_order", "num_local_steps"): {"data_order": "fixed"},
+    ("data.instruction", "task_name"): {**ALPACA, "data": {"instruction": "question"}},
+    ("data.response", "task_name"): {**ALPACA, "data": {"response": "answer"}},
+    ("data.messages", "task_name"): {**ALPACA, "data": {"messages": "turns"}},
+    ("data.messages", "data.instruction"): {
+        **INSTRUCTION,
+        "data": {"messages": "turns", "instruction": "question", "test_share": 0.2},
+    },
+    ("data.system", "task_name"): {"data": {"system": "Be brief."}},
+    ("data.template", "task_name"): {"data": {"template": "chat"}},
     ("data.text", "task_name"): {"data": {"text": "title"}},
     ("data.text_pair", "task_name"): {"data": {"text_pair": "hypothesis"}},
     ("data.label", "task_name"): {"data": {"label": "stars"}},
@@ -274,6 +294,10 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
 
 ACCEPTED: list[dict[str, Any]] = [
     {"momentum": 0.9},
+    {**ALPACA, "packing": True, "num_local_steps": 5, "data_order": "fixed"},
+    {**ALPACA, "data": {"template": "chat", "system": "Be brief.", "test_share": 0.2}},
+    {**INSTRUCTION, "data": {"messages": "turns", "test_share": 0.2}},
+    {"gradient_accumulation_steps": 4},
     {"weight_decay": 0.1, "optimiser": "sgd"},
     {"weight_decay": 0.1, "optimiser": "adam"},
     {"prox_mu": 0.1, "num_local_steps": 2},

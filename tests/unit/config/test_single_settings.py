@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling_fl.config import defaults, read_config
-from scaling_fl.config.schema import leaves
+from scaling_fl.config.base import leaves
 from tests.unit.config.settings import (
     PACKAGED,
     PATHS,

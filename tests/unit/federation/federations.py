@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.arrivals import Reply
-from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client import Clients, Tier
 from scaling_fl.federation.client_end import Received
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server_end import ServerEnd
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.models.adapters import adapt
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 from scaling_fl.learning.training.local import LocalTrainer

@@ -11,9 +11,10 @@ import torch
 
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client import Clients, Tier
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import Server
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.server_optimisers import sgd

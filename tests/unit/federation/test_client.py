@@ -8,9 +8,10 @@ import torch
 
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import from_seed
-from scaling_fl.federation.client import Clients, LocalWork
+from scaling_fl.federation.client import Clients
 from scaling_fl.federation.groups import Groups
 from scaling_fl.federation.link import Link
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.task import Batch, BatchLoss, Indices
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.privacy.mechanism import clip_, l2_norm

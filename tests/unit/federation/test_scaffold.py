@@ -13,10 +13,11 @@ from scaling_fl.core.exact_sum import LIMIT
 from scaling_fl.core.exchange import Exchange, SingleExchange
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation import scaffold
-from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client import Clients, Tier
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.scaffold import CONTROL, Controls
 from scaling_fl.federation.server import Server, Step
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean
 from scaling_fl.methods.server_optimisers import sgd

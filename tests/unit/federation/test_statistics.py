@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client import Clients, Tier
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.statistics import Statistics
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.task import Batch, Indices, LossFunction, Statistic
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.points import Regression

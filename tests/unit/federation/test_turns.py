@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.state import GlobalState
-from scaling_fl.federation.client import Clients, LocalWork, Tier
+from scaling_fl.federation.client import Clients, Tier
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.link import Link
 from scaling_fl.federation.personal import PERSONAL
 from scaling_fl.federation.server import Server
+from scaling_fl.federation.work import LocalWork
 from scaling_fl.learning.task import Batch, BatchLoss, of_test
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.merging.means import mean

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scaling_fl.learning.models.adapter_card import adapter_card
 from scaling_fl.learning.models.export import save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
 from scaling_fl.learning.task import (
@@ -190,7 +191,7 @@ class Classification:
             folder,
             base_model=base_model,
             peft_type="SEQ_CLS",
-            label_names=self.label_names,
+            card=adapter_card(base_model, self.label_names, self.tokenizer.pad_token_id),
             tokenizer=self.tokenizer,
         )
 

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from scaling_fl.core.vector import Layout, flatten_parameters
+from scaling_fl.learning.models.adapter_card import adapter_card
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
 from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
@@ -58,7 +59,7 @@ def save(model: nn.Module, folder: Path, tokenizer: Any, *, base_model: str) -> 
         folder,
         base_model=base_model,
         peft_type="SEQ_CLS",
-        label_names=LABELS,
+        card=adapter_card(base_model, LABELS, tokenizer.pad_token_id),
         tokenizer=tokenizer,
     )
 

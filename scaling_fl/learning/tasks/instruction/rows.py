@@ -1,0 +1,183 @@
+"""A table's rows as conversations: one column for each side, or a column of whole conversations."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scaling_fl.learning.tables.records import Records, columns_of, read_records
+from scaling_fl.learning.task import Columns, Indices, Split
+from scaling_fl.learning.tasks.instruction.conversations import ROLES, Conversations, Turn
+from scaling_fl.learning.text.labelled import DataError
+
+RESPONSES = ("output", "response", "completion", "answer")
+"""Columns that an answer is looked for in, the first of them that there is."""
+INSTRUCTIONS = ("instruction", "prompt", "question")
+_MESSAGES = ("messages", "conversations")
+_ROLES: Mapping[str, str] = {
+    **{role: role for role in ROLES},
+    **{"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"},
+}
+"""Words for a role, those of ShareGPT among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Which columns make the instruction, and what is between them; empty ones are left out."""
+
+    instruction: tuple[str, ...] = ()
+    """Empty: the columns that there are of usual names."""
+    separator: str = "\n"
+
+
+GENERALNLP = Rule(instruction=("instruction",))
+MEDICAL = Rule(instruction=("input",))
+INSTRUCTION_AND_INPUT = Rule(instruction=("instruction", "input"), separator=" ")
+"""Finance and code. Source of the three: FlowerTune's apps, as their authors wrote them."""
+
+
+def read_conversations(
+    path: str,
+    split: Split,
+    rule: Rule,
+    columns: Columns,
+    *,
+    system: str | None,
+    client_names: Sequence[str] | None = None,
+) -> Conversations:
+    """Read a table as conversations; ``client_names`` number the clients in ``columns.client``.
+
+    Raises:
+        DataError: a column is missing, or a row is no conversation that ends with an answer.
+    """
+    present = columns_of(path, split)
+    messages = _messages_column(columns, present)
+    wanted = [messages] if messages else [*_sides(path, rule, columns, present)]
+    with_owners = client_names is not None and columns.client in present
+    extra = [str(columns.client)] if with_owners else []
+    records = read_records(path, split, [*wanted, *extra])
+    if not len(records):
+        raise DataError(f"{path}: the table must have rows, and has none; add some.")
+    read = _of_messages if messages else _of_sides
+    turns = [read(records, row, wanted, rule.separator, system) for row in range(len(records))]
+    owners = _owners(records, str(columns.client), client_names or ()) if with_owners else None
+    return Conversations(turns, owners)
+
+
+def client_names_in(path: str, column: str) -> list[str]:
+    """List the different values of a column, sorted."""
+    records = read_records(path, "train", [column])
+    return sorted({_name(records, row, column) for row in range(len(records))})
+
+
+def _owners(records: Records, column: str, names: Sequence[str]) -> Indices:
+    numbers = {name: number for number, name in enumerate(names)}
+    found = [numbers.get(_name(records, row, column), -1) for row in range(len(records))]
+    return np.array(found, dtype=np.int64)
+
+
+def _name(records: Records, row: int, column: str) -> str:
+    return _text(records, row, column, what="the client").strip()
+
+
+def _messages_column(columns: Columns, present: Sequence[str]) -> str | None:
+    if columns.messages or columns.instruction or columns.response:
+        return columns.messages
+    return next((name for name in _MESSAGES if name in present), None)
+
+
+def _sides(path: str, rule: Rule, columns: Columns, present: Sequence[str]) -> list[str]:
+    """Name the columns of the instruction, and at the end that of the answer."""
+    asked = list(columns.instruction or rule.instruction)
+    if not asked:
+        asked = [name for name in INSTRUCTIONS if name in present][:1]
+        asked += [name for name in ("input",) if asked and name in present]
+    answer = columns.response or next((name for name in RESPONSES if name in present), None)
+    if not asked or answer is None:
+        raise DataError(
+            f"{path}: the table must have the columns of an instruction "
+            f"({', '.join(INSTRUCTIONS)}) and of its answer ({', '.join(RESPONSES)}), or one of "
+            f"whole conversations ({', '.join(_MESSAGES)}), and has {', '.join(present)}; name "
+            "them by data.instruction and data.response, or data.messages."
+        )
+    # What a task of FlowerTune takes beside the instruction may be missing in a table.
+    return [name for name in asked if name == asked[0] or name in present] + [answer]
+
+
+def _of_sides(
+    records: Records, row: int, wanted: Sequence[str], separator: str, system: str | None
+) -> tuple[Turn, ...]:
+    *asked, answer = wanted
+    first = _text(records, row, asked[0], what="the instruction")
+    more = [_text(records, row, name) for name in asked[1:]]
+    turns = [
+        Turn("user", separator.join(filter(None, [first, *more]))),
+        Turn("assistant", _text(records, row, answer, what="the answer")),
+    ]
+    return (*_system(system), *turns)
+
+
+def _of_messages(
+    records: Records, row: int, wanted: Sequence[str], _: str, system: str | None
+) -> tuple[Turn, ...]:
+    (column,) = wanted
+    place, cell = records.place(row, column), records.cells[column][row]
+    turns = [_turn(message, place) for message in _parsed(cell, place)]
+    while turns and turns[-1].role != "assistant":
+        turns.pop()  # nobody answers
+    if not any(turn.role == "assistant" for turn in turns):
+        raise DataError(
+            f"{place}: a conversation must have a turn of the assistant, and has none; add one or "
+            "remove the row."
+        )
+    begins = turns[0].role == "system"
+    return (*(() if begins else _system(system)), *turns)
+
+
+def _parsed(cell: Any, place: str) -> list[Any]:
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell)
+        except ValueError:
+            cell = None
+    if cell is None or isinstance(cell, str | dict | int | float):
+        raise DataError(
+            f'{place}: a conversation must be a list such as [{{"role": "user", "content": "..."}},'
+            ' {"role": "assistant", "content": "..."}], and is not; correct it.'
+        )
+    return list(cell)
+
+
+def _turn(message: Any, place: str) -> Turn:
+    said = message if isinstance(message, dict) else {}
+    role = _ROLES.get(str(said.get("role", said.get("from"))))
+    content = said.get("content", said.get("value"))
+    if role is None or not isinstance(content, str):
+        raise DataError(
+            f"{place}: a turn must have a role ({', '.join(_ROLES)}) and a content, got "
+            f"{json.dumps(message, default=str)[:60]}; correct it."
+        )
+    return Turn(role, content)
+
+
+def _system(system: str | None) -> tuple[Turn, ...]:
+    return (Turn("system", system),) if system else ()
+
+
+def _text(records: Records, row: int, column: str, *, what: str = "") -> str:
+    """Return a cell as text; one that is missing is empty, or refused if it is ``what`` it is."""
+    cell = records.cells[column][row]
+    is_missing = cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+    if is_missing and what:
+        raise DataError(
+            f"{records.place(row, column)}: {what} must not be missing; fill it in or remove the "
+            "row."
+        )
+    if isinstance(cell, list | tuple | dict | bytes):
+        raise DataError(
+            f"{records.place(row, column)}: a cell must be a text or a number, got "
+            f"{type(cell).__name__}; name another column."
+        )
+    return "" if is_missing else str(cell)
