@@ -32,7 +32,7 @@ TASKS: dict[str, MakeTask] = {
     "medical": instruction_tuning("medical", rows.MEDICAL, "alpaca"),
     "finance": instruction_tuning("finance", rows.INSTRUCTION_AND_INPUT, "alpaca"),
     "code": instruction_tuning("code", rows.INSTRUCTION_AND_INPUT, "alpaca"),
-    "instruction": instruction_tuning("instruction", rows.Rule(), "chat"),
+    "instruction": instruction_tuning("instruction", rows.ColumnRule(), "chat"),
 }
 
 

@@ -29,7 +29,11 @@ from scaling_fl.learning.tasks.instruction import scoring
 from scaling_fl.learning.tasks.instruction.conversations import Conversations
 from scaling_fl.learning.tasks.instruction.examples import InstructionExamples, encode
 from scaling_fl.learning.tasks.instruction.labels import Encoder
-from scaling_fl.learning.tasks.instruction.rows import Rule, client_names_in, read_conversations
+from scaling_fl.learning.tasks.instruction.rows import (
+    ColumnRule,
+    client_names_in,
+    read_conversations,
+)
 from scaling_fl.learning.tasks.instruction.templates import Template, template_of
 from scaling_fl.learning.text.labelled import DataError, held_out, subset
 from scaling_fl.learning.text.plain_text import serialised
@@ -42,7 +46,7 @@ class InstructionTuning:
     """A causal language model on the conversations of a table."""
 
     name: str
-    rule: Rule
+    rule: ColumnRule
     template_name: str
     options: TaskOptions
 
@@ -211,6 +215,6 @@ class InstructionTuning:
         )
 
 
-def instruction_tuning(name: str, rule: Rule, template: str) -> MakeTask:
+def instruction_tuning(name: str, rule: ColumnRule, template: str) -> MakeTask:
     """Return what makes the task of answering the instructions of a table."""
     return partial(InstructionTuning, name, rule, template)

@@ -24,7 +24,7 @@ _ROLES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class ColumnRule:
     """Which columns make the instruction, and what is between them; empty ones are left out."""
 
     instruction: tuple[str, ...] = ()
@@ -32,16 +32,16 @@ class Rule:
     separator: str = "\n"
 
 
-GENERALNLP = Rule(instruction=("instruction",))
-MEDICAL = Rule(instruction=("input",))
-INSTRUCTION_AND_INPUT = Rule(instruction=("instruction", "input"), separator=" ")
+GENERALNLP = ColumnRule(instruction=("instruction",))
+MEDICAL = ColumnRule(instruction=("input",))
+INSTRUCTION_AND_INPUT = ColumnRule(instruction=("instruction", "input"), separator=" ")
 """Finance and code. Source of the three: FlowerTune's apps, as their authors wrote them."""
 
 
 def read_conversations(
     path: str,
     split: Split,
-    rule: Rule,
+    rule: ColumnRule,
     columns: Columns,
     *,
     system: str | None,
@@ -88,7 +88,7 @@ def _messages_column(columns: Columns, present: Sequence[str]) -> str | None:
     return next((name for name in _MESSAGES if name in present), None)
 
 
-def _sides(path: str, rule: Rule, columns: Columns, present: Sequence[str]) -> list[str]:
+def _sides(path: str, rule: ColumnRule, columns: Columns, present: Sequence[str]) -> list[str]:
     """Name the columns of the instruction, and at the end that of the answer."""
     asked = list(columns.instruction or rule.instruction)
     if not asked:
