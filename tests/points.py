@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scaling_fl.learning.options import TaskOptions
 from scaling_fl.learning.task import (
     Batch,
     BatchLoss,
@@ -20,7 +21,6 @@ from scaling_fl.learning.task import (
     Indices,
     PartitionDescription,
     Split,
-    TaskOptions,
 )
 
 UNIT = 2.0**20

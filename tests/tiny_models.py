@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from scaling_fl.learning.models.adapters import Adapter
-from scaling_fl.learning.task import Batch, TaskOptions
+from scaling_fl.learning.options import TaskOptions
+from scaling_fl.learning.task import Batch
 from scaling_fl.learning.tasks.classification.family import Classification
 
 WORDS = [

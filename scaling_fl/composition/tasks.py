@@ -6,7 +6,8 @@ from scaling_fl.composition import own
 from scaling_fl.config import Config
 from scaling_fl.config.own import is_own
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.task import Columns, MakeTask, Metric, Task, TaskOptions
+from scaling_fl.learning.options import Columns, MakeTask, TaskOptions
+from scaling_fl.learning.task import Metric, Task
 from scaling_fl.learning.tasks.classification import (
     agnews,
     imdb,

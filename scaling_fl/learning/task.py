@@ -5,7 +5,7 @@ The federation, the merges, the codecs and privacy know only what stands here. A
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -246,62 +246,3 @@ class NaturalClients(Protocol):
 
     def num_foreign(self, examples: Examples) -> int:
         """Count the test examples of clients that no training example is of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """What a run chooses of the columns of a table."""
-
-    text: tuple[str, ...] = ()
-    text_pair: tuple[str, ...] = ()
-    """Columns of a second text beside the first one; empty: there is none."""
-    label: str | None = None
-    client: str | None = None
-    instruction: tuple[str, ...] = ()
-    response: str | None = None
-    messages: str | None = None
-    """A column of whole conversations."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What a run chooses of the weights of a base that is not trained."""
-
-    bits: int = 32
-    """Of a weight of its linear layers: 4 (NF4), 8 (LLM.int8), 16 (bf16) or 32."""
-    double_quantisation: bool = True
-    """With 4 bits, quantise the scales of the blocks, too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """What a run chooses about its task; a family refuses what has no effect on it."""
-
-    model: str
-    """A nickname, a Hugging Face id or a folder."""
-    max_seq_len: int
-    seed: int
-    data_seed: int
-    cache_dir: Path
-    paths: Mapping[Split, str | None]
-    max_examples: Mapping[Split, int | None]
-    text: str | None
-    columns: Columns = Columns()
-    load: Load = Load()
-    test_share: float | None = None
-    """Share of the training data that is held out as the test data."""
-    labels: tuple[str, ...] | None = None
-    """All labels in their order, where they need not be found in the data."""
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
-    """The user's metrics of what classifiers answer, by name."""
-    system: str | None = None
-    """What a conversation begins with, unless it has a system's turn of its own."""
-    template: str | None = None
-    """How a conversation becomes one text: chat, alpaca or a Jinja file; None: as the task does."""
-    packing: bool = False
-    """Put several training examples into one row of ``max_seq_len`` tokens."""
-    source: str = ""
-    """The hash of the source of the user's own task, on which its examples depend."""
-
-
-MakeTask = Callable[[TaskOptions], Task]

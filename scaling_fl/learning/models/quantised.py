@@ -16,7 +16,7 @@ from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from scaling_fl.core.errors import UserError
-from scaling_fl.learning.task import Load
+from scaling_fl.learning.options import Load
 
 # It asks for a library of faster kernels, and tells of each layer that it casts an input.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

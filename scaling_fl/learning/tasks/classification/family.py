@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from scaling_fl.learning.models.adapter_card import adapter_card
 from scaling_fl.learning.models.export import save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
+from scaling_fl.learning.options import MakeTask, TaskOptions
 from scaling_fl.learning.task import (
     Batch,
     BatchLoss,
     Examples,
     Indices,
-    MakeTask,
     PartitionDescription,
     Split,
-    TaskOptions,
 )
 from scaling_fl.learning.tasks.classification import scoring
 from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms

@@ -14,6 +14,7 @@ import numpy as np
 
 from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
+from scaling_fl.learning.options import TaskOptions
 from scaling_fl.learning.tables.records import (
     Records,
     columns_of,
@@ -21,7 +22,7 @@ from scaling_fl.learning.tables.records import (
     table_digest,
 )
 from scaling_fl.learning.tables.sources import require_path
-from scaling_fl.learning.task import Examples, Indices, Split, TaskOptions
+from scaling_fl.learning.task import Examples, Indices, Split
 from scaling_fl.learning.tasks.classification.family import Classification
 from scaling_fl.learning.text.labelled import DataError, Labelled, held_out
 from scaling_fl.learning.text.tokenised import TokenisedExamples

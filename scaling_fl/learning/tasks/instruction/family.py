@@ -14,16 +14,15 @@ from scaling_fl.learning.models.adapter_card import causal_card
 from scaling_fl.learning.models.causal import load_causal, load_causal_tokenizer
 from scaling_fl.learning.models.export import save_adapter, save_causal
 from scaling_fl.learning.models.packaged import alpaca_folder
+from scaling_fl.learning.options import MakeTask, TaskOptions
 from scaling_fl.learning.tables.records import table_digest
 from scaling_fl.learning.task import (
     Batch,
     BatchLoss,
     Examples,
     Indices,
-    MakeTask,
     PartitionDescription,
     Split,
-    TaskOptions,
 )
 from scaling_fl.learning.tasks.instruction import scoring
 from scaling_fl.learning.tasks.instruction.conversations import Conversations

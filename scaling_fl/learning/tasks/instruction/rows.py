@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from scaling_fl.learning.options import Columns
 from scaling_fl.learning.tables.records import Records, columns_of, read_records
-from scaling_fl.learning.task import Columns, Indices, Split
+from scaling_fl.learning.task import Indices, Split
 from scaling_fl.learning.tasks.instruction.conversations import ROLES, Conversations, Turn
 from scaling_fl.learning.text.labelled import DataError
 

@@ -14,7 +14,8 @@ from scaling_fl.learning.models import quantised
 from scaling_fl.learning.models.activations import recompute_activations
 from scaling_fl.learning.models.adapters import adapt, frozen_digest
 from scaling_fl.learning.models.quantised import dequantised, num_weights, stored_bytes
-from scaling_fl.learning.task import Batch, BatchLoss, Load
+from scaling_fl.learning.options import Load
+from scaling_fl.learning.task import Batch, BatchLoss
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.tiny_models import make_adapter
 
