@@ -142,13 +142,15 @@ def build(
     check_same_data(data, exchange)
     if caveat := data.task.caveat(data.test):
         note(caveat)
+    for each in data.beside:
+        if each.note:
+            note(each.note)
     trainer = load_trainer(config, data, device, note=note, stage=stage)
     check_metric(config, trainer, data)
     kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)
     kept = seal.over(kept_unsealed) if seal else kept_unsealed
     start = load_start(config, trainer, kept, job, exchange)
-    data_keys = [*([] if seal else [data.train.key]), data.test.key]
-    data_keys += [each.examples.key for each in data.beside]
+    data_keys = [data.test.key] if seal else [data.train.key, data.test.key]
     computation = fingerprint.of_computation(config, num_clients, *data_keys)
     computation |= start.fingerprint | own.sources(config)
     if budget and start.fingerprint:

@@ -6,7 +6,7 @@ from scaling_fl.composition import own
 from scaling_fl.config import Config
 from scaling_fl.config.own import is_own
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.options import Columns, MakeTask, TaskOptions
+from scaling_fl.learning.options import Columns, MakeTask, QuestionOptions, TaskOptions
 from scaling_fl.learning.task import Metric, Task
 from scaling_fl.learning.tasks.classification import (
     agnews,
@@ -67,6 +67,7 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
         system=data.system,
         template=data.template,
         packing=config.packing,
+        questions=_questions(config),
         test_share=data.test_share,
         labels=tuple(labels) if labels else data.labels,
         metrics=own_metrics(config),
@@ -87,3 +88,8 @@ def own_metrics(config: Config) -> dict[str, Metric]:
 
 def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value or ()
+
+
+def _questions(config: Config) -> QuestionOptions:
+    options = config.evaluation.model_dump(exclude={"questions"})
+    return QuestionOptions(questions=config.evaluation.files, **options)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from scaling_fl.config.evaluation_settings import EvaluationSettings
 from scaling_fl.config.stop_settings import StopSettings
 
 NOT_IDENTITY = frozenset(
@@ -14,6 +15,7 @@ NOT_IDENTITY = frozenset(
     # these only report or stop; iid_split is folded into partition.kind
     | {"per_class_metrics", "metrics", "min_clients", "iid_split"}
     | {f"stop_when.{name}" for name in StopSettings.model_fields}
+    | {f"evaluation.{name}" for name in EvaluationSettings.model_fields}
 )
 
 

@@ -14,6 +14,7 @@ from scaling_fl.config.data_rules import (
     path_problems,
 )
 from scaling_fl.config.effects import EFFECTS
+from scaling_fl.config.evaluation_rules import EVALUATION, question_problems
 from scaling_fl.config.merge_row import MergeRow
 from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import why_missing
@@ -62,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     *PRIVACY,
     *TIERS,
     *DATA,
+    *EVALUATION,
     *BASE,
     Rule(
         "upload.values",
@@ -145,6 +147,8 @@ def cross_problems(
         yield from found
         if has_data and not _are_bad(bad, COLUMNS):
             yield from column_problems(config, {problem.path for problem in found}, columns_of)
+    if not _are_bad(bad, ("evaluation.questions",)):
+        yield from question_problems(config)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
     is_known = num_nodes == 1 and config.partition.kind != "column"
     if not _are_bad(bad, counts) and (is_known or config.num_clients is not None):

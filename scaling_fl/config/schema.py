@@ -1,7 +1,4 @@
-"""Every setting with its type, range, default and documentation (the string under each field).
-
-Rules between settings live in ``config.rules``; this module knows one setting at a time.
-"""
+"""Every setting with its type, range, default and documentation; rules are in ``config.rules``."""
 
 from itertools import chain
 from typing import Annotated, Any
@@ -11,6 +8,7 @@ from pydantic import Field
 from scaling_fl.config.base import Section, leaves
 from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.data_sections import DataSettings, PartitionSettings
+from scaling_fl.config.evaluation_settings import EvaluationSettings
 from scaling_fl.config.identity import NEWER, NOT_IDENTITY
 from scaling_fl.config.older import in_older_names
 from scaling_fl.config.own import AnyTask, Metrics, is_own
@@ -201,6 +199,8 @@ class Config(Section):
     """The step that turns the merged update into the next global state."""
     data: DataSettings = DataSettings()
     """What is read of a task's data, and where it is kept."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What a language model is measured on besides its loss on the test data."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the record of a run is kept."""
     stop_when: StopSettings = StopSettings()

@@ -38,6 +38,10 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 DataOrder = Literal["fresh", "fixed"]
 PrecisionName = Literal["fp32", "bf16"]
 AccountantName = Literal["rdp", "pld"]
+QuestionLayoutName = Literal[
+    "plain", "cloze", "mmlu", "medmcqa", "careqa", "medqa", "pubmedqa", "fpb", "fiqa", "tfns"
+]
+QuestionRule = Literal["likelihood", "generation"]
 WatchedMetric = Literal[
     "validation.accuracy", "validation.f1_macro", "validation.loss", "train.accuracy", "train.loss"
 ]

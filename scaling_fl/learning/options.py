@@ -33,6 +33,20 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """What a run asks a language model besides its test examples."""
+
+    questions: Mapping[str, str] = field(default_factory=dict)
+    """Files of multiple-choice questions by name, after which their metrics are named."""
+    layout: str = "plain"
+    rule: str = "likelihood"
+    """``likelihood``, or ``generation`` for FlowerTune's rule."""
+    max_questions: int | None = None
+    max_generated: int | None = None
+    """Test rows that are answered in the model's own words; None: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a run chooses about its task; a family refuses what has no effect on it."""
 
@@ -59,6 +73,7 @@ class TaskOptions:
     """How a conversation becomes one text: chat, alpaca or a Jinja file; None: as the task does."""
     packing: bool = False
     """Put several training examples into one row of ``max_seq_len`` tokens."""
+    questions: QuestionOptions = QuestionOptions()
     source: str = ""
     """The hash of the source of the user's own task, on which its examples depend."""
 

@@ -197,6 +197,8 @@ class Measurement:
     """(total counts, whether those of each class are wanted) -> metrics by name."""
     name: str = ""
     """What the names of its metrics begin with, before a dot."""
+    note: str = ""
+    """What its metrics cannot tell; empty: nothing is worth a note."""
 
 
 def of_test(task: Task, test: Examples) -> Measurement:

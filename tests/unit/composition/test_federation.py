@@ -14,6 +14,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.privacy import CLIP
+from scaling_fl.learning.questions.layouts import LAYOUTS
 from scaling_fl.learning.training.local import OPTIMISERS
 from scaling_fl.methods import partitioning
 from scaling_fl.methods.sampling import COHORT_SAMPLINGS, GROUP_SAMPLINGS
@@ -39,6 +40,7 @@ def make_config(**changes: Any) -> Config:
         (types.SamplingKind, COHORT_SAMPLINGS),
         (types.SamplingKind, GROUP_SAMPLINGS),
         (types.CodecName, CODECS),
+        (types.QuestionLayoutName, LAYOUTS),
     ],
 )
 def test_the_tables_have_the_names_that_the_configuration_allows(names: Any, table: Any) -> None:

@@ -15,12 +15,16 @@ from scaling_fl.learning.models.causal import load_causal, load_causal_tokenizer
 from scaling_fl.learning.models.export import save_adapter, save_causal
 from scaling_fl.learning.models.packaged import alpaca_folder
 from scaling_fl.learning.options import MakeTask, TaskOptions
+from scaling_fl.learning.questions.answers import MOST_TOKENS, WrittenAnswers
+from scaling_fl.learning.questions.generation import encode_prompts
+from scaling_fl.learning.questions.measurements import load_questions
 from scaling_fl.learning.tables.records import table_digest
 from scaling_fl.learning.task import (
     Batch,
     BatchLoss,
     Examples,
     Indices,
+    Measurement,
     PartitionDescription,
     Split,
 )
@@ -187,6 +191,30 @@ class InstructionTuning:
 
     def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
         return scoring.metrics(counts)
+
+    def load_measurements(self) -> list[Measurement]:
+        options = self.options
+        wanted = options.questions.max_generated
+        asked = load_questions(
+            options.questions,
+            self.tokenizer,
+            max_seq_len=options.max_seq_len,
+            seed=options.data_seed,
+        )
+        return [*asked, *([self.written(wanted)] if wanted else [])]
+
+    def written(self, max_rows: int) -> Measurement:
+        """Have test rows, drawn at random, answered in the model's own words."""
+        options = self.options
+        rows = subset(self.load_conversations("test"), max_rows, options.data_seed).turns
+        prompts = encode_prompts(
+            [self.encoder.prompt(turns[:-1]) for turns in rows],
+            [MOST_TOKENS] * len(rows),
+            max_seq_len=options.max_seq_len,
+            tokenizer=self.tokenizer,
+        )
+        references = [turns[-1].content for turns in rows]
+        return WrittenAnswers(prompts, references, self.tokenizer).measurement()
 
     def baseline(self, examples: Examples) -> dict[str, float]:
         return {}  # a model that was pre-trained is better than any that ignores its input
