@@ -19,7 +19,7 @@ RUN PIP_INDEX_URL=${TORCH_INDEX_URL:-$PIP_INDEX_URL}; \
     if [ -n "$PIP_INDEX_URL" ]; then export PIP_INDEX_URL; fi; \
     pip install -c constraints.txt "$(grep -E '^torch==' constraints.txt)"
 RUN mkdir scaling_fl && touch scaling_fl/__init__.py README.md \
-    && pip install -c constraints.txt -e '.[tensorboard,mlflow,quantised]'
+    && pip install -c constraints.txt -e '.[tensorboard,mlflow,quantised,template]'
 # Any user may be the one who runs it (see run-local.sh), so its home is where everybody may write.
 RUN useradd --uid 1000 --create-home scaling \
     && mkdir data runs checkpoints cache huggingface \

@@ -1,13 +1,12 @@
 """How much memory a training step's activations take, and how they take less."""
 
-from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from scaling_fl.learning.models.outline import is_outline
+from scaling_fl.learning.models.shapes import on_shapes
 from scaling_fl.learning.task import Batch, LossFunction
 
 
@@ -18,11 +17,8 @@ def activation_bytes(model: nn.Module, loss: LossFunction, batch: Batch) -> int:
     """
     if not is_outline(model):
         return _kept_bytes(model, loss, batch)
-    model = deepcopy(model)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        model.to_empty(device="cpu")  # on which torch chooses its kernels
-        tensors = {name: mode.from_tensor(tensor) for name, tensor in batch.tensors.items()}
-        return _kept_bytes(model, loss, Batch(tensors, batch.indices))
+    with on_shapes(model) as outline:
+        return _kept_bytes(outline, loss, batch)
 
 
 def _kept_bytes(model: nn.Module, loss: LossFunction, batch: Batch) -> int:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.outlines import outline_of
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.loading import check_length, from_hub, tiny_tokenizer
+from scaling_fl.learning.models.outline import outline_causal
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -24,7 +26,8 @@ def load_causal_tokenizer(name: str, cache_dir: Path) -> Any:
     Raises:
         UserError: there is none of that name, or it cannot be used.
     """
-    if name == "tiny":
+    # An outline has no text to read; what is counted of it needs some token for padding.
+    if name == "tiny" or outline_of(name):
         return _tiny_tokenizer()
     tokenizer = from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -58,6 +61,10 @@ def load_causal(
         config = _tiny_config(tokenizer)
         check_length(name, config.max_position_embeddings, max_seq_len)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    elif file := outline_of(name):
+        model = outline_causal(file)
+        check_length(name, getattr(model.config, "max_position_embeddings", None), max_seq_len)
+        return model  # type: ignore[no-any-return]
     else:
         config = from_hub(AutoConfig.from_pretrained, name, cache_dir)
         check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)

@@ -9,6 +9,7 @@ import pytest
 from scaling_fl.composition import prediction
 from scaling_fl.composition.prediction import predict
 from scaling_fl.config import ConfigurationError, read_config
+from tests.causal_models import bpe_tokenizer, tiny_gpt2, tiny_llama
 from tests.tiny_models import save_model
 
 SETTINGS: dict[str, Any] = {
@@ -31,6 +32,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+NO_WEIGHTS: dict[str, Any] = {"needs_weights": False}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plan_is_that_of_the_whole_model(kind: str, tmp_path: Path) -> None:
     folder = save_model("gemma2", tmp_path)
@@ -41,7 +45,19 @@ def test_the_plan_is_that_of_the_whole_model(kind: str, tmp_path: Path) -> None:
     assert plans[0] == plans[1]
 
 
-NO_WEIGHTS: dict[str, Any] = {"needs_weights": False}
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+def test_so_is_that_of_a_language_model(make: Any, packing: bool, tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    bpe_tokenizer().save_pretrained(tmp_path)
+    of_task = {"task_name": "generalnlp", "adapter": {"kind": "dora"}, "packing": packing}
+    of_task["num_local_steps"] = 2
+    plans = [
+        predict(read_config(SETTINGS | of_task | {"model": model}, **options), print)
+        for model, options in ((str(tmp_path), {}), (str(tmp_path / "config.json"), NO_WEIGHTS))
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0].trainable_parameters < plans[0].total_parameters
 
 
 def test_a_run_needs_weights(tmp_path: Path) -> None:
