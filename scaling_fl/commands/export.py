@@ -25,6 +25,7 @@ from scaling_fl.composition.restored import (
 )
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
+from scaling_fl.config.load_settings import LoadSettings
 from scaling_fl.core.json_text import json_text
 from scaling_fl.jobs.job import check_outlives_container
 from scaling_fl.learning.models.adapter_card import BESIDE
@@ -108,7 +109,8 @@ def merge(request: ExportRequest) -> str:
     mean = mean_of(vectors, weights, request.quantize)
     task = make_task(config, labels=states[0].label_names)
     stage(f"loading model {config.model}")
-    trainer = restore(states[0], config, task, torch.device("cpu"))
+    device, in_fp32 = torch.device("cpu"), not request.adapter
+    trainer = restore(states[0], config, task, device, in_fp32=in_fp32)
     trainer.vector.copy_(mean.vector)
     trainer.base.move_to(moved)
     with _appearing(request.out, zipped=request.zip) as folder:
@@ -116,7 +118,8 @@ def merge(request: ExportRequest) -> str:
             base_model = _base_model(config)
             task.save_adapter(trainer.model, folder, base_model=base_model)
             if base_model == BESIDE:
-                task.save_model(task.load_model(), folder / BESIDE)
+                whole = make_task(config.model_copy(update={"load": LoadSettings()}))
+                task.save_model(whole.load_model(), folder / BESIDE)
         else:
             task.save_model(merge_adapter(trainer.model), folder)
         origin = _origin(states, weights, request.quantize, mean, request.client)

@@ -23,7 +23,8 @@ def load_model(place: str, client: int | None = None) -> Any:
     vector = model_of(saved, client, saved.checkpoint.vector, option="client")
     config = settings_of(saved, {})
     labels = saved.fingerprint.get("labels")
-    trainer = restore(saved, config, make_task(config, labels=labels), torch.device("cpu"))
+    task, device = make_task(config, labels=labels), torch.device("cpu")
+    trainer = restore(saved, config, task, device, in_fp32=True)
     trainer.vector.copy_(vector)
     model: Any = merge_adapter(trainer.model)
     if labels and hasattr(model, "config"):

@@ -19,7 +19,7 @@ START = "init_from"
 OWNERS = "owners"
 SEAL = "privacy.secret"
 """The keyed hashes of a job with noise, see ``secrecy``; jobs of earlier versions have none."""
-MEANING = ("labels", "template", FROZEN, "adapter.alpha", "adapter.rslora")
+MEANING = ("labels", "template", FROZEN, "load.bits", "adapter.alpha", "adapter.rslora")
 """What two vectors of one layout must share to mean the same, their model aside."""
 
 _PATHS = ("train_path", "test_path")  # where the data is, which counts by its content
@@ -44,6 +44,8 @@ def of_vector(
         found[FROZEN] = frozen_digest
         found["adapter.alpha"] = config.adapter.alpha
         found["adapter.rslora"] = config.adapter.rslora
+    if config.load.bits < 32:
+        found["load.bits"] = config.load.bits
     return found
 
 

@@ -15,12 +15,18 @@ from scaling_fl.federation.link import Link
 from scaling_fl.federation.server import keeps_factors
 from scaling_fl.learning.models.activations import activation_bytes
 from scaling_fl.learning.models.quantised import stored_bytes
+from scaling_fl.learning.options import Load
 from scaling_fl.learning.task import Statistic, Task
 from scaling_fl.methods.pairs import adapter_size, pairs_of
 
 FP32, FP64, INT64 = 4, 8, 8
 """Bytes of a coordinate of a vector, and of a coordinate of an exact sum."""
-_MOMENTS = {"sgd": 0, "adam": 2, "adamw": 2}  # vectors in the state of the clients' optimiser
+_OF_8_BITS = 2 + 2 * FP32 / 256  # of each of two moments a byte, and a scale for a block
+_OF_STATE = {
+    **{"sgd": 0.0, "adam": 2.0 * FP32, "adamw": 2.0 * FP32},
+    **dict.fromkeys(("adamw_8bit", "paged_adamw_8bit"), _OF_8_BITS),
+}
+"""Bytes of a coordinate in the state of the clients' optimiser."""
 
 
 def server_bytes(config: Config, size: int, num_seen: int) -> int:
@@ -40,12 +46,12 @@ def memory_of_training(
     config: Config, task: Task, model: nn.Module, size: int, beside: int
 ) -> dict[str, int]:
     """Count the bytes of a training step, and of the global state with ``beside`` its vector."""
-    moments = _MOMENTS[config.optimiser] + bool(config.momentum)
+    of_state = _OF_STATE[config.optimiser] + FP32 * bool(config.momentum)
     return {
-        "model": stored_bytes(model),
+        "model": stored_bytes(model, Load(**config.load.model_dump())),
         "global state": FP32 * size + beside,
         "gradients": FP32 * size * (1 + config.scaffold),  # and their correction
-        "clients' optimiser": FP32 * size * moments,
+        "clients' optimiser": int(of_state * size),
         "activations of a full batch": activation_bytes(
             model, task.loss, task.largest_batch(config.batch_size)
         ),

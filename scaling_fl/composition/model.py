@@ -7,7 +7,11 @@ from torch import nn
 
 from scaling_fl.composition.data import Data
 from scaling_fl.config import Config
+from scaling_fl.core.errors import UserError
+from scaling_fl.learning.models.activations import recompute_activations
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
+from scaling_fl.learning.models.outline import is_outline
+from scaling_fl.learning.models.quantised import is_stored_in
 from scaling_fl.learning.task import Task
 from scaling_fl.learning.training.local import LocalTrainer
 
@@ -42,8 +46,24 @@ def load_trainer(
 
 
 def load_model(config: Config, task: Task) -> nn.Module:
-    """Load the model of the task with its adapter, as before round 1, onto the CPU."""
+    """Load the model of the task with its adapter, as before round 1, onto the CPU.
+
+    Raises:
+        UserError: the model cannot be had, or not as the settings want it.
+    """
     model = task.load_model()
+    if not is_outline(model) and not is_stored_in(model, config.load.bits):
+        raise UserError(
+            f"load.bits must be 32 for task_name={config.task_name}, whose load_model does not "
+            f"heed options.load, got {config.load.bits}; drop it."
+        )
+    if config.gradient_checkpointing:
+        recompute_activations(model)
+    return adapted(model, config, task)
+
+
+def adapted(model: nn.Module, config: Config, task: Task) -> nn.Module:
+    """Add the adapter of the settings, if any, to the model of the task."""
     if config.adapter.kind == "none":
         return model
     adapter = Adapter(**config.adapter.model_dump())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scaling_fl.composition.clients import make_link
 from scaling_fl.composition.data import deal, owners_of_test
 from scaling_fl.composition.fingerprint import FROZEN, MEANING, OWNERS
-from scaling_fl.composition.model import load_model
+from scaling_fl.composition.model import adapted, load_model
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, ConfigurationError, read_single_settings
 from scaling_fl.config.merges import row_of
@@ -25,13 +25,14 @@ from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.models.adapters import frozen_digest
+from scaling_fl.learning.models.quantised import dequantised
 from scaling_fl.learning.task import Examples, Indices, Task, of_test
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.runtime.record.manifest import layout_differences
 from scaling_fl.runtime.tracking.places import Saved
 
-_OF_MODEL = ("model", "adapter", "seed", "max_seq_len")
+_OF_MODEL = ("model", "adapter", "seed", "max_seq_len", "load")
 _OF_TEST = (
     *("task_name", "train_path", "test_path", "val_batch_size", "data", "data_seed"),
     *("partition", "device"),  # test data that is held out leaves each client a row
@@ -85,16 +86,22 @@ def check_alike(states: Sequence[Saved], *, ignoring: Sequence[str] = ()) -> Non
             )
 
 
-def restore(saved: Saved, config: Config, task: Task, device: torch.device) -> LocalTrainer:
+def restore(
+    saved: Saved, config: Config, task: Task, device: torch.device, *, in_fp32: bool = False
+) -> LocalTrainer:
     """Load the model that a state belongs to onto a device, with the state in it.
 
     What the vector does not hold comes from the base model, whose hash must be that of the run's.
+    With ``in_fp32`` a base of fewer bits becomes one in fp32, with the weights that it computes
+    with.
 
     Raises:
         UserError: the base model is another one than that of the run.
         UserError: it cannot be had.
     """
     model = _verified_model(saved, config, task)
+    if in_fp32 and config.load.bits < 32:
+        model = adapted(dequantised(task.load_model()), config, task)
     trainer = LocalTrainer(model.to(device), task.loss, optimiser=config.optimiser)
     trainer.vector.copy_(saved.checkpoint.vector)
     moved = moved_base(saved)

@@ -6,7 +6,7 @@ from scaling_fl.composition import own
 from scaling_fl.config import Config
 from scaling_fl.config.own import is_own
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.options import Columns, MakeTask, QuestionOptions, TaskOptions
+from scaling_fl.learning.options import Columns, Load, MakeTask, QuestionOptions, TaskOptions
 from scaling_fl.learning.task import Metric, Task
 from scaling_fl.learning.tasks.classification import (
     agnews,
@@ -68,6 +68,7 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
         template=data.template,
         packing=config.packing,
         questions=_questions(config),
+        load=Load(**config.load.model_dump()),
         test_share=data.test_share,
         labels=tuple(labels) if labels else data.labels,
         metrics=own_metrics(config),

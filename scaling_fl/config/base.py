@@ -39,11 +39,11 @@ def conditions(field: FieldInfo) -> list[Condition]:
 
 
 def choices(field: FieldInfo) -> list[str]:
-    """List the names that ``Choices(...)``, ``Literal[...]`` or ``Literal[...] | None`` allows."""
+    """List what ``Choices(...)``, ``Literal[...]`` or ``Literal[...] | None`` allows."""
     parts = (field.annotation, *get_args(field.annotation))
     notes = [*field.metadata, *(note for part in parts for note in get_args(part))]
     named = [name for note in notes if isinstance(note, Choices) for name in note.names]
-    return named + [name for part in parts for name in get_args(part) if isinstance(name, str)]
+    return named + [str(n) for part in parts for n in get_args(part) if isinstance(n, str | int)]
 
 
 def sections_in(field: FieldInfo) -> list[tuple[type[BaseModel], str]]:

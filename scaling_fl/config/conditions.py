@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from scaling_fl.config.own import is_own
+
 
 def value_at(settings: Any, path: str) -> Any:
     """Return the setting at a dotted path, in plain types.
@@ -104,6 +106,20 @@ class With(Condition):
     @property
     def _when(self) -> str:
         return f"unless {self.paths[0]} is {listed(self.values)}"
+
+
+class WithTask(With):
+    """The setting works only with one of these tasks, or with one of the user's own."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__("task_name", *names)
+
+    def holds(self, settings: Any) -> bool:
+        return super().holds(settings) or is_own(settings.task_name)
+
+    @property
+    def note(self) -> str:
+        return f"Only with task_name={', '.join(self.values)}, or a task of your own."
 
 
 class WithSet(Condition):

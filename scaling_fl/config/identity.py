@@ -9,7 +9,7 @@ NOT_IDENTITY = frozenset(
     {"site_ids", "num_clients", "device", "num_threads"}
     | {"job_name", "author", "checkpoints_dir", "data.cache_dir"}
     | {"tracking.runs_dir", "tracking.tensorboard"}
-    | {"save_every", "keep_last", "eval_every", "val_batch_size"}
+    | {"save_every", "keep_last", "eval_every", "val_batch_size", "gradient_checkpointing"}
     | {"download.evaluate", "privacy.delta", "privacy.accountant", "privacy.max_epsilon"}
     | {"init_from"}  # a place, whose content counts
     # these only report or stop; iid_split is folded into partition.kind
@@ -35,5 +35,7 @@ NEWER: dict[str, Any] = {
     "gradient_accumulation_steps": 1,
     "packing": False,
     "data_order": "fresh",
+    "load.bits": 32,
+    "load.double_quantisation": True,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

@@ -15,6 +15,7 @@ from scaling_fl.config.data_rules import (
 )
 from scaling_fl.config.effects import EFFECTS
 from scaling_fl.config.evaluation_rules import EVALUATION, question_problems
+from scaling_fl.config.load_rules import LOAD
 from scaling_fl.config.merge_row import MergeRow
 from scaling_fl.config.merges import row_of
 from scaling_fl.config.own import why_missing
@@ -65,6 +66,7 @@ RULES: tuple[Rule, ...] = (
     *DATA,
     *EVALUATION,
     *BASE,
+    *LOAD,
     Rule(
         "upload.values",
         ("download.density",),

@@ -10,6 +10,7 @@ from scaling_fl.config.conditions import With, Without, WithSet
 from scaling_fl.config.data_sections import DataSettings, PartitionSettings
 from scaling_fl.config.evaluation_settings import EvaluationSettings
 from scaling_fl.config.identity import NEWER, NOT_IDENTITY
+from scaling_fl.config.load_settings import OF_LANGUAGE_MODELS, LoadSettings
 from scaling_fl.config.older import in_older_names
 from scaling_fl.config.own import AnyTask, Metrics, is_own
 from scaling_fl.config.sections import (
@@ -19,7 +20,6 @@ from scaling_fl.config.sections import (
     PrivacySettings,
     ScheduleSettings,
     ServerSettings,
-    TierDirectionSettings,
     Tiers,
     TierSettings,
     TrackingSettings,
@@ -90,8 +90,10 @@ class Config(Section):
     """Test examples in a batch."""
     max_seq_len: Annotated[int, Field(ge=3)] = 128
     """Tokens of a text that are kept, special tokens included."""
+    gradient_checkpointing: Annotated[bool, OF_LANGUAGE_MODELS] = False
+    """Compute a layer's activations again for its gradient: less memory, more time, equal bits."""
     optimiser: OptimiserName = "sgd"
-    """Optimiser of the clients, new in every round."""
+    """Optimiser of the clients, new in every round; those of 8 bits are of bitsandbytes."""
     momentum: Annotated[Decay, With("optimiser", "sgd")] = 0.0
     """Momentum of the clients' optimiser."""
     weight_decay: NonNegative = 0.0
@@ -169,6 +171,8 @@ class Config(Section):
     """Report precision, recall and F1 of every class too."""
     metrics: Metrics = ()
     """Metrics of one's own that are reported too: my_module:my_metric, of the confusion matrix."""
+    load: LoadSettings = LoadSettings()
+    """How the weights of a base that is not trained are held in memory."""
     adapter: AdapterSettings = AdapterSettings()
     """Which parameters are trained, sent and saved."""
     download: DownloadSettings = DownloadSettings()
@@ -185,8 +189,7 @@ class Config(Section):
     """Which components of the adapter a tier of a smaller rank holds: the first, or the largest."""
     tier_scale: ScaleChoice | None = None
     """Scale of B A in a tier of a smaller rank: alpha / adapter.rank (adapter), or alpha over its
-    own rank (own), with which one learning rate of adam or adamw goes with all ranks. None: own
-    with merge.method=flexlora, adapter otherwise."""
+    own rank (own), with which one learning rate suits all ranks. None: own with flexlora alone."""
     merge: MergeSettings = MergeSettings()
     """How the clients' updates become one."""
     partition: PartitionSettings = PartitionSettings()
@@ -270,13 +273,10 @@ class Config(Section):
         return choice == "own" and any(t.adapter.rank < self.adapter.rank for t in self.by_tier())
 
     def _of(self, tier: TierSettings) -> "Config":
-        def changed(section: Any, own: TierDirectionSettings) -> Any:
-            return section.model_copy(update=own.model_dump(exclude_none=True))
-
-        changes: dict[str, Any] = {
-            "download": changed(self.download, tier.download),
-            "upload": changed(self.upload, tier.upload),
-        }
+        changes: dict[str, Any] = {}
+        for way in ("download", "upload"):
+            own = getattr(tier, way).model_dump(exclude_none=True)
+            changes[way] = getattr(self, way).model_copy(update=own)
         if tier.rank is not None:
             changes["adapter"] = self.adapter.model_copy(update={"rank": tier.rank})
         if tier.num_local_steps is not None:

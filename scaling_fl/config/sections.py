@@ -52,7 +52,9 @@ class AdapterSettings(Section):
     rslora: Annotated[bool, _LOW_RANK] = False
     """Multiply by alpha over the square root of the rank instead."""
     modules_to_save: Annotated[
-        Names, With(".kind", "lora", "dora", "head", because="every module is trained otherwise")
+        Names,
+        With(".kind", "lora", "dora", "head", because="every module is trained otherwise"),
+        With("load.bits", 32, because="what is trained has 32 bits"),
     ] = ()
     """Modules that are trained whole besides the heads, by the end of their name."""
 

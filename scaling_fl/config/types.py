@@ -20,13 +20,14 @@ TaskName = Literal[
     "instruction",
 ]
 INSTRUCTION_TASKS = ("generalnlp", "medical", "finance", "code", "instruction")
-OptimiserName = Literal["sgd", "adam", "adamw"]
+OptimiserName = Literal["sgd", "adam", "adamw", "adamw_8bit", "paged_adamw_8bit"]
 ServerOptimiserName = Literal["sgd", "adam", "adamw", "adagrad", "yogi"]
 ScheduleKind = Literal["constant", "linear", "cosine"]
 PartitionKind = Literal[
     "iid", "label_sorted", "dirichlet_by_class", "dirichlet_by_client", "column"
 ]
 WeightingName = Literal["examples", "uniform"]
+Bits = Literal[4, 8, 16, 32]
 AdapterKind = Literal["none", "lora", "dora", "head"]
 CodecName = Literal["none", "fp16", "bf16", "int8", "nf4", "nf4_double"]
 UploadValues = Literal["update", "state"]

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from scaling_fl.core.errors import UserError
 from scaling_fl.learning.models.outline import is_outline
 from scaling_fl.learning.models.shapes import on_shapes
 from scaling_fl.learning.task import Batch, LossFunction
@@ -41,7 +42,15 @@ def recompute_activations(model: Any) -> None:
     """Have each layer keep its input alone for the backward pass, which computes the rest again.
 
     The gradients stay the same to the last bit, dropout included. Source: arXiv 1604.06174.
+
+    Raises:
+        UserError: the layers of the model cannot be computed again.
     """
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            "gradient_checkpointing must be False for a model whose layers transformers cannot "
+            f"compute again, got a {type(model).__name__}; drop it."
+        )
     model.config.use_cache = False
     model.activation_checkpointing_enable({"use_reentrant": False})
 

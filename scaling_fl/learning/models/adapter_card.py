@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from scaling_fl.learning.options import Load
+
 _CARD = """\
 ---
 library_name: peft
@@ -46,10 +48,10 @@ It was taught to answer instructions.
 ```python
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer{import_more}
 
 folder = "."  # where this file is
-base = AutoModelForCausalLM.from_pretrained({place}, dtype=torch.float32)
+base = AutoModelForCausalLM.from_pretrained({place}, dtype=torch.{dtype}{quantisation})
 model = PeftModel.from_pretrained(base, folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 ```
@@ -71,9 +73,24 @@ def adapter_card(base_model: str, label_names: Sequence[str], pad_token_id: int)
     )
 
 
-def causal_card(base_model: str) -> str:
-    """Write the text for an adapter of a causal language model."""
-    return _CAUSAL_CARD.format(**_base(base_model))
+def causal_card(base_model: str, load: Load) -> str:
+    """Write the text for an adapter of a causal language model that was loaded so."""
+    is_quantised = load.bits < 16
+    return _CAUSAL_CARD.format(
+        import_more=", BitsAndBytesConfig" * is_quantised,
+        dtype="bfloat16" if load.bits == 16 else "float32",
+        quantisation=f", quantization_config={_config(load)}" * is_quantised,
+        **_base(base_model),
+    )
+
+
+def _config(load: Load) -> str:
+    if load.bits == 8:
+        return "BitsAndBytesConfig(load_in_8bit=True)"
+    return (
+        'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
+        f"bnb_4bit_use_double_quant={load.double_quantisation})"
+    )
 
 
 def _base(base_model: str) -> dict[str, str]:

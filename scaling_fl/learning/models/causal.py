@@ -13,11 +13,14 @@ from scaling_fl.core.outlines import outline_of
 from scaling_fl.core.seeding import derive
 from scaling_fl.learning.models.loading import check_length, from_hub, tiny_tokenizer
 from scaling_fl.learning.models.outline import outline_causal
+from scaling_fl.learning.models.quantised import loading_options, settle, stored_so
+from scaling_fl.learning.options import Load
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_IN_FP32 = Load()
 
 
 def load_causal_tokenizer(name: str, cache_dir: Path) -> Any:
@@ -47,9 +50,16 @@ def load_causal_tokenizer(name: str, cache_dir: Path) -> Any:
 
 
 def load_causal(
-    name: str, *, max_seq_len: int, seed: int, tokenizer: Any, cache_dir: Path, packing: bool
+    name: str,
+    *,
+    max_seq_len: int,
+    seed: int,
+    tokenizer: Any,
+    cache_dir: Path,
+    packing: bool,
+    load: Load = _IN_FP32,
 ) -> nn.Module:
-    """Load a causal language model in fp32.
+    """Load a causal language model, in fp32 unless ``load`` says otherwise.
 
     Raises:
         UserError: the model cannot be loaded, has fewer positions than ``max_seq_len`` or, with
@@ -60,7 +70,7 @@ def load_causal(
     if name == "tiny":
         config = _tiny_config(tokenizer)
         check_length(name, config.max_position_embeddings, max_seq_len)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = stored_so(AutoModelForCausalLM.from_config(config, dtype=torch.float32), load)
     elif file := outline_of(name):
         model = outline_causal(file)
         check_length(name, getattr(model.config, "max_position_embeddings", None), max_seq_len)
@@ -68,7 +78,7 @@ def load_causal(
     else:
         config = from_hub(AutoConfig.from_pretrained, name, cache_dir)
         check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
-        model = _load_weights(name, cache_dir)
+        model = _load_weights(name, cache_dir, load)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise UserError(
             f"model={name} has embeddings for {model.get_input_embeddings().num_embeddings} tokens "
@@ -81,15 +91,16 @@ def load_causal(
     return model  # type: ignore[no-any-return]
 
 
-def _load_weights(name: str, cache_dir: Path) -> Any:
+def _load_weights(name: str, cache_dir: Path, load: Load) -> Any:
     model, loaded = from_hub(
         AutoModelForCausalLM.from_pretrained,
         name,
         cache_dir,
-        dtype=torch.float32,
         use_safetensors=True,  # the other format is a pickle
         output_loading_info=True,
+        **loading_options(load),
     )
+    settle(model)
     lacking = sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
     if lacking:
         raise UserError(

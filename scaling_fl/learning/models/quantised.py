@@ -6,39 +6,34 @@ row. Embeddings, norms and the head stay fp32. With 16 bits everything is bf16.
 """
 
 import logging
+import math
 from collections.abc import Iterator
-from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from scaling_fl.core.errors import UserError
+from scaling_fl.learning.models.outline import is_outline
 from scaling_fl.learning.options import Load
 
 # It asks for a library of faster kernels, and tells of each layer that it casts an input.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+_STORED_AS = {4: torch.uint8, 8: torch.int8, 16: torch.bfloat16, 32: torch.float32}
+"""The type of what holds weights of so many bits."""
+
+
 def loading_options(load: Load) -> dict[str, Any]:
     """Return the options of ``from_pretrained`` that load a model so, onto the CPU.
 
     A GPU gets the numbers that the CPU has computed: they are the same on all machines.
-
-    Raises:
-        UserError: bitsandbytes is not installed.
     """
-    if load.bits == 16:
-        return {"dtype": torch.bfloat16}
-    if load.bits == 32:
-        return {"dtype": torch.float32}
-    if find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"load.bits={load.bits} needs bitsandbytes, which is not installed; install it with "
-            "`pip install -c constraints.txt -e '.[quantised]'` in the folder of the project."
-        )
+    if load.bits >= 16:
+        return {"dtype": _STORED_AS[load.bits]}
     config = BitsAndBytesConfig(
         load_in_4bit=load.bits == 4,
         load_in_8bit=load.bits == 8,
@@ -59,6 +54,22 @@ def settle(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def stored_so(model: Any, load: Load) -> Any:
+    """Return a model in fp32 as ``load`` says, as if it came from a folder."""
+    if load.bits == 32:
+        return model
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        found = AutoModelForCausalLM.from_pretrained(folder, **loading_options(load))
+    settle(found)
+    return found
+
+
+def is_stored_in(model: nn.Module, bits: int) -> bool:
+    """Say whether weights of a model have so many bits."""
+    return any(parameter.dtype == _STORED_AS[bits] for parameter in model.parameters())
 
 
 def dequantised(model: Any) -> nn.Module:
@@ -102,6 +113,32 @@ def num_weights(parameter: Tensor) -> int:
     return int(parameter.numel() if state is None else state.shape.numel())
 
 
-def stored_bytes(model: nn.Module) -> int:
-    """Count the bytes of a model's parameters and their scales."""
-    return sum(tensor.nbytes for _, tensor in stored_tensors(model))
+def stored_bytes(model: nn.Module, load: Load) -> int:
+    """Count the bytes of a model's parameters and their scales; of an outline, those to come."""
+    if not is_outline(model):
+        return sum(tensor.nbytes for _, tensor in stored_tensors(model))
+    few = _quantised_weights(model) if load.bits < 16 else set()
+    of_rest = 2 if load.bits == 16 else 4
+    return sum(
+        _quantised_bytes(parameter, load)
+        if parameter in few
+        else parameter.numel() * (4 if parameter.requires_grad else of_rest)
+        for parameter in model.parameters()
+    )
+
+
+def _quantised_weights(model: Any) -> set[Tensor]:
+    """Return what bitsandbytes would quantise: the weights of linear layers but the head's."""
+    linear = {module.weight for module in model.modules() if isinstance(module, nn.Linear)}
+    frozen = {weight for weight in linear if not weight.requires_grad}
+    return frozen - {model.get_output_embeddings().weight}
+
+
+def _quantised_bytes(weight: Tensor, load: Load) -> int:
+    """Count the bytes of a weight, and of its scales: one for each row, or for 64 values."""
+    if load.bits == 8:
+        return weight.numel() + 4 * len(weight)
+    blocks = math.ceil(weight.numel() / 64)
+    # The second quantisation has a scale for each 256 of them, and their mean.
+    scales = blocks + 4 * math.ceil(blocks / 256) + 4 if load.double_quantisation else 4 * blocks
+    return math.ceil(weight.numel() / 2) + scales

@@ -13,12 +13,7 @@ from scaling_fl.core.vector import Layout, flatten_parameters
 from scaling_fl.learning.models.base import Base
 from scaling_fl.learning.models.own_scale import b_times, output_times
 from scaling_fl.learning.task import Batch, BatchLoss, LossFunction
-
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
+from scaling_fl.learning.training.optimisers import forget, make_optimiser
 
 Progress = Callable[[int, float], None]
 """(steps done, loss of the last one)"""
@@ -111,10 +106,8 @@ class LocalTrainer:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._max_grad_norm, self._prox_mu = max_grad_norm, prox_mu
         self._autocast_dtype, self._batches_per_step = autocast_dtype, batches_per_step
-        options = {"momentum": momentum} if optimiser == "sgd" else {}
-        # The fused step is one pass over memory; on a CPU several times the default's speed.
-        self._optimiser = OPTIMISERS[optimiser](
-            self._parameters, lr=0.0, weight_decay=weight_decay, fused=True, **options
+        self._optimiser = make_optimiser(
+            optimiser, self._parameters, weight_decay=weight_decay, momentum=momentum
         )
 
     def train(
@@ -193,10 +186,7 @@ class LocalTrainer:
         self.vector.copy_(received)
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
-        for state in self._optimiser.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    value.zero_()
+        forget(self._optimiser)
         self.model.train()
 
     def _step(

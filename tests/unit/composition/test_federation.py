@@ -15,7 +15,7 @@ from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.learning.questions.layouts import LAYOUTS
-from scaling_fl.learning.training.local import OPTIMISERS
+from scaling_fl.learning.training.optimisers import OPTIMISERS
 from scaling_fl.methods import partitioning
 from scaling_fl.methods.sampling import COHORT_SAMPLINGS, GROUP_SAMPLINGS
 from scaling_fl.methods.schedules import SCHEDULES

@@ -178,6 +178,7 @@ class InstructionTuning:
             tokenizer=self.tokenizer,
             cache_dir=self.options.cache_dir,
             packing=self.options.packing,
+            load=self.options.load,
         )
 
     def heads(self, model: Any) -> list[str]:
@@ -236,7 +237,7 @@ class InstructionTuning:
             folder,
             base_model=base_model,
             peft_type="CAUSAL_LM",
-            card=causal_card(base_model),
+            card=causal_card(base_model, self.options.load),
             tokenizer=self.tokenizer,
             splits_special_tokens=False,
         )

@@ -13,6 +13,8 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.learning.models import quantised
 from scaling_fl.learning.models.activations import recompute_activations
 from scaling_fl.learning.models.adapters import adapt, frozen_digest
+from scaling_fl.learning.models.causal import load_causal, load_causal_tokenizer
+from scaling_fl.learning.models.outline import outline_causal
 from scaling_fl.learning.models.quantised import dequantised, num_weights, stored_bytes
 from scaling_fl.learning.options import Load
 from scaling_fl.learning.task import Batch, BatchLoss
@@ -137,8 +139,42 @@ def test_the_bytes_are_those_of_the_paper(folder: Path, bits: str, each: float) 
     rest = 2 * 256 * 128 + 3 * 128
     of_rest = 2 if bits == "16" else 4
     offsets = 7 * 4 if bits == "4" else 0  # the mean scale of each layer
-    assert stored_bytes(model) == linear * each / 8 + rest * of_rest + offsets
+    assert stored_bytes(model, LOADS[bits]) == linear * each / 8 + rest * of_rest + offsets
     assert sum(map(num_weights, model.parameters())) == linear + rest
+
+
+@pytest.mark.parametrize("bits", LOADS)
+def test_an_outline_has_the_bytes_of_the_model_to_come(folder: Path, bits: str) -> None:
+    how = LOADS[bits]
+    outline = adapt(
+        outline_causal(folder / "config.json"),
+        make_adapter(targets=("all-linear",)),
+        heads=[],
+        seed=1,
+    )
+    whole = adapted(folder, how, targets=("all-linear",))
+    assert stored_bytes(outline, how) == stored_bytes(whole, how)
+
+
+@pytest.mark.parametrize("bits", ["4", "8", "16"])
+def test_the_tiny_model_is_loaded_with_its_bits(bits: str) -> None:
+    tiny, again, plain = (load_tiny(LOADS[name]) for name in (bits, bits, "32"))
+    assert frozen_digest(tiny) == frozen_digest(again)
+    assert stored_bytes(tiny, LOADS[bits]) < stored_bytes(plain, LOADS["32"])
+
+
+def load_tiny(how: Load) -> nn.Module:
+    place = Path("unused")
+    model = load_causal(
+        "tiny",
+        max_seq_len=16,
+        seed=3,
+        tokenizer=load_causal_tokenizer("tiny", place),
+        cache_dir=place,
+        packing=False,
+        load=how,
+    )
+    return model.requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", ["4", "4, one scale", "8"])
