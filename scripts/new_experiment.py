@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the folder of a new experiment in instruction tuning: settings, notes and examples.
+"""Write the folder of a new experiment in instruction tuning.
 
 FOLDER then holds config.yaml, a README.md that states the settings of that
 file, DATA.md about the data, and made-up examples, so that it runs at once.
@@ -27,23 +27,18 @@ examples:
   scripts/new_experiment.py news --defaults --data task_name=generalnlp \\
       --data base_model=HuggingFaceTB/SmolLM2-135M-Instruct --data peft_lora_r=8
 
-questions, and the answers of --defaults:
-{questions}
+questions, with the answers of --defaults:
+{answers}
 
 Exit code: 0 when written, 1 when that failed, 2 on misuse, 130 after Ctrl-C."""
 
 
 def parser() -> argparse.ArgumentParser:
-    asked = [
-        # A default may be made of what is given; {{ folder }} is shown as FOLDER.
-        f"  {name}: {details['help']} "
-        + re.sub(r"{{ (\w+) }}", lambda made: made[1].upper(), f"[{details['default']}]")
-        for name, details in questions().items()
-    ]
+    answers = [f"  {name}={_shown(details['default'])}" for name, details in questions().items()]
     parser = argparse.ArgumentParser(
         prog="scripts/new_experiment.py",
         description=__doc__,
-        epilog=_EPILOG.format(questions="\n".join(asked)),
+        epilog=_EPILOG.format(answers="\n".join(answers)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -52,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     add("--data", action="append", default=[], metavar="NAME=VALUE", help="answer a question")
     add("--defaults", action="store_true", help="ask nothing, and answer as below")
     return parser
+
+
+def _shown(default: object) -> str:
+    """Write a default that is made of what is given: {{ folder }} as FOLDER."""
+    return re.sub(r"{{ (\w+) }}", lambda made: made[1].upper(), str(default))
 
 
 if __name__ == "__main__":

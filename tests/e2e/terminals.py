@@ -49,6 +49,10 @@ class Terminal:
         """The lines that stay on the screen: what was last written to each, without its codes."""
         return [CONTROL.sub("", line).rpartition("\r")[2] for line in self.text.split("\n")]
 
+    def press(self, keys: str) -> None:
+        """Type some keys; "\\r" is that which ends a line."""
+        os.write(self._ours, keys.encode())
+
     def end(self, *, expect: int, patience_seconds: float = 120.0) -> "Terminal":
         code = self.process.wait(patience_seconds)
         self._reader.join(5)

@@ -14,7 +14,7 @@ from tests.e2e.terminals import Terminal
 pytestmark = pytest.mark.e2e
 
 SCRIPTS = ["train_federated", "plan", "look", "evaluate", "merge_adapter", "submit", "sync_runs",
-           "runs", "report", "watch", "spooky_author/split_data"]  # fmt: skip
+           "runs", "report", "watch", "new_experiment", "spooky_author/split_data"]  # fmt: skip
 
 
 def typed(shell: Shell, *argv: str) -> Terminal:
