@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
 from scaling_fl.commands.arguments import client, count  # noqa: E402
-from scaling_fl.config.types import DeviceName, TaskName  # noqa: E402
+from scaling_fl.config.types import DeviceName, QuestionLayoutName, QuestionRule, TaskName  # noqa: E402
 
 _EPILOG = """\
 examples:
@@ -29,6 +29,8 @@ examples:
   scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json
   scripts/evaluate.py runs/8 --test-path other.csv \\
       --text title,body --label stars
+  scripts/evaluate.py runs/9 --questions mmlu.jsonl --layout mmlu
+  scripts/evaluate.py runs/9 --harness arc_easy,hellaswag --max-questions 200
 
 Exit code: 0 when evaluated, 1 when that failed, 2 on misuse."""
 
@@ -84,6 +86,40 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
+    asked = parser.add_argument_group(
+        "questions", "what a language model is asked in place of the test data"
+    )
+    add = asked.add_argument
+    add("--questions", metavar="FILE", nargs="+", help="files of multiple-choice questions")
+    add(
+        "--layout",
+        choices=get_args(QuestionLayoutName),
+        help="columns of the files (default: plain): " + ", ".join(get_args(QuestionLayoutName)),
+        metavar="NAME",
+    )
+    add(
+        "--rule",
+        choices=get_args(QuestionRule),
+        help="how an answer is found (default: likelihood): " + " or ".join(get_args(QuestionRule)),
+        metavar="NAME",
+    )
+    add(
+        "--max-questions",
+        type=count,
+        metavar="N",
+        help="size of a random subset of each file; the first N of each task of --harness",
+    )
+    add(
+        "--harness",
+        metavar="TASKS",
+        help="tasks of lm-evaluation-harness with commas between them; it is an extra to install",
+    )
+    add(
+        "--harness-folder",
+        metavar="FOLDER",
+        help="where the YAML files of these tasks are, if they are your own",
+    )
+    add = parser.add_argument
     add("--json", action="store_true", help="write one JSON object, and nothing else")
     return parser
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from scaling_fl.commands.asking import ask
 from scaling_fl.commands.endings import Misused, end, show, stage
+from scaling_fl.commands.evaluation_request import EvaluationRequest, changes_of
 from scaling_fl.composition.federation import choose_device
 from scaling_fl.composition.restored import (
     evaluate_vector,
@@ -26,32 +28,10 @@ from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.json_text import json_text
-from scaling_fl.learning.task import Examples, Task
+from scaling_fl.learning.task import Examples, Task, of_test
 from scaling_fl.learning.text.labelled import DataError
 from scaling_fl.reporting.evaluation import class_table, metrics_text
 from scaling_fl.runtime.tracking.places import Saved, open_saved
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """What was asked for; None leaves a setting as the run had it."""
-
-    checkpoint: str
-    model: str | None = None
-    task_name: str | None = None
-    test_path: str | None = None
-    text: str | None = None
-    """Columns of a table, with commas between them, as ``text_pair``."""
-    text_pair: str | None = None
-    label: str | None = None
-    max_seq_len: int | None = None
-    batch_size: int | None = None
-    max_test_examples: int | None = None
-    device: str | None = None
-    client: int | None = None
-    per_class: bool = False
-    tiers: bool = False
-    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +62,13 @@ def main(options: Mapping[str, Any]) -> int:
 
 def _run(request: EvaluationRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
-        evaluation = evaluate(request)
-    show(_as_json(evaluation, request) if request.json else _as_text(evaluation, request))
+        found = ask(request) if request.asks else _evaluated(request)
+    show(found)
+
+
+def _evaluated(request: EvaluationRequest) -> str:
+    evaluation = evaluate(request)
+    return _as_json(evaluation, request) if request.json else _as_text(evaluation, request)
 
 
 def evaluate(request: EvaluationRequest) -> Evaluation:
@@ -95,7 +80,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     stage(f"loading {request.checkpoint}")
     saved = open_saved(request.checkpoint, stage)
     _check_per_class(request, saved)
-    config = settings_of(saved, _changes(request, saved))
+    config = settings_of(saved, changes_of(request, saved))
     task = make_task(config, labels=saved.label_names)
     _check_labels(saved, config.task_name, task)
     device = choose_device(config.device, 0)
@@ -121,8 +106,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
         found = evaluate_vector(
             trainer,
             vector if own else model_of(saved, request.client, vector),
-            examples,
-            task,
+            [of_test(task, examples)],
             batch_size=config.val_batch_size,
             own=own,
         )
@@ -152,41 +136,6 @@ def _load_test(task: Task, config: Config) -> Examples:
             f"{str(error).rstrip('.')}, or give other test data than what was held out of it, by "
             "--test-path."
         ) from None
-
-
-def _changes(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
-    """Turn what was asked for into settings that replace the run's."""
-    data: dict[str, Any] = {}
-    changes: dict[str, Any] = {"data": data}
-    stored = saved.checkpoint.config
-    if request.task_name not in (None, stored["task_name"]):
-        changes["test_path"] = None  # those of the run's own task
-        data |= dict.fromkeys(("text", "text_pair", "label", "labels", "test_share"))
-    if request.task_name or request.test_path:
-        # The run's subset, or what it held out, is of its own data.
-        data |= {"max_test_examples": None, "test_share": None}
-    columns = {"text": request.text, "text_pair": request.text_pair, "label": request.label}
-    chosen = {name: value for name, value in columns.items() if value is not None}
-    if chosen and (request.task_name or stored["task_name"]) != "table":
-        raise Misused(
-            f"--{next(iter(chosen)).replace('_', '-')} needs a table, got task_name="
-            f"{request.task_name or stored['task_name']}; leave it out, or give --task-name table."
-        )
-    data |= chosen
-    # Where the run was need not be here, but the CPU's bits are those of a run on the CPU.
-    changes["device"] = "cpu" if stored["device"] == "cpu" else "auto"
-    given = {
-        "model": request.model,
-        "task_name": request.task_name,
-        "test_path": request.test_path,
-        "max_seq_len": request.max_seq_len,
-        "val_batch_size": request.batch_size,
-        "device": request.device,
-    }
-    changes |= {name: value for name, value in given.items() if value is not None}
-    if request.max_test_examples is not None:
-        data["max_test_examples"] = request.max_test_examples
-    return changes
 
 
 def _check_labels(saved: Saved, task_name: str, task: Task) -> None:

@@ -26,7 +26,7 @@ from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.models.quantised import dequantised
-from scaling_fl.learning.task import Examples, Indices, Task, of_test
+from scaling_fl.learning.task import Examples, Indices, Measurement, Task
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.runtime.record.manifest import layout_differences
@@ -99,14 +99,26 @@ def restore(
         UserError: the base model is another one than that of the run.
         UserError: it cannot be had.
     """
+    trainer = restore_untrained(saved, config, task, device, in_fp32=in_fp32)
+    put(saved, saved.checkpoint.vector, trainer)
+    return trainer
+
+
+def restore_untrained(
+    saved: Saved, config: Config, task: Task, device: torch.device, *, in_fp32: bool = False
+) -> LocalTrainer:
+    """Load the model that a state belongs to as it was before any training, as ``restore`` does."""
     model = _verified_model(saved, config, task)
     if in_fp32 and config.load.bits < 32:
         model = adapted(dequantised(task.load_model()), config, task)
-    trainer = LocalTrainer(model.to(device), task.loss, optimiser=config.optimiser)
-    trainer.vector.copy_(saved.checkpoint.vector)
+    return LocalTrainer(model.to(device), task.loss, optimiser=config.optimiser)
+
+
+def put(saved: Saved, vector: Tensor, trainer: LocalTrainer) -> None:
+    """Put a vector of a state, and what the state's frozen weights have moved by, into a model."""
+    trainer.vector.copy_(vector)
     moved = moved_base(saved)
-    trainer.base.move_to(None if moved is None else moved.to(device))
-    return trainer
+    trainer.base.move_to(None if moved is None else moved.to(trainer.vector.device))
 
 
 def moved_base(saved: Saved) -> Tensor | None:
@@ -256,8 +268,7 @@ def with_owners(
 def evaluate_vector(
     trainer: LocalTrainer,
     vector: Tensor,
-    examples: Examples,
-    task: Task,
+    measured: Sequence[Measurement],
     *,
     batch_size: int,
     own: OwnParts | None = None,
@@ -265,7 +276,7 @@ def evaluate_vector(
     """Evaluate a vector (fp32, the layout's size) as a round of a run does, per class as well."""
     evaluator = Evaluator(
         trainer,
-        [of_test(task, examples)],
+        measured,
         batch_size=batch_size,
         detailed=True,
         owners=own.owners if own else None,

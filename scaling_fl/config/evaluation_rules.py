@@ -38,3 +38,9 @@ def question_problems(config: Config) -> Iterator[Problem]:
             f"{names[twice[0]]} named {twice[0]}",
             "rename one of them",
         )
+
+
+def evaluation_problems(config: Config) -> list[Problem]:
+    """List all that is wrong with what is asked of a saved state."""
+    broken = [rule.problem(config) for rule in EVALUATION if not rule.holds(config)]
+    return [*question_problems(config), *broken]

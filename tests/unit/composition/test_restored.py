@@ -26,6 +26,7 @@ from scaling_fl.config import Config, ConfigurationError, read_config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.vector import flatten_parameters
 from scaling_fl.learning.models.adapters import frozen_digest
+from scaling_fl.learning.task import of_test
 from scaling_fl.methods.wire.codecs import CODECS
 from scaling_fl.methods.wire.payloads import decode, encode
 from scaling_fl.runtime.record.checkpoints import CheckpointError, Checkpoints
@@ -260,7 +261,7 @@ def test_evaluating_a_vector_does_not_depend_on_what_the_model_held(job: Path) -
     trainer = restore(saved, config, task, CPU)
 
     def found(vector: torch.Tensor) -> dict[str, float]:
-        return evaluate_vector(trainer, vector, examples, task, batch_size=16)
+        return evaluate_vector(trainer, vector, [of_test(task, examples)], batch_size=16)
 
     first = found(saved.checkpoint.vector)
     assert found(torch.zeros_like(saved.checkpoint.vector)) != first

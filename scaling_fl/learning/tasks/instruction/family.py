@@ -29,7 +29,7 @@ from scaling_fl.learning.task import (
     Split,
 )
 from scaling_fl.learning.tasks.instruction import scoring
-from scaling_fl.learning.tasks.instruction.conversations import Conversations
+from scaling_fl.learning.tasks.instruction.conversations import Conversations, Turn
 from scaling_fl.learning.tasks.instruction.examples import InstructionExamples, encode
 from scaling_fl.learning.tasks.instruction.labels import Encoder
 from scaling_fl.learning.tasks.instruction.rows import (
@@ -216,6 +216,11 @@ class InstructionTuning:
         )
         references = [turns[-1].content for turns in rows]
         return WrittenAnswers(prompts, references, self.tokenizer).measurement()
+
+    def ask(self, text: str) -> list[int]:
+        """Return the tokens of an instruction of one's own that waits for an answer."""
+        system = [Turn("system", self.options.system)] if self.options.system else []
+        return self.encoder.prompt([*system, Turn("user", text)])
 
     def baseline(self, examples: Examples) -> dict[str, float]:
         return {}  # a model that was pre-trained is better than any that ignores its input
