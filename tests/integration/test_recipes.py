@@ -31,6 +31,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     "trimmed_mean": {"clients_per_round": 5},
     "krum": {"clients_per_round": 5, "merge": {"byzantine": 1}},
     "multikrum": {"clients_per_round": 5, "merge": {"byzantine": 1, "selected": 3}},
+    "medical": {"optimiser": "adamw_8bit"},  # that of the recipe is for GPUs
+    "code": {"optimiser": "adamw_8bit"},
 }
 OF_INSTRUCTIONS = ("generalnlp", "generalnlp_flexlora", "generalnlp_baseline", "medical", "code")
 CONVERSATIONS: dict[str, Any] = {

@@ -72,7 +72,8 @@ def load_causal(
         check_length(name, config.max_position_embeddings, max_seq_len)
         model = stored_so(AutoModelForCausalLM.from_config(config, dtype=torch.float32), load)
     elif file := outline_of(name):
-        model = outline_causal(file)
+        dtype = torch.bfloat16 if load.bits == 16 else torch.float32
+        model = outline_causal(file, dtype=dtype)
         check_length(name, getattr(model.config, "max_position_embeddings", None), max_seq_len)
         return model  # type: ignore[no-any-return]
     else:

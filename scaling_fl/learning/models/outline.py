@@ -27,25 +27,26 @@ def outline_classifier(file: Path, *, num_labels: int) -> nn.Module:
     Raises:
         UserError: transformers has no such classifier.
     """
-    return _outline(AutoModelForSequenceClassification, file, num_labels=num_labels)
+    kind = AutoModelForSequenceClassification
+    return _outline(kind, file, torch.float32, num_labels=num_labels)
 
 
-def outline_causal(file: Path) -> nn.Module:
-    """Make a causal language model without weights from a config.json.
+def outline_causal(file: Path, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Make a causal language model without weights from a config.json; ``dtype`` is that of these.
 
     Raises:
         UserError: transformers has no such language model.
     """
-    return _outline(AutoModelForCausalLM, file)
+    return _outline(AutoModelForCausalLM, file, dtype)
 
 
-def _outline(kind: Any, file: Path, **options: Any) -> nn.Module:
+def _outline(kind: Any, file: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
     transformers_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(str(file), trust_remote_code=False, **options)
         config.pad_token_id = config.pad_token_id or 0
         with META:
-            model: nn.Module = kind.from_config(config, dtype=torch.float32)
+            model: nn.Module = kind.from_config(config, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise UserError(

@@ -25,6 +25,7 @@ OTHERS: dict[str, Any] = {
     **{"max_steps": 11, "max_lr": 3e-4, "min_lr": 2e-7, "optimizer": "adam", "num_clients": 14},
     **{"fraction_fit": 0.5, "num_server_rounds": 12, "task_name": "generalnlp"},
     **{"full_name": "Ada: L.", "project_name": "Sums", "license": "MIT"},
+    "quantization": 16,
     "project_short_description": "Sums, learned by many",
 }
 """An answer to every question that is not its default."""
@@ -104,6 +105,18 @@ def test_the_settings_and_the_examples_can_be_run(task: str) -> None:
     rows = [yaml.safe_load(line) for line in lines]
     asked = "input" if task == "medical" else "instruction"
     assert all(row[asked].startswith("How many") and row["output"] for row in rows)
+
+
+def test_the_defaults_are_those_of_the_recipe_where_they_run_everywhere() -> None:
+    recipe = Path(__file__).parents[3] / "configs" / "medical.yaml"
+    published = dict(leaves(yaml.safe_load(recipe.read_text())))
+    given = settings(write())
+    # The recipe needs a GPU, trains on the same rows in every round, and has no data.
+    assert {path for path in given if given[path] != published.get(path)} == {
+        "train_path",
+        "optimiser",
+    }
+    assert published.keys() - given.keys() == {"data_order"}
 
 
 def test_the_defaults_are_those_of_the_seed() -> None:

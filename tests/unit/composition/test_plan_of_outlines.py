@@ -45,13 +45,29 @@ def test_the_plan_is_that_of_the_whole_model(kind: str, tmp_path: Path) -> None:
     assert plans[0] == plans[1]
 
 
-@pytest.mark.parametrize("packing", [False, True])
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
-def test_so_is_that_of_a_language_model(make: Any, packing: bool, tmp_path: Path) -> None:
+OF_LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "packing": {"packing": True},
+    "checkpointing": {"gradient_checkpointing": True},
+    "16 bits": {"load": {"bits": 16}},
+    "8 bits": {"load": {"bits": 8}, "adapter": {"kind": "lora"}},
+    "4 bits": {"load": {"bits": 4}, "gradient_checkpointing": True},
+    "one scale": {"load": {"bits": 4, "double_quantisation": False}},
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        *((tiny_llama, kind) for kind in OF_LANGUAGE_MODELS),
+        *((tiny_gpt2, kind) for kind in ("plain", "packing", "checkpointing", "16 bits")),
+    ],
+)
+def test_so_is_that_of_a_language_model(make: Any, kind: str, tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
     bpe_tokenizer().save_pretrained(tmp_path)
-    of_task = {"task_name": "generalnlp", "adapter": {"kind": "dora"}, "packing": packing}
-    of_task["num_local_steps"] = 2
+    of_task = {"task_name": "generalnlp", "adapter": {"kind": "dora"}, "num_local_steps": 2}
+    of_task |= OF_LANGUAGE_MODELS[kind]
     plans = [
         predict(read_config(SETTINGS | of_task | {"model": model}, **options), print)
         for model, options in ((str(tmp_path), {}), (str(tmp_path / "config.json"), NO_WEIGHTS))
