@@ -231,6 +231,7 @@ ELSEWHERE = {
     ("tier_scale", "adapter"),  # test_merges.py, as those below
     ("tier_scale", "own"),
     *(("stop_when.metric", name) for name in get_args(WatchedMetric)),  # test_stopping.py
+    ("data_order", "fixed"),  # test_instruction.py
     ("merge.on", "products"),
     ("merge.trim_by", "tensor"),
     ("merge.weigh_by", "rank"),
