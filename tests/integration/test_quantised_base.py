@@ -117,6 +117,22 @@ def test_every_round_learns_and_is_evaluated_to_the_bits_that_it_reported(run: Q
     assert len(set(losses)) == len(losses)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_two_workers_and_a_resumed_job_come_to_the_bits_of_one_worker(
+    folder: Path, tmp_path: Path, bits: int
+) -> None:
+    one, two, again = (
+        QuickRun(tmp_path / name, shared=tmp_path, **settings(folder, bits, "lora", **changes))
+        for name, changes in (("one", {}), ("two", {"site_ids": [0, 1]}), ("again", {}))
+    )
+    one.start_here()
+    two.start_here()
+    again.start_here(stop_after=1).start_here()
+    assert one.digest is not None
+    assert two.digest == again.digest == one.digest
+    assert two.results() == again.results() == one.results()
+
+
 def test_an_exported_adapter_is_loaded_by_peft_onto_the_same_base(
     run: QuickRun, tmp_path: Path
 ) -> None:

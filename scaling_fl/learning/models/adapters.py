@@ -1,5 +1,6 @@
 """Adapters: which parameters of a model are trained, and so what the vector is made of."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
     ``heads`` are names of modules. The adapter's first values depend on ``seed`` alone.
 
     Raises:
-        UserError: a name fits no module of the model, or the model's type has no default targets.
+        UserError: a name fits no module of the model, or one with the weights of another one.
+        UserError: the model has no layer to adapt.
     """
     named = _named(model, adapter.modules_to_save, "adapter.modules_to_save")
     saved = _outermost([*heads, *named])
@@ -67,6 +69,7 @@ def adapt(model: Any, adapter: Adapter, *, heads: Sequence[str], seed: int) -> n
         for name in saved:
             model.get_submodule(name).requires_grad_(True)
         return model  # type: ignore[no-any-return]
+    _check_untied(model, named)
     # The import takes seconds, so runs without an adapter do without it.
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -121,6 +124,17 @@ def frozen_digest(model: nn.Module) -> str:
 
 def _bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _check_untied(model: nn.Module, names: Sequence[str]) -> None:
+    """Refuse to train a copy of weights that another module shares: the two would differ then."""
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    for name in names:
+        if any(uses[id(weight)] > 1 for weight in model.get_submodule(name).parameters()):
+            raise UserError(
+                "adapter.modules_to_save must name modules with weights of their own beside an "
+                f"adapter, got {name}, whose weights another module has, too; leave it out."
+            )
 
 
 def _outermost(names: Sequence[str]) -> list[str]:
