@@ -28,6 +28,7 @@ from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.json_text import json_text
+from scaling_fl.core.metric_names import is_of_all
 from scaling_fl.learning.task import Examples, Task, of_test
 from scaling_fl.learning.text.labelled import DataError
 from scaling_fl.reporting.evaluation import class_table, metrics_text
@@ -51,7 +52,7 @@ class Evaluation:
         return {
             name: value
             for name, value in self.metrics.items()
-            if re.sub(r"\.tier\d+$", "", name).count(".") == 1
+            if is_of_all(re.sub(r"\.tier\d+$", "", name))
         }
 
 

@@ -1,21 +1,43 @@
 """The settings that end a run before its last round."""
 
-from typing import Annotated
+import re
+from typing import Annotated, get_args
+
+from pydantic import AfterValidator
 
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import WithSet
-from scaling_fl.config.types import Count, NonNegative, NumBytes, Positive, WatchedMetric
+from scaling_fl.config.types import (
+    Choices,
+    Count,
+    NonNegative,
+    NumBytes,
+    Positive,
+    WatchedMetric,
+)
 
+_OF_QUESTIONS = re.compile(r"validation\.[^.]+\.accuracy(_norm)?")
 _WATCHED = WithSet(".metric", because="it is about a metric")
+
+
+def _watched(name: str) -> str:
+    names = get_args(WatchedMetric)
+    if name in names or _OF_QUESTIONS.fullmatch(name):
+        return name
+    raise ValueError(
+        f"must be one of {', '.join(names)}, or validation.NAME.accuracy of a file of questions"
+    )
 
 
 class StopSettings(Section):
     """What ends a run before its last round; whichever comes first."""
 
     metric: Annotated[
-        WatchedMetric | None, WithSet(".target", ".patience", because="it ends nothing by itself")
+        Annotated[str, AfterValidator(_watched), Choices(*get_args(WatchedMetric))] | None,
+        WithSet(".target", ".patience", because="it ends nothing by itself"),
     ] = None
-    """Metric that target and patience are about. A loss is better when it is lower."""
+    """Metric that target and patience are about; also validation.NAME.accuracy of a file of
+    questions. A loss and a perplexity are better when they are lower."""
     target: Annotated[float | None, _WATCHED] = None
     """The run ends when a score is at least this, or a loss at most this."""
     patience: Annotated[Count | None, _WATCHED] = None
@@ -45,4 +67,4 @@ class StopSettings(Section):
 
     @property
     def is_of_loss(self) -> bool:
-        return self.metric is not None and self.metric.endswith(".loss")
+        return self.metric is not None and self.metric.endswith((".loss", ".perplexity"))

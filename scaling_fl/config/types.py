@@ -44,7 +44,16 @@ QuestionLayoutName = Literal[
 ]
 QuestionRule = Literal["likelihood", "generation"]
 WatchedMetric = Literal[
-    "validation.accuracy", "validation.f1_macro", "validation.loss", "train.accuracy", "train.loss"
+    "validation.accuracy",
+    "validation.f1_macro",
+    "validation.loss",
+    "validation.perplexity",
+    "validation.token_accuracy",
+    "validation.exact_match",
+    "validation.rouge_l",
+    "train.accuracy",
+    "train.token_accuracy",
+    "train.loss",
 ]
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from scaling_fl.core.metric_names import is_of_all
 from scaling_fl.reporting.folding import fold, width_of
 from scaling_fl.reporting.picture import Picture
 from scaling_fl.reporting.summary import client_title, size
@@ -206,8 +207,8 @@ def round_line(round: int, num_rounds: int, metrics: Mapping[str, float], num_cl
     """Say in one line what a round came to."""
     parts = [f"round {round}/{num_rounds}"]
     for group in SHOWN_GROUPS:
-        # A second dot names one class, and a task may have many of them.
-        names = [n for n in metrics if n.startswith(f"{group}.") and n.count(".") == 1]
+        # A task may have many metrics of single classes.
+        names = [n for n in metrics if n.startswith(f"{group}.") and is_of_all(n)]
         if names:
             shown = [f"{name.partition('.')[2]} {metrics[name]:.4f}" for name in names]
             parts.append(f"{group} {', '.join(shown)}")

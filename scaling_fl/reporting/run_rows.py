@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from scaling_fl.core.json_text import json_text
+from scaling_fl.core.metric_names import is_of_all
 from scaling_fl.reporting.summary import size
 
 NAMES_AND_PLACES = {"job_name", "author", "checkpoints_dir", "tracking.runs_dir", "data.cache_dir"}
@@ -78,11 +79,13 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def main_metric(names: Iterable[str]) -> str | None:
-    """Choose the metric by which runs are told apart: accuracy, else another one of the task."""
-    found = sorted({name for name in names if name.count(".") == 1})
+    """Choose the metric by which runs are told apart: an accuracy, else another one of the task."""
+    found = sorted({name for name in names if is_of_all(name)})
     of_task = [name for name in found if name.startswith("validation.")]
     better = [name for name in of_task if name != "validation.loss"]
-    preferred = [name for name in ("validation.accuracy", *better, *of_task) if name in found]
+    accuracies = [name for name in better if name.endswith(".accuracy")]
+    wanted = ("validation.accuracy", *accuracies, *better, *of_task)
+    preferred = [name for name in wanted if name in found]
     return preferred[0] if preferred else None
 
 

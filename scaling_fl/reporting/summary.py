@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scaling_fl.core.metric_names import is_of_all
+
 MAX_FAILURE_LINES = 10
 MAX_CLIENT_NAME = 30
 SHOWN_METRICS = ("validation", "download", "train", "privacy")
@@ -117,9 +119,9 @@ def _of_rounds(numbers: list[Any]) -> str:
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    # A second dot names one class, and a task may have many of them, or a tier.
+    # A task may have many metrics of single classes.
     of_tiers = re.compile(r"validation\.accuracy\.tier\d+")
-    names = [name for name in metrics if name.count(".") < 2 or of_tiers.fullmatch(name)]
+    names = [name for name in metrics if is_of_all(name) or of_tiers.fullmatch(name)]
     return [
         (name, f"{_values(metrics[name])[-1]:.4f}{_best(name, metrics[name])}")
         for group in SHOWN_METRICS

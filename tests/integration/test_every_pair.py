@@ -22,7 +22,7 @@ from scaling_fl.composition.prediction import predict
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.base import choices, leaves
 from scaling_fl.config.merges import MERGES
-from scaling_fl.config.types import WatchedMetric
+from scaling_fl.config.types import QuestionLayoutName, QuestionRule, WatchedMetric
 from scaling_fl.core.errors import UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
@@ -230,6 +230,8 @@ ELSEWHERE = {
     ("partition.kind", "column"),  # test_own_table.py
     ("tier_scale", "adapter"),  # test_merges.py, as those below
     ("tier_scale", "own"),
+    *(("evaluation.layout", name) for name in get_args(QuestionLayoutName)),  # test_files.py
+    *(("evaluation.rule", name) for name in get_args(QuestionRule)),  # test_questions.py
     *(("stop_when.metric", name) for name in get_args(WatchedMetric)),  # test_stopping.py
     ("data_order", "fixed"),  # test_instruction.py
     ("merge.on", "products"),

@@ -30,6 +30,7 @@ from scaling_fl.commands.sweeps.runs import (
 )
 from scaling_fl.commands.train import train
 from scaling_fl.core.errors import InputError, Interrupted, UserError
+from scaling_fl.core.metric_names import is_of_all
 from scaling_fl.reporting.report.records import PAGE
 from scaling_fl.runtime.machines.launch import WorkerDied
 from scaling_fl.runtime.machines.node import available_cores, threads_per_worker
@@ -191,7 +192,7 @@ class Slot:
             lease.entry,
             round=event["round"],
             num_rounds=checked.config.num_rounds,
-            metrics={k: v for k, v in event.get("metrics", {}).items() if k.count(".") == 1},
+            metrics={k: v for k, v in event.get("metrics", {}).items() if is_of_all(k)},
         )
         if (lease.is_lost or lease.is_pruned) and not self._is_cut:
             self._is_cut = True

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scaling_fl.core.metric_names import is_of_all
 from scaling_fl.reporting.comparison import BYTES, EPSILON, SECONDS
 from scaling_fl.reporting.report.data import ReportRun
 from scaling_fl.reporting.report.groups import RunGroup
@@ -20,7 +21,7 @@ def metrics_to_draw(runs: Sequence[ReportRun]) -> list[str]:
     names = dict.fromkeys(run.metric for run in runs if run.metric)
     for prefix in SHOWN:
         found = {name for run in runs for name in run.curves if name.startswith(prefix)}
-        names |= dict.fromkeys(sorted(name for name in found if name.count(".") == 1))
+        names |= dict.fromkeys(sorted(name for name in found if is_of_all(name)))
     return list(names)[:MAX_METRICS]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from scaling_fl.core.metric_names import is_of_all
 from scaling_fl.reporting.comparison import BYTES, EPSILON, ROUNDS, WITHHELD, falls
 from scaling_fl.reporting.report.charts import MAX_ROWS, intervals, shown_metric
 from scaling_fl.reporting.report.data import ReportRun
@@ -89,7 +90,7 @@ def _described(rows: Sequence[tuple[str, str]]) -> Markup:
 def outcome(run: ReportRun) -> Markup:
     """Say what a single run came to."""
     row = run.row
-    metrics = sorted(name for name in row.metrics if name.count(".") == 1)
+    metrics = sorted(name for name in row.metrics if is_of_all(name))
     shown = [n for kind in ("validation.", "train.") for n in metrics if n.startswith(kind)]
     rows = [("how it ended", run.ending)]
     rows += [(shown_metric(name), f"{row.metrics[name]:.4f}") for name in shown]

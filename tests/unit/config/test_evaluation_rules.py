@@ -54,3 +54,20 @@ def test_to_ask_questions_is_no_part_of_the_identity() -> None:
     base = read_config(GIVEN)
     asked = read_config(merged(GIVEN, {"evaluation": {"questions": "a.jsonl", "max_generated": 3}}))
     assert asked.identity() == base.identity()
+
+
+@pytest.mark.parametrize("name", ["validation.mmlu.accuracy", "validation.arc.accuracy_norm"])
+def test_the_accuracy_on_a_file_may_end_a_run(name: str) -> None:
+    assert problems({**GIVEN, "stop_when": {"metric": name, "target": 0.5}}) == []
+
+
+def test_a_perplexity_falls_and_is_no_share() -> None:
+    found = read_config({**GIVEN, "stop_when": {"metric": "validation.perplexity", "target": 9}})
+    assert found.stop_when.is_of_loss
+
+
+@pytest.mark.parametrize("name", ["validation.f1.sport", "validation.accuracy.mmlu", "accuracy"])
+def test_other_metrics_end_none(name: str) -> None:
+    (problem,) = problems({**GIVEN, "stop_when": {"metric": name, "patience": 1}})
+    assert problem.startswith("stop_when.metric must be one of validation.accuracy, ")
+    assert "or validation.NAME.accuracy of a file of questions, got" in problem

@@ -94,6 +94,10 @@ def test_runs_differ_in_settings_and_not_in_names() -> None:
         (["validation.loss", "validation.f1_macro", "validation.accuracy"], "validation.accuracy"),
         (["train.loss", "validation.loss", "validation.rouge"], "validation.rouge"),
         (["validation.loss", "validation.accuracy.sports"], "validation.loss"),
+        (
+            ["validation.exact_match", "validation.perplexity", "validation.mmlu.accuracy"],
+            "validation.mmlu.accuracy",
+        ),
         (["train.loss"], None),
     ],
 )
