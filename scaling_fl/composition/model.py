@@ -11,7 +11,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.learning.models.activations import recompute_activations
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
 from scaling_fl.learning.models.outline import is_outline
-from scaling_fl.learning.models.quantised import is_stored_in
+from scaling_fl.learning.models.quantised import is_stored_in, placed
 from scaling_fl.learning.task import Task
 from scaling_fl.learning.training.local import LocalTrainer
 
@@ -33,7 +33,7 @@ def load_trainer(
             f"adapter.modules_to_save={layers} trains that as well"
         )
     return LocalTrainer(
-        model.to(device),
+        placed(model, device),
         data.task.loss,
         optimiser=config.optimiser,
         momentum=config.momentum,

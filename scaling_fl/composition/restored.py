@@ -25,7 +25,7 @@ from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
 from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.models.adapters import frozen_digest
-from scaling_fl.learning.models.quantised import dequantised
+from scaling_fl.learning.models.quantised import dequantised, placed
 from scaling_fl.learning.task import Examples, Indices, Measurement, Task
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import coordinates_of
@@ -111,7 +111,7 @@ def restore_untrained(
     model = _verified_model(saved, config, task)
     if in_fp32 and config.load.bits < 32:
         model = adapted(dequantised(task.load_model()), config, task)
-    return LocalTrainer(model.to(device), task.loss, optimiser=config.optimiser)
+    return LocalTrainer(placed(model, device), task.loss, optimiser=config.optimiser)
 
 
 def put(saved: Saved, vector: Tensor, trainer: LocalTrainer) -> None:

@@ -192,6 +192,17 @@ def test_the_hash_of_a_base_is_of_its_scales_too_and_stays(folder: Path, name: s
     assert frozen_digest(model) != found
 
 
+@pytest.mark.parametrize("name", LOADS)
+def test_a_base_moves_with_its_scales(folder: Path, name: str) -> None:
+    model = adapted(folder, LOADS[name])
+    here = dict(quantised.stored_tensors(model))
+    there = dict(quantised.stored_tensors(quantised.placed(model, torch.device("meta"))))
+    assert {tensor.device.type for tensor in there.values()} == {"meta"}
+    assert {n: (t.shape, t.dtype) for n, t in there.items()} == {
+        n: (t.shape, t.dtype) for n, t in here.items()
+    }
+
+
 def test_the_hashes_of_all_bits_differ(folder: Path) -> None:
     found = {frozen_digest(load(folder, how).requires_grad_(False)) for how in LOADS.values()}
     assert len(found) == len(LOADS)
