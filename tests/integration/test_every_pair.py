@@ -234,6 +234,8 @@ ELSEWHERE = {
     *(("evaluation.rule", name) for name in get_args(QuestionRule)),  # test_questions.py
     *(("stop_when.metric", name) for name in get_args(WatchedMetric)),  # test_stopping.py
     ("data_order", "fixed"),  # test_instruction.py
+    *(("load.bits", bits) for bits in ("4", "8", "16", "32")),  # test_quantised_base.py
+    *(("optimiser", name) for name in ("adamw_8bit", "paged_adamw_8bit")),
     ("merge.on", "products"),
     ("merge.trim_by", "tensor"),
     ("merge.weigh_by", "rank"),

@@ -117,12 +117,16 @@ def test_every_round_learns_and_is_evaluated_to_the_bits_that_it_reported(run: Q
     assert len(set(losses)) == len(losses)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 8, 16])
 def test_two_workers_and_a_resumed_job_come_to_the_bits_of_one_worker(
     folder: Path, tmp_path: Path, bits: int
 ) -> None:
     one, two, again = (
-        QuickRun(tmp_path / name, shared=tmp_path, **settings(folder, bits, "lora", **changes))
+        QuickRun(
+            tmp_path / name,
+            shared=tmp_path,
+            **settings(folder, bits, "lora", optimiser="adamw_8bit", **changes),
+        )
         for name, changes in (("one", {}), ("two", {"site_ids": [0, 1]}), ("again", {}))
     )
     one.start_here()
