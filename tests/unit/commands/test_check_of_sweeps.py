@@ -55,7 +55,7 @@ def test_all_problems_of_all_runs_are_told_at_once_each_by_its_run() -> None:
         "[0].zip.seed must have a value, got an empty list; give some, or leave it out.",
         "all 4 runs: learning_rte must be a known setting, got 0.1; use learning_rate.",
         "batch_size=8 optimiser=adanw; batch_size=0 optimiser=adanw: optimiser must be one of sgd, "
-        "adam, adamw, got 'adanw'; use optimiser=adamw.",
+        "adam, adamw, adamw_8bit, paged_adamw_8bit, got 'adanw'; use optimiser=adamw.",
         "batch_size=0 optimiser=adamw; batch_size=0 optimiser=adanw: batch_size must be at least "
         "1, got 0; give such a value or leave batch_size at 32.",
     ]
