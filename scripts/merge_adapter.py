@@ -36,6 +36,7 @@ examples:
       --out models/both --zip
   scripts/merge_adapter.py checkpoints/a --quantize nf4 --out models/news-nf4
   scripts/merge_adapter.py checkpoints/a --adapter --out adapters/news
+  scripts/merge_adapter.py runs/7 --adapter --each --out adapters/news
 
 Exit code: 0 when written, 1 when that failed, 2 on misuse."""
 
@@ -76,6 +77,11 @@ def parser() -> argparse.ArgumentParser:
         help="write the adapter, the head and what else the base model lacks, for "
         "peft.PeftModel.from_pretrained(base, FOLDER), instead of merging; FOLDER/README.md has "
         "the code",
+    )
+    add(
+        "--each",
+        action="store_true",
+        help="write every checkpoint that is kept (save_every, keep_last), as FOLDER/round-...",
     )
     add("--zip", action="store_true", help="write FOLDER.zip as well")
     add(

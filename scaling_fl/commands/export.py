@@ -6,7 +6,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from scaling_fl.methods.wire.payloads import payload_size
 from scaling_fl.runtime.storage import LocalStorage
 from scaling_fl.runtime.storage.base import remove_if_abandoned
 from scaling_fl.runtime.storage.errors import explain
-from scaling_fl.runtime.tracking.places import Saved, open_saved
+from scaling_fl.runtime.tracking.places import Saved, every_saved, open_saved
 from scaling_fl.runtime.tracking.runs import from_here
 
 ORIGIN = "merged_from.json"
@@ -54,6 +54,7 @@ class ExportRequest:
     quantize: str | None = None
     model: str | None = None
     adapter: bool = False
+    each: bool = False
     zip: bool = False
 
 
@@ -75,8 +76,27 @@ def main(options: Mapping[str, Any]) -> int:
 
 def _run(request: ExportRequest) -> None:
     with redirect_stdout(sys.stderr):  # what libraries print is no result
-        text = merge(request)
+        text = "\n".join(map(merge, _requests(request)))
     show(text)
+
+
+def _requests(request: ExportRequest) -> list[ExportRequest]:
+    """Make one request for each checkpoint that is kept, if all of them are asked for."""
+    if not request.each:
+        return [request]
+    if len(request.checkpoints) > 1 or request.weights:
+        raise Misused(
+            f"--each writes all checkpoints of one job, got {len(request.checkpoints)} places; "
+            "give one, without --weights."
+        )
+    _check_is_free(request.out)
+    places = every_saved(request.checkpoints[0], stage)
+    return [
+        replace(
+            request, checkpoints=[place], out=request.out / place.rpartition("/")[2], each=False
+        )
+        for place in places
+    ]
 
 
 def merge(request: ExportRequest) -> str:
@@ -133,12 +153,7 @@ def _checked(request: ExportRequest) -> list[float]:
     """Check the options against each other and the disk; return a weight for each checkpoint."""
     places = [request.out] + ([_zip_of(request.out)] if request.zip else [])
     for path in places:
-        is_empty_folder = path.is_dir() and path.suffix != ".zip" and not any(path.iterdir())
-        if path.exists() and not is_empty_folder:
-            raise Misused(
-                f"--out must name a folder that does not exist yet or is empty, and {path} does "
-                "exist; choose another one or remove it."
-            )
+        _check_is_free(path)
     if request.weights is None:
         return [1.0] * len(request.checkpoints)
     if len(request.weights) != len(request.checkpoints):
@@ -147,6 +162,15 @@ def _checked(request: ExportRequest) -> list[float]:
             f"{len(request.checkpoints)}; give as many."
         )
     return request.weights
+
+
+def _check_is_free(path: Path) -> None:
+    is_empty_folder = path.is_dir() and path.suffix != ".zip" and not any(path.iterdir())
+    if path.exists() and not is_empty_folder:
+        raise Misused(
+            f"--out must name a folder that does not exist yet or is empty, and {path} does "
+            "exist; choose another one or remove it."
+        )
 
 
 def mean_of(vectors: Sequence[Tensor], weights: Sequence[float], codec: str | None) -> Mean:

@@ -12,10 +12,15 @@ import pytest
 import torch
 from harness import settings
 from one_process import QuickRun, outcome
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+from scaling_fl.commands import export
 from scaling_fl.composition.prediction import predict
+from scaling_fl.composition.restored import restore, settings_of
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import read_config
+from scaling_fl.runtime.tracking.places import every_saved, open_saved
 
 _CPU = torch.device("cpu")
 WORDS = [
@@ -157,3 +162,26 @@ def test_the_packaged_rows_need_no_file_and_their_test_rows_are_held_out(tmp_pat
     train, test = (task.load_examples(split) for split in ("train", "test"))
     assert len(train) + len(test) + train.num_left_out + test.num_left_out == 999  # type: ignore[attr-defined]
     assert len(test) <= 100
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_every_saved_round_becomes_a_folder_that_peft_loads(
+    folder: Path, tmp_path: Path, own_signals: None
+) -> None:
+    changes = {**changes_of("lora and nf4 both ways", folder), "save_every": 2}
+    run = QuickRun(tmp_path / "run", shared=folder, **changes).start_here()
+    options = {"checkpoints": [run.url], "out": tmp_path / "out", "adapter": True, "each": True}
+    assert export.main(options) == 0
+    saved = [open_saved(place, pytest.fail) for place in every_saved(run.url, pytest.fail)]
+    assert [state.checkpoint.round for state in saved] == [2, 3]
+    for state in saved:
+        place = tmp_path / "out" / f"round-{state.checkpoint.round:06d}"
+        base = AutoModelForCausalLM.from_pretrained(place / "base_model", dtype=torch.float32)
+        loaded = PeftModel.from_pretrained(base, str(place)).eval()
+        config = settings_of(state, {})
+        trainer = restore(state, config, make_task(config), _CPU)
+        ids = torch.arange(1, 33).reshape(1, 32)
+        with torch.no_grad():
+            ours = trainer.model.eval()(input_ids=ids).logits  # type: ignore[operator]
+            assert torch.equal(loaded(input_ids=ids).logits, ours)

@@ -67,6 +67,19 @@ def open_saved(place: str, note: Note, *, option: str = "CHECKPOINT") -> Saved:
     return Saved(f"{storage.url}/round-{checkpoint.round:06d}", checkpoint)
 
 
+def every_saved(place: str, note: Note) -> list[str]:
+    """Return the addresses of all checkpoints that are kept beside the one that is at a place.
+
+    Raises:
+        UserError, CheckpointError, StorageError: as ``open_saved``.
+    """
+    folder = open_saved(place, note).where.rpartition("/")[0]
+    storage = open_storage(folder)
+    with explained(f"read {folder}"):
+        rounds = Checkpoints(storage, None, note).rounds()
+    return [f"{storage.url}/round-{number:06d}" for number in rounds]
+
+
 def _checkpoints_of_run(place: str, option: str) -> str:
     """Tell where a run saved its last checkpoint."""
     run = open_run(place, option)
