@@ -37,5 +37,6 @@ NEWER: dict[str, Any] = {
     "data_order": "fresh",
     "load.bits": 32,
     "load.double_quantisation": True,
+    "load.attention": None,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

@@ -42,6 +42,16 @@ LOAD: tuple[Rule, ...] = (
         _INSTALL,
     ),
     Rule(
+        "load.attention",
+        ("device", "precision"),
+        lambda c: (
+            c.load.attention != "flash_attention_2"
+            or (c.device != "cpu" and c.precision == "bf16" and find_spec("flash_attn") is not None)
+        ),
+        "must be sdpa or eager without a GPU, precision=bf16 and the package flash-attn",
+        "set load.attention=sdpa",
+    ),
+    Rule(
         "optimiser",
         (),
         lambda c: not c.optimiser.endswith("8bit") or _has_bitsandbytes(),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, WithTask
-from scaling_fl.config.types import INSTRUCTION_TASKS, Bits
+from scaling_fl.config.types import INSTRUCTION_TASKS, AttentionName, Bits
 
 OF_LANGUAGE_MODELS = WithTask(*INSTRUCTION_TASKS)
 
@@ -21,3 +21,6 @@ class LoadSettings(Section):
     16 (bf16) or 32 in all of the base. An adapter always has 32."""
     double_quantisation: Annotated[bool, With(".bits", 4)] = True
     """Quantise the scales of the blocks of 64 weights too: 4.127 bits for each weight, else 4.5."""
+    attention: Annotated[AttentionName | None, OF_LANGUAGE_MODELS] = None
+    """What computes attention; None leaves it to transformers, which takes sdpa where it can.
+    flash_attention_2 needs a GPU, precision=bf16 and the package flash-attn."""

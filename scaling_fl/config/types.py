@@ -28,6 +28,7 @@ PartitionKind = Literal[
 ]
 WeightingName = Literal["examples", "uniform"]
 Bits = Literal[4, 8, 16, 32]
+AttentionName = Literal["eager", "sdpa", "flash_attention_2"]
 AdapterKind = Literal["none", "lora", "dora", "head"]
 CodecName = Literal["none", "fp16", "bf16", "int8", "nf4", "nf4_double"]
 UploadValues = Literal["update", "state"]

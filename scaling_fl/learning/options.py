@@ -30,6 +30,8 @@ class Load:
     """Of a weight of its linear layers: 4 (NF4), 8 (LLM.int8), 16 (bf16) or 32."""
     double_quantisation: bool = True
     """With 4 bits, quantise the scales of the blocks, too."""
+    attention: str | None = None
+    """What computes attention: eager, sdpa or flash_attention_2; None: transformers chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)

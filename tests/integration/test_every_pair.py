@@ -22,7 +22,7 @@ from scaling_fl.composition.prediction import predict
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.base import choices, leaves
 from scaling_fl.config.merges import MERGES
-from scaling_fl.config.types import QuestionLayoutName, QuestionRule, WatchedMetric
+from scaling_fl.config.types import AttentionName, QuestionLayoutName, QuestionRule, WatchedMetric
 from scaling_fl.core.errors import UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
@@ -234,6 +234,7 @@ ELSEWHERE = {
     *(("evaluation.rule", name) for name in get_args(QuestionRule)),  # test_questions.py
     *(("stop_when.metric", name) for name in get_args(WatchedMetric)),  # test_stopping.py
     ("data_order", "fixed"),  # test_instruction.py
+    *(("load.attention", name) for name in get_args(AttentionName)),
     *(("load.bits", bits) for bits in ("4", "8", "16", "32")),  # test_quantised_base.py
     *(("optimiser", name) for name in ("adamw_8bit", "paged_adamw_8bit")),
     ("merge.on", "products"),

@@ -55,6 +55,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "num_local_epochs": 2,
         "batch_size": 2,
         "max_seq_len": 480,
+        "load": {"attention": "eager"},
         "data_order": "fixed",
     },
     "flasc with a frozen mask": {

@@ -32,8 +32,9 @@ def loading_options(load: Load) -> dict[str, Any]:
 
     A GPU gets the numbers that the CPU has computed: they are the same on all machines.
     """
+    how = {"attn_implementation": load.attention} if load.attention else {}
     if load.bits >= 16:
-        return {"dtype": _STORED_AS[load.bits]}
+        return {"dtype": _STORED_AS[load.bits], **how}
     config = BitsAndBytesConfig(
         load_in_4bit=load.bits == 4,
         load_in_8bit=load.bits == 8,
@@ -41,7 +42,8 @@ def loading_options(load: Load) -> dict[str, Any]:
         bnb_4bit_use_double_quant=load.double_quantisation,
         bnb_4bit_compute_dtype=torch.float32,  # autocast makes it bf16 with precision=bf16
     )
-    return {"dtype": torch.float32, "device_map": {"": "cpu"}, "quantization_config": config}
+    place = {"dtype": torch.float32, "device_map": {"": "cpu"}}
+    return {**place, "quantization_config": config, **how}
 
 
 def settle(model: nn.Module) -> None:
@@ -68,8 +70,9 @@ def placed(model: nn.Module, device: torch.device) -> nn.Module:
 
 def stored_so(model: Any, load: Load) -> Any:
     """Return a model in fp32 as ``load`` says, as if it came from a folder."""
-    if load.bits == 32:
+    if load.bits == 32 and load.attention is None:
         return model
+    transformers_logging.disable_progress_bar()
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         found = AutoModelForCausalLM.from_pretrained(folder, **loading_options(load))

@@ -102,6 +102,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("num_threads", "device"): {"num_threads": 2, "device": "cuda"},
     ("gradient_checkpointing", "task_name"): {"gradient_checkpointing": True},
     ("load.bits", "task_name"): {**LORA, "load": {"bits": 16}},
+    ("load.attention", "task_name"): {"load": {"attention": "eager"}},
     ("load.bits", "adapter.kind"): {**ALPACA, "load": {"bits": 16}},
     ("load.double_quantisation", "load.bits"): {
         **ALPACA,

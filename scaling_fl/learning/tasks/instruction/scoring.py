@@ -1,11 +1,11 @@
 """The loss of a language model on answers, and its evaluation as integers that add up exactly."""
 
 import math
-from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from scaling_fl.learning.task import Batch, BatchLoss
 from scaling_fl.learning.tasks.instruction.examples import IGNORED
@@ -53,18 +53,24 @@ def metrics(counts: Tensor) -> dict[str, float]:
     }
 
 
-def answers(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def answers(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the logits (tokens, vocabulary) and labels (tokens) of what is learned.
 
-    Logits are made only of positions where an example of the batch has such a token: with a large
-    vocabulary they are most of the work beside the model.
+    The head of the model sees only the positions before tokens that are learned: with a large
+    vocabulary it is most of the work beside the layers. What models do after it, such as a cap on
+    logits, is done to each by itself.
     """
     inputs = {name: tensor for name, tensor in batch.tensors.items() if name != "labels"}
     labels = batch.tensors["labels"][:, 1:]
     learned = labels != IGNORED
-    if "logits_to_keep" not in signature(model.forward).parameters:
-        logits = model(**inputs, use_cache=False).logits[:, :-1]
-        return logits[learned], labels[learned]
-    columns = learned.any(0).nonzero().squeeze(1)
-    logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits
-    return logits[learned[:, columns]], labels[learned]
+    before = pad(learned, (0, 1))  # nothing follows the last position
+
+    def select(head: nn.Module, hidden: tuple[Tensor]) -> tuple[Tensor]:
+        return (hidden[0][before],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, labels[learned]

@@ -84,7 +84,7 @@ def test_a_model_that_cannot_tell_packed_examples_apart_is_refused(tmp_path: Pat
     assert load_causal(str(folder), packing=False, **options) is not None
 
 
-def test_logits_are_made_of_learned_positions_alone_and_are_the_same(tmp_path: Path) -> None:
+def test_the_head_sees_learned_positions_alone_and_gives_the_same_logits(tmp_path: Path) -> None:
     batch = everything(examples(tmp_path))
     for model in (tiny_llama(), tiny_gpt2()):
         inputs = {n: t for n, t in batch.tensors.items() if n != "labels"}
