@@ -15,15 +15,18 @@ import json
 import multiprocessing
 import resource
 import statistics
-import time
 from pathlib import Path
 
 import torch
 from checkouts import THIS
 from setting import Settings, print_machine
 
+from scaling_fl.composition.data import load_data
+from scaling_fl.composition.federation import make_evaluator
+from scaling_fl.composition.model import load_trainer
 from scaling_fl.config import Config, read_config
 from scaling_fl.config.typed import merged
+from scaling_fl.core.exchange import SingleExchange
 from scaling_fl.core.json_text import json_text
 from scaling_fl.jobs.here import drop_checkpoints, is_complete, name_of, record_of, run_here
 from scaling_fl.reporting.comparison import mean_of
@@ -44,10 +47,10 @@ COMMON: Settings = {
     "clients_per_round": 0.1,
     "num_local_steps": 3,
     "num_rounds": 10,
-    "eval_every": 3,
+    "eval_every": 10,
     "save_every": 1000,
     "keep_last": 1,
-    "data": {"max_test_examples": 40},
+    "data": {"max_test_examples": 32},
 }
 LORA: Settings = {"rank": 8, "alpha": 16.0, "targets": "q_proj,v_proj"}
 METHODS: dict[str, Settings] = {
@@ -64,11 +67,11 @@ def config_of(method: Settings, seed: int, common: Settings) -> Config:
 def run(settings: Settings, folder: str) -> None:
     """Run a job, and keep beside its record what it took."""
     config = read_config(settings)
-    began = time.perf_counter()
-    run_here(config, Path(folder))
     torch.set_num_threads(1)
+    before = loss_before(config)
+    run_here(config, Path(folder))
     facts = {
-        "seconds": time.perf_counter() - began,
+        "loss_before": before,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     drop_checkpoints(config, Path(folder))
@@ -76,8 +79,19 @@ def run(settings: Settings, folder: str) -> None:
     place.write_text(json_text(facts), encoding="utf-8")
 
 
-def curve(config: Config, folder: Path) -> list[float]:
-    return list(record_of(config, folder).metrics["validation.loss"]["values"])
+def loss_before(config: Config) -> float:
+    """Evaluate the model that round 1 begins with."""
+    data = load_data(config, config.num_clients or 1, lambda text: None)
+    cpu = torch.device("cpu")
+    trainer = load_trainer(config, data, cpu, note=lambda text: None, stage=lambda text: None)
+    evaluate = make_evaluator(config, trainer, data)
+    return evaluate(trainer.vector.clone(), SingleExchange(1))["validation.loss"]
+
+
+def fall_of(config: Config, folder: Path) -> tuple[float, float]:
+    """Return the loss before round 1, and that after the last one."""
+    after = record_of(config, folder).metrics["validation.loss"]["values"][-1]
+    return _fact(config, folder, "loss_before"), float(after)
 
 
 def table(folder: Path, seeds: tuple[int, ...], common: Settings) -> None:
@@ -87,18 +101,18 @@ def table(folder: Path, seeds: tuple[int, ...], common: Settings) -> None:
         configs = [config_of(method, seed, common) for seed in seeds]
         if not all(is_complete(config, folder) for config in configs):
             continue
-        curves = [curve(config, folder) for config in configs]
+        losses = [fall_of(config, folder) for config in configs]
         beside = {**method, "load": {"bits": 16}}
-        theirs = [curve(config_of(beside, seed, common), folder) for seed in seeds]
-        falls = [values[0] - values[-1] for values in curves]
-        gains = [a - (t[0] - t[-1]) for a, t in zip(falls, theirs, strict=True)]
+        theirs = [fall_of(config_of(beside, seed, common), folder) for seed in seeds]
+        falls = [before - after for before, after in losses]
+        gains = [fall - (b - a) for fall, (b, a) in zip(falls, theirs, strict=True)]
         records = [record_of(config, folder) for config in configs]
         seconds = [s for r in records for s in r.metrics["time.round_seconds"]["values"][1:]]
         num_bytes = records[0].metrics["bytes.total"]["values"][-1]
         peak = statistics.median(_fact(c, folder, "peak_bytes") for c in configs)
         print(
-            f"| {name} | {statistics.fmean(c[0] for c in curves):.3f} to "
-            f"{statistics.fmean(c[-1] for c in curves):.3f} | {_interval(falls)} "
+            f"| {name} | {statistics.fmean(before for before, _ in losses):.3f} to "
+            f"{statistics.fmean(after for _, after in losses):.3f} | {_interval(falls)} "
             f"| {_interval(gains)} | {statistics.median(seconds):.1f} | {peak / 1e9:.2f} "
             f"| {num_bytes / 1e6:.1f} |"
         )
