@@ -157,10 +157,13 @@ def test_an_outline_has_the_bytes_of_the_model_to_come(folder: Path, bits: str) 
 
 
 @pytest.mark.parametrize("bits", ["4", "8", "16"])
-def test_the_tiny_model_is_loaded_with_its_bits(bits: str) -> None:
+def test_the_tiny_model_is_loaded_with_its_bits(
+    bits: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     tiny, again, plain = (load_tiny(LOADS[name]) for name in (bits, bits, "32"))
     assert frozen_digest(tiny) == frozen_digest(again)
     assert stored_bytes(tiny, LOADS[bits]) < stored_bytes(plain, LOADS["32"])
+    assert capfd.readouterr() == ("", "")
 
 
 def load_tiny(how: Load) -> nn.Module:
