@@ -27,6 +27,14 @@ LOAD: tuple[Rule, ...] = (
         "set load.bits=4 or 16, or adapter.kind=lora",
     ),
     Rule(
+        "packing",
+        ("load.bits",),
+        lambda c: not c.packing or c.load.bits != 8,
+        "must be False with a base of 8 bits, in which the texts of a batch decide together which"
+        " values are rounded",
+        "drop packing, or set load.bits=4 or 16",
+    ),
+    Rule(
         "merge.method",
         ("load.bits",),
         lambda c: c.load.bits == 32 or _leaves_base(c),

@@ -21,6 +21,12 @@ BASE = merged(TASK, LORA, {"load": {"bits": 4}})
             "adapter.kind=lora.",
         ),
         (
+            {"load": {"bits": 8}, "packing": True, "num_local_steps": 5},
+            "packing must be False with a base of 8 bits, in which the texts of a batch decide "
+            "together which values are rounded, got True with load.bits=8; drop packing, or set "
+            "load.bits=4 or 16.",
+        ),
+        (
             {"merge": {"method": "exact"}, "num_clients": 2},
             "merge.method must be another one with a base of fewer than 32 bits, which it would "
             "move by less than their precision, got 'exact' with load.bits=4; drop load.bits or "
