@@ -56,6 +56,22 @@ def test_a_plan_refuses_what_a_run_would_refuse(shell: Shell) -> None:
 
 
 @pytest.mark.slow
+def test_a_config_alone_is_planned_and_neither_trained_nor_timed(shell: Shell) -> None:
+    shape = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336}
+    (shell.folder / "config.json").write_text(json.dumps({"model_type": "mistral", **shape}))
+    given = ("task_name=generalnlp", "model=config.json", "adapter.kind=lora", "num_clients=3")
+    planned = shell.type(sys.executable, PLAN, "--json", "with", *given).end(expect=0)
+    assert json.loads(planned.out)["total_parameters"] > 7_000_000_000
+    refusal = "model must have weights, which only scripts/plan.py does without, got 'config.json'"
+    for command in (
+        shell.type(sys.executable, PLAN, "--time", "with", *given),
+        shell.train("with", *given),
+    ):
+        assert refusal in " ".join(command.end(expect=2).err.split())
+    assert not (shell.folder / "runs").exists()
+
+
+@pytest.mark.slow
 def test_the_time_is_the_sum_of_what_was_measured_and_leaves_no_trace(
     corpus: Path, shell: Shell
 ) -> None:

@@ -98,13 +98,73 @@ def test_a_recipe_runs_and_costs_what_was_predicted(
         assert len(metrics[f"validation.accuracy.tier{tier}"]["values"]) == 2
 
 
+GEMMA2_9B = {
+    **{"model_type": "gemma2", "hidden_size": 3584, "num_hidden_layers": 42, "head_dim": 256},
+    **{"num_attention_heads": 16, "num_key_value_heads": 8, "intermediate_size": 14336},
+    "vocab_size": 256000,
+}
+MISTRAL_7B = {
+    **{"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "head_dim": 128},
+    **{"num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336},
+    "vocab_size": 32768,
+}
+QWEN2_5_CODER_500M = {
+    **{"model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "head_dim": 64},
+    **{"num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864},
+    **{"vocab_size": 151936, "tie_word_embeddings": True},
+}
+
+
+def adapter_size(model: dict[str, Any], adapter: dict[str, Any]) -> tuple[int, int]:
+    """Count the parameters and tensors of an adapter from the sizes of the layers it is on."""
+    hidden, wide, head = (model[k] for k in ("hidden_size", "intermediate_size", "head_dim"))
+    queries, keys = model["num_attention_heads"] * head, model["num_key_value_heads"] * head
+    sizes = {"q_proj": (hidden, queries), "k_proj": (hidden, keys), "v_proj": (hidden, keys)}
+    sizes |= {"o_proj": (queries, hidden), "gate_proj": (hidden, wide)}
+    sizes |= {"up_proj": (hidden, wide), "down_proj": (wide, hidden)}
+    is_dora = adapter["kind"] == "dora"
+    of_layer = sum(
+        adapter["rank"] * sum(sizes[name]) + is_dora * sizes[name][1] for name in adapter["targets"]
+    )
+    num_layers = model["num_hidden_layers"]
+    return num_layers * of_layer, num_layers * len(adapter["targets"]) * (2 + is_dora)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "model", "times_trained"),
+    [
+        ("generalnlp", GEMMA2_9B, 20),
+        ("generalnlp_flexlora", GEMMA2_9B, 20),
+        ("generalnlp_baseline", MISTRAL_7B, 400),
+        ("medical", QWEN2_5_CODER_500M, 40),
+        ("code", QWEN2_5_CODER_500M, 20),
+    ],
+)
+def test_a_recipe_is_planned_for_the_config_of_its_own_model(
+    name: str, model: dict[str, Any], times_trained: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(model))
+    given = yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())
+    data = {"train_path": str(tmp_path)} if name in ("medical", "code") else {}
+    plan = predict(read_config(given | data | {"model": str(file)}, needs_weights=False), print)
+    size, num_tensors = adapter_size(model, given["adapter"])
+    assert plan.trainable_parameters == size
+    assert plan.npy_bytes == 2 * times_trained * (4 * size + 128 * num_tensors)
+    # A weight has 4 bits and its part of two scales, but in the embeddings and the head, which are
+    # one in two of the models.
+    of_32_bits = (1 + (name == "generalnlp_baseline")) * model["vocab_size"] * model["hidden_size"]
+    of_4_bits = plan.total_parameters - size - of_32_bits
+    expected = 4 * (size + of_32_bits) + (4 + 8 / 64 + 32 / 64 / 256) / 8 * of_4_bits
+    assert plan.memory["model"] == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_the_entry_to_general_nlp_costs_what_its_authors_counted(tmp_path: Path) -> None:
     """README of the entry: 723.11 MB of 200,000 MB; its megabytes are MiB."""
-    shape = {"hidden_size": 3584, "num_hidden_layers": 42, "intermediate_size": 14336}
-    heads = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256}
     file = tmp_path / "config.json"
-    file.write_text(json.dumps({"model_type": "gemma2", "vocab_size": 256000, **shape, **heads}))
+    file.write_text(json.dumps(GEMMA2_9B))
     given = yaml.safe_load((RECIPES[0].parent / "generalnlp.yaml").read_text())
     plan = predict(read_config(given | {"model": str(file)}, needs_weights=False), print)
     assert plan.trainable_parameters == 4_730_880
