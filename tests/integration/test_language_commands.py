@@ -1,7 +1,6 @@
 """The commands on what a run has saved of a language model: questions to it, and its answers."""
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,7 +124,6 @@ def test_the_harness_asks_the_same_model(
     run: QuickRun, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A task of one's own as YAML; its prompts are ours, and so its accuracy must be."""
-    logging.disable(logging.NOTSET)
     path = run.config.evaluation.files["sums"]
     shown = [{"prompt": q.prompt, "gold": q.answer} for q in read_questions(path, "plain")]
     data = write_rows(tmp_path / "data.jsonl", shown)

@@ -64,6 +64,8 @@ def evaluate_by_harness(
 
 
 def _harness() -> tuple[Any, Any, Any]:
+    # It imports a package named evaluate, which scripts/evaluate.py must not stand for.
+    sys.path[:] = [place for place in sys.path if not Path(place, "evaluate.py").is_file()]
     try:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM

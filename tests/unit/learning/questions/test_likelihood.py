@@ -1,6 +1,5 @@
 """What a model finds likeliest is what lm-evaluation-harness says it is."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,7 +105,6 @@ def by_the_harness(
 def test_accuracy_is_that_of_the_harness_to_the_last_question(
     make_model: Callable[[], Any], begins: bool
 ) -> None:
-    logging.disable(logging.WARNING)
     model, tokenizer = make_model(), bpe_tokenizer(begins=begins)
     for lettered in (True, False):
         questions = made_up(60, lettered=lettered)
