@@ -212,6 +212,11 @@ def test_another_base_model_is_refused_in_one_sentence(tmp_path: Path, kind: str
         restore_with(bases[1])
     with pytest.raises(UserError, match=r"does not fit model=.*: parameter 0 was .*--model"):
         restore_with(save_model("roberta", tmp_path / "roberta"))
+    for name in ("moved/config.json", "alone"):
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        shutil.copy(bases[0] / "config.json", tmp_path / "alone")
+        with pytest.raises(ConfigurationError, match="model must have weights"):
+            restore_with(tmp_path / name)
 
 
 def test_only_states_of_one_model_are_averaged(job: Path, tmp_path: Path) -> None:
