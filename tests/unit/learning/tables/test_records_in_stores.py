@@ -12,7 +12,7 @@ from scaling_fl.learning.tables.records import (
 )
 from scaling_fl.learning.text.labelled import DataError
 from tests.servers import moto_server
-from tests.unit.learning.tasks.classification.test_records import COMPRESSIONS, FORMATS, ROWS
+from tests.unit.learning.tables.test_records import COMPRESSIONS, FORMATS, ROWS
 
 
 @pytest.fixture(autouse=True)
