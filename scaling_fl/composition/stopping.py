@@ -95,7 +95,11 @@ def _metrics_of_task(config: Config, trainer: LocalTrainer, data: Data) -> list[
         return [
             f"{each.name}.{name}".removeprefix(".")
             for each in data.measured
-            for batch in [_first_batch(each.examples, config.val_batch_size).to(device)]
+            for batch in [
+                _first_batch(each.examples, min(config.val_batch_size, each.most_at_once)).to(
+                    device
+                )
+            ]
             for name in each.metrics(each.count(model, batch), False)
         ]
 

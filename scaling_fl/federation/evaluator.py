@@ -94,5 +94,7 @@ def _batches(
         _PartOfMeasurement(number, owner, mine[batch])
         for owner in np.unique(owners).tolist()
         for mine in [np.flatnonzero(owners == owner)]
-        for batch in evaluation_batches(each.examples.lengths[mine], batch_size)
+        for batch in evaluation_batches(
+            each.examples.lengths[mine], min(batch_size, each.most_at_once)
+        )
     ]

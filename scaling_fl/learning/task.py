@@ -199,6 +199,8 @@ class Measurement:
     """What the names of its metrics begin with, before a dot."""
     note: str = ""
     """What its metrics cannot tell; empty: nothing is worth a note."""
+    most_at_once: int = 2**31
+    """The most examples of a batch."""
 
 
 def of_test(task: Task, test: Examples) -> Measurement:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scaling_fl.learning.questions.generation import Prompts, stop_tokens, texts_of, write
+from scaling_fl.learning.questions.reading import MOST_AT_ONCE
 from scaling_fl.learning.questions.text_scores import NUM_COUNTS, count_texts, metrics_of_texts
 from scaling_fl.learning.task import Batch, Measurement
 
@@ -33,4 +34,6 @@ class WrittenAnswers:
         return metrics_of_texts(counts)
 
     def measurement(self) -> Measurement:
-        return Measurement(self.prompts, NUM_COUNTS, self.count, self.metrics)
+        return Measurement(
+            self.prompts, NUM_COUNTS, self.count, self.metrics, most_at_once=MOST_AT_ONCE
+        )

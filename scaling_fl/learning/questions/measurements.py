@@ -8,6 +8,7 @@ from scaling_fl.learning.questions import likelihood
 from scaling_fl.learning.questions.files import read_questions
 from scaling_fl.learning.questions.flowertune import FlowerTune
 from scaling_fl.learning.questions.question import MultipleChoice
+from scaling_fl.learning.questions.reading import MOST_AT_ONCE
 from scaling_fl.learning.task import Measurement
 
 
@@ -40,7 +41,8 @@ def _by_likelihood(
 
     count = partial(likelihood.count, num_subjects=len(encoded.subjects))
     note = _note(name, encoded.num_cut, max_seq_len)
-    return Measurement(encoded, likelihood.num_counts(encoded), count, metrics, name, note)
+    size = likelihood.num_counts(encoded)
+    return Measurement(encoded, size, count, metrics, name, note, MOST_AT_ONCE)
 
 
 def _by_generation(
@@ -52,7 +54,9 @@ def _by_generation(
         return exam.metrics(counts, detailed=detailed)
 
     note = _note(name, exam.examples.num_cut, max_seq_len)
-    return Measurement(exam.examples, exam.num_counts, exam.count, metrics, name, note)
+    return Measurement(
+        exam.examples, exam.num_counts, exam.count, metrics, name, note, MOST_AT_ONCE
+    )
 
 
 def _note(name: str, num_cut: int, max_seq_len: int) -> str:

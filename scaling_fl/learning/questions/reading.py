@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+MOST_AT_ONCE = 32
+"""Prompts of a batch at most: the keys and values of each are kept while it is answered."""
+
 
 def padded_left(rows: Sequence[NDArray[np.int64]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     """Return rows of tokens padded to the longest, and a mask of what is no padding; int64."""

@@ -131,6 +131,14 @@ def test_what_is_measured_beside_the_test_examples_has_a_name_of_its_own(num_wor
     assert on_workers(num_workers, evaluate) == [expected] * num_workers
 
 
+def test_a_measurement_may_want_small_batches() -> None:
+    test, more = measured_twice()
+    measured = [test, replace(more, most_at_once=1)]
+    evaluate = Evaluator(make_trainer(), measured, batch_size=512, detailed=False)
+    assert evaluate.num_batches == [1, 5]
+    assert evaluate(torch.full((3,), 0.25), SingleExchange(1))["validation.x.y.large"] == 3
+
+
 def test_a_model_is_evaluated_without_dropout_and_gradients() -> None:
     modes = []
 
