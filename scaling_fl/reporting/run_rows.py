@@ -79,12 +79,16 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def main_metric(names: Iterable[str]) -> str | None:
-    """Choose the metric by which runs are told apart: an accuracy, else another one of the task."""
+    """Choose the metric by which runs are told apart: an accuracy, else another one of the task.
+
+    Of a language model that is asked nothing it is the loss of all test tokens.
+    """
     found = sorted({name for name in names if is_of_all(name)})
     of_task = [name for name in found if name.startswith("validation.")]
     better = [name for name in of_task if name != "validation.loss"]
     accuracies = [name for name in better if name.endswith(".accuracy")]
-    wanted = ("validation.accuracy", *accuracies, *better, *of_task)
+    losses = ["validation.loss"] if "validation.perplexity" in found else []
+    wanted = ("validation.accuracy", *accuracies, *losses, *better, *of_task)
     preferred = [name for name in wanted if name in found]
     return preferred[0] if preferred else None
 

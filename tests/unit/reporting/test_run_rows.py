@@ -99,6 +99,10 @@ def test_runs_differ_in_settings_and_not_in_names() -> None:
             "validation.mmlu.accuracy",
         ),
         (["train.loss"], None),
+        (
+            ["validation.exact_match", "validation.loss", "validation.perplexity"],
+            "validation.loss",
+        ),
     ],
 )
 def test_the_metric_that_is_shown_is_the_task_s(names: list[str], wanted: str | None) -> None:
