@@ -1,6 +1,7 @@
 """The loss of a language model on answers, and its evaluation as integers that add up exactly."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from scaling_fl.learning.task import Batch, BatchLoss
 from scaling_fl.learning.tasks.instruction.examples import IGNORED
 
 NUM_COUNTS = 4
+_ROWS_AT_ONCE = 8
+"""The logits of 512 rows, which classifiers have at once, are gigabytes of a large vocabulary."""
 _LOSS_UNIT = 2.0**32
 _LARGEST_LOSS = 2.0**10
 """Losses are summed in units of 2**-32: 2**29 tokens of loss 4 fit 63 bits."""
@@ -34,6 +37,19 @@ def count(model: nn.Module, batch: Batch) -> Tensor:
     Returns int64 of size 4: their summed loss in units of 2**-32, their number, how many the model
     finds most likely, and how many have a loss that is not finite or absurdly large.
     """
+    return torch.stack([_count(model, part) for part in _parts(batch)]).sum(0)
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """Cut a batch of any size into some rows each, without the columns that are padding in all."""
+    for begin in range(0, len(batch.indices), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        width = int(batch.tensors["attention_mask"][rows].any(0).sum())
+        tensors = {name: tensor[rows, :width] for name, tensor in batch.tensors.items()}
+        yield Batch(tensors, batch.indices[rows])
+
+
+def _count(model: nn.Module, batch: Batch) -> Tensor:
     logits, labels = answers(model, batch)
     losses = cross_entropy(logits.float(), labels, reduction="none").double()
     usable = losses <= _LARGEST_LOSS  # false for NaN as well
