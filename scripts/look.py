@@ -6,7 +6,8 @@ usage: scripts/look.py [--json] [--out FILE] with SETTING ...
 It takes the settings of scripts/train_federated.py, reads and tokenises the
 data (which a run then finds in the cache), and shows: rows and columns, the
 labels, the clients and what they have, how long the texts are, what is cut
-at max_seq_len, and three examples as the model will see them.
+at max_seq_len, and three examples as the model will see them; of
+conversations also which part of them is learned.
 
 examples:
   scripts/look.py with demo

@@ -19,19 +19,19 @@ def render(look: Mapping[str, Any]) -> str:
         _files(look),
         _labels(look),
         _clients(look),
-        _table(
+        table(
             ["tokens of a text", *train["lengths"]],
             [[f"  {name}", *look[name]["lengths"].values()] for name in ("train", "test")],
         ),
         _cuts(look),
         [
-            f"Examples as {_shortened(look['model'], 40)} will see them:",
+            f"Examples as {shortened(look['model'], 40)} will see them:",
             *(line for example in look["examples"] for line in _example(example)),
         ],
     ]
     if look["notes"]:
         blocks.append(
-            [line for note in look["notes"] for line in _wrapped(f"note: {_printable(note)}")]
+            [line for note in look["notes"] for line in wrapped(f"note: {_printable(note)}")]
         )
     return "\n\n".join("\n".join(block) for block in blocks)
 
@@ -43,45 +43,45 @@ def _files(look: Mapping[str, Any]) -> list[str]:
         where = _printable(split["path"] or f"the data of {look['task_name']} itself")
         if name == "test" and look["test_share"]:
             where = f"{look['test_share']:.0%} of the rows, held out"
-        lines += _wrapped(f"{name:<6} {split['num_examples']:>9,} examples: {where}", "         ")
+        lines += wrapped(f"{name:<6} {split['num_examples']:>9,} examples: {where}", "         ")
     if train["columns"]:
-        columns = ", ".join(map(_shortened, train["columns"]))
-        lines += _wrapped(f"columns: {columns}", "         ")
+        columns = ", ".join(map(shortened, train["columns"]))
+        lines += wrapped(f"columns: {columns}", "         ")
         pair = f", and beside it {_joined(look['pairs'])}" if look["pairs"] else ""
-        lines += _wrapped(
-            f"the model reads {_joined(look['texts'])}{pair}; it learns {_shortened(look['label'])}"
+        lines += wrapped(
+            f"the model reads {_joined(look['texts'])}{pair}; it learns {shortened(look['label'])}"
         )
     return lines
 
 
 def _joined(columns: Sequence[str]) -> str:
-    names = " and ".join(map(_shortened, columns))
+    names = " and ".join(map(shortened, columns))
     return f"{names} (joined by a space)" if len(columns) > 1 else names
 
 
 def _labels(look: Mapping[str, Any]) -> list[str]:
     train, test = (look[name]["label_counts"] for name in ("train", "test"))
     rows = [
-        [f"  {_shortened(name)}", f"{a:,}", _share(a, sum(train)), f"{b:,}", _share(b, sum(test))]
+        [f"  {shortened(name)}", f"{a:,}", share(a, sum(train)), f"{b:,}", share(b, sum(test))]
         for name, a, b in zip(look["label_names"], train, test, strict=True)
     ]
-    return _table([f"{len(rows)} labels", "train", "", "test", ""], _first(rows, "labels"))
+    return table([f"{len(rows)} labels", "train", "", "test", ""], first_rows(rows, "labels"))
 
 
 def _clients(look: Mapping[str, Any]) -> list[str]:
     names = look["client_names"] or [str(client) for client in range(len(look["histograms"]))]
     rows = [
-        [f"  {_shortened(name)}", f"{sum(row):,}", f"{abs(bits):.2f}", _commonest(look, row)]
+        [f"  {shortened(name)}", f"{sum(row):,}", f"{abs(bits):.2f}", _commonest(look, row)]
         for name, row, bits in zip(names, look["histograms"], look["entropies"], strict=True)
     ]
     sizes = [sum(row) for row in look["histograms"]]
     title = f"{len(rows)} client{'s' * (len(rows) > 1)}"
-    lines = _table([title, "examples", "bits", "commonest label"], _first(rows, "clients"))
+    lines = table([title, "examples", "bits", "commonest label"], first_rows(rows, "clients"))
     same = min(sizes) == max(sizes)
     size = f"{max(sizes):,} examples each" if same else f"{min(sizes):,} to {max(sizes):,} examples"
     return [
         *lines,
-        *_wrapped(
+        *wrapped(
             f"  {_printable(look['partition'])}; {size}; bits: the entropy of a client's labels"
         ),
     ]
@@ -91,41 +91,48 @@ def _commonest(look: Mapping[str, Any], row: Sequence[int]) -> str:
     if not any(row):
         return "none"
     label = max(range(len(row)), key=row.__getitem__)
-    return f"{_shortened(look['label_names'][label], 20)} ({row[label] / sum(row):.0%})"
+    return f"{shortened(look['label_names'][label], 20)} ({row[label] / sum(row):.0%})"
 
 
-def _first(rows: list[list[str]], what: str) -> list[list[str]]:
+def first_rows(rows: list[list[str]], what: str) -> list[list[str]]:
+    """Keep the first rows of a table, and say how many more there are."""
     if len(rows) <= MAX_ROWS:
         return rows
     more = [f"  and {len(rows) - MAX_ROWS} more {what}", *[""] * (len(rows[0]) - 1)]
     return [*rows[:MAX_ROWS], more]
 
 
-def _share(count: int, total: int) -> str:
+def share(count: int, total: int) -> str:
+    """Write a count in percent; nothing of nothing."""
     return f"{count / total:.1%}" if total else ""
 
 
 def _cuts(look: Mapping[str, Any]) -> list[str]:
     found = [
         f"{split['num_cut']:,} of {split['num_examples']:,} {name} texts "
-        f"({_share(split['num_cut'], split['num_examples'])}) and "
-        f"{_share(split['num_cut_tokens'], split['num_tokens'])} of their tokens"
+        f"({share(split['num_cut'], split['num_examples'])}) and "
+        f"{share(split['num_cut_tokens'], split['num_tokens'])} of their tokens"
         for name, split in (("training", look["train"]), ("test", look["test"]))
         if split["num_cut"]
     ]
     what = ", ".join(found) or "no text"
-    return _wrapped(f"max_seq_len={look['max_seq_len']} cuts {what}")
+    return wrapped(f"max_seq_len={look['max_seq_len']} cuts {what}")
 
 
 def _example(example: Mapping[str, Any]) -> Iterable[str]:
-    text = _printable(example["text"])
+    label = f"  {shortened(example['label'])} ({example['num_tokens']} tokens): "
+    return textwrap.wrap(label + clipped(example["text"]), WIDTH, subsequent_indent="    ")
+
+
+def clipped(text: str) -> str:
+    """Write the beginning and the end of a text on one line."""
+    text = _printable(text)
     if len(text) > HEAD + TAIL:
-        text = f"{text[:HEAD].rstrip()} ... {text[-TAIL:].lstrip()}"
-    label = f"  {_shortened(example['label'])} ({example['num_tokens']} tokens): "
-    return textwrap.wrap(label + text, WIDTH, subsequent_indent="    ")
+        return f"{text[:HEAD].rstrip()} ... {text[-TAIL:].lstrip()}"
+    return text
 
 
-def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Align columns: names and a last column of words to the left, numbers to the right."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
@@ -139,11 +146,13 @@ def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
     return lines
 
 
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """Break a text into lines, all but the first one indented."""
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent)
 
 
-def _shortened(name: str, length: int = MAX_NAME) -> str:
+def shortened(name: str, length: int = MAX_NAME) -> str:
+    """Write a name on one line and, if it is longer, cut it there."""
     name = _printable(name)
     return name if len(name) <= length else f"{name[: length - 3]}..."
 

@@ -40,6 +40,17 @@ def draw_look(
     save(figure, path)
 
 
+def draw_lengths_alone(
+    path: str | Path, look: Mapping[str, Any], train: Sequence[int], test: Sequence[int]
+) -> None:
+    """Draw how long conversations are (``LookAtConversations.to_json``), as ``draw_look`` does."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, LENGTHS_INCHES), layout="constrained")
+    _draw_lengths(figure.subplots(), look, train, test)
+    save(figure, path)
+
+
 def _draw_lengths(
     axes: "Axes", look: Mapping[str, Any], train: Sequence[int], test: Sequence[int]
 ) -> None:

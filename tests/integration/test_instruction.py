@@ -16,10 +16,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from scaling_fl.commands import export
+from scaling_fl.composition.conversations import look_at_conversations
 from scaling_fl.composition.prediction import predict
 from scaling_fl.composition.restored import restore, settings_of
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import read_config
+from scaling_fl.learning.tasks.instruction.family import InstructionTuning
+from scaling_fl.reporting.look_conversations import render_conversations
 from scaling_fl.runtime.tracking.places import every_saved, open_saved
 
 _CPU = torch.device("cpu")
@@ -186,3 +189,22 @@ def test_every_saved_round_becomes_a_folder_that_peft_loads(
         with torch.no_grad():
             ours = trainer.model.eval()(input_ids=ids).logits  # type: ignore[operator]
             assert torch.equal(loaded(input_ids=ids).logits, ours)
+
+
+def test_a_look_shows_what_is_learned_and_what_is_left_out(folder: Path) -> None:
+    name = "clients of a column by their own chat"
+    config = read_config(settings(folder, **changes_of(name, folder)))
+    task = make_task(config)
+    assert isinstance(task, InstructionTuning)
+    look = look_at_conversations(config, task, lambda text: None)
+    train = task.load_examples("train")
+    assert look.client_names == [f"client {n}" for n in range(4)]
+    assert (sum(look.sizes), sum(look.tokens)) == (60, int(train.lengths.sum()))
+    assert (look.train.num_cut, look.train.num_left_out) == (0, 0)
+    assert look.examples[0].learned == f"{WORDS[1]}<|im_end|>\n"
+    assert look.examples[0].learned in look.examples[0].text
+    shown = render_conversations(look.to_json())
+    assert shown.startswith("train         60 conversations: ")
+    assert "852 tokens are learned" in shown
+    assert "learned: chamber<|im_end|>" in shown
+    assert max(map(len, shown.splitlines())) <= 80
