@@ -27,8 +27,6 @@ examples:
   scripts/evaluate.py runs/7
   scripts/evaluate.py checkpoints/my_job/round-000012 --per-class
   scripts/evaluate.py s3://bucket/my_job --test-path other.csv --json
-  scripts/evaluate.py runs/8 --test-path other.csv \\
-      --text title,body --label stars
   scripts/evaluate.py runs/9 --questions mmlu.jsonl --layout mmlu
   scripts/evaluate.py runs/9 --harness arc_easy,hellaswag --max-questions 200
 
@@ -38,6 +36,7 @@ Exit code: 0 when evaluated, 1 when that failed, 2 on misuse."""
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/evaluate.py",
+        usage="%(prog)s CHECKPOINT [options]",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,15 +48,14 @@ def parser() -> argparse.ArgumentParser:
         "--task-name",
         metavar="NAME",
         choices=get_args(TaskName),
-        help="another task, of the same labels; give its --test-path, too: "
-        + ", ".join(get_args(TaskName)),
+        help="another task, of the same labels; give its --test-path, too",
     )
     add("--test-path", metavar="PATH", help="other test data: local, s3:// or gs://")
     for name, what in (("text", "texts"), ("text-pair", "second texts"), ("label", "labels")):
         add(
             f"--{name}",
             metavar="COLUMN" + "S" * (name != "label"),
-            help=f"where a table has the {what}, if its columns are others than the run's",
+            help=f"other columns of the {what} in a table",
         )
     add("--max-seq-len", type=count, metavar="N", help="tokens of a text that are kept")
     add("--batch-size", type=count, metavar="N", help="test examples in a batch")
@@ -65,24 +63,23 @@ def parser() -> argparse.ArgumentParser:
         "--max-test-examples",
         type=count,
         metavar="N",
-        help="size of a random subset of the test data (more than there are: everything); default: "
-        "as the run had it, everything of other data",
+        help="size of a random subset (default: as in the run, all of other data)",
     )
     add(
         "--device",
         choices=get_args(DeviceName),
-        help="default: the CPU after a run with device=cpu, else a GPU if there is one",
+        help="default: the CPU if the run had device=cpu, or no GPU is there",
     )
     add(
         "--model",
         metavar="MODEL",
-        help="where the base model is now; its weights must be those of the run",
+        help="where the base model is now, with the run's weights",
     )
     add(
         "--client",
         type=client,
         metavar="N",
-        help="the model of one client alone, where each client keeps a part of it",
+        help="one client's model, where each client keeps a part",
     )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
@@ -94,30 +91,30 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--layout",
         choices=get_args(QuestionLayoutName),
-        help="columns of the files (default: plain): " + ", ".join(get_args(QuestionLayoutName)),
+        help=f"columns of the files: {', '.join(get_args(QuestionLayoutName))}",
         metavar="NAME",
     )
     add(
         "--rule",
         choices=get_args(QuestionRule),
-        help="how an answer is found (default: likelihood): " + " or ".join(get_args(QuestionRule)),
+        help="how an answer is found: " + " (default) or ".join(get_args(QuestionRule)),
         metavar="NAME",
     )
     add(
         "--max-questions",
         type=count,
         metavar="N",
-        help="size of a random subset of each file; the first N of each task of --harness",
+        help="random subset of each file; first N of each harness task",
     )
     add(
         "--harness",
         metavar="TASKS",
-        help="tasks of lm-evaluation-harness with commas between them; it is an extra to install",
+        help="tasks of lm-evaluation-harness (an extra), with commas",
     )
     add(
         "--harness-folder",
         metavar="FOLDER",
-        help="where the YAML files of these tasks are, if they are your own",
+        help="where your own YAML files of such tasks are",
     )
     add = parser.add_argument
     add("--json", action="store_true", help="write one JSON object, and nothing else")

