@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.commands import ROOT, Shell
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WRONG = """
 def unweighted():

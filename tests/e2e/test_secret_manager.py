@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.commands import ROOT, Shell
 from tests.secret_server import Server, secret_server
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 REFERENCE = "sm://projects/p/secrets/mongo/versions/latest"
 TRAIN = ("with", "demo", "checkpoints_dir=checkpoints", "site_ids=[]")

@@ -77,6 +77,7 @@ class Weighed(QuickRun):
         self.weights.append(live_bytes())
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_factors_that_a_worker_keeps_of_its_clients(
     corpus: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_plan_counts_the_factors_that_a_worker_keeps_of_its_clients(
     assert "clients' factors" not in predict(alone, lambda text: None).memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "name"),
     [("consensus_mask", "kept updates"), ("median", "decoded updates")],
