@@ -344,7 +344,7 @@ def predicted_cost(config: Config) -> dict[str, Any]:
     }
 
 
-BY_DEFAULT = ROWS[::6]
+BY_DEFAULT = ROWS[::12]
 """The rows of the default run; CI runs all."""
 
 
