@@ -113,7 +113,7 @@ def test_a_job_that_goes_on_on_a_new_machine_only_adds_to_its_run(
             monkeypatch.setenv(name, value)
         bucket = RemoteStorage("s3://bucket")
         bucket.fs.mkdir(bucket.root)
-        place = {"checkpoints_dir": "s3://bucket/job"}
+        place = {"checkpoints_dir": "s3://bucket/preempted"}
         train(shell, corpus, uri(server), **place).end(expect=0)
         before = stored(server, shell)
         shutil.rmtree(shell.folder / "runs")  # a pod that was preempted leaves nothing

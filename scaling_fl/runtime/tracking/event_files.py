@@ -52,7 +52,8 @@ class EventFiles:
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._last_step = self._count = 0
+        self._last_step = 0
+        self._written: dict[str, tuple[int, str]] = {}
 
     def write(self, run_dir: Path, metrics: Mapping[str, Series]) -> None:
         """Add the points that are missing; where others have changed, start a new file.
@@ -63,14 +64,14 @@ class EventFiles:
         path, self._path = self._path, None  # after an error nobody knows what the file holds
         if not metrics:
             return
-        if path and _count_to(metrics, self._last_step) == self._count:
+        if path and _written_to(metrics, self._last_step) == self._written:
             with path.open("ab") as file:
                 file.write(_encoded(_points(metrics, after=self._last_step)))
         else:
             path = _written_anew(run_dir / EVENT_FOLDER, _content(metrics))
         self._path = path
         self._last_step = max(series["steps"][-1] for series in metrics.values())
-        self._count = _count_to(metrics, self._last_step)
+        self._written = _written_to(metrics, self._last_step)
 
     @staticmethod
     def are_current(run_dir: Path, metrics: Mapping[str, Series]) -> bool:
@@ -101,8 +102,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
-def _count_to(metrics: Mapping[str, Series], step: int) -> int:
-    return sum(bisect_right(series["steps"], step) for series in metrics.values())
+def _written_to(metrics: Mapping[str, Series], step: int) -> dict[str, tuple[int, str]]:
+    """Tell how many points each series has up to a round, and when the last one was taken.
+
+    A round that is computed again has another time, also where its values are the same.
+    """
+    counts = {name: bisect_right(series["steps"], step) for name, series in metrics.items()}
+    return {n: (count, metrics[n]["timestamps"][count - 1]) for n, count in counts.items() if count}
 
 
 def _content(metrics: Mapping[str, Series]) -> bytes:

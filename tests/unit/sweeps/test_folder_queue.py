@@ -34,7 +34,8 @@ print(lease.is_lost, flush=True)
 """
 
 
-BUCKET = "s3://bucket/sweeps"
+# The process that tests has its own, because the lock of a run on this machine goes by its address.
+BUCKET = f"s3://bucket/sweeps-{os.getpid()}"
 
 
 @pytest.fixture

@@ -84,6 +84,19 @@ def test_rounds_that_are_taken_back_are_gone_also_for_a_tensorboard_that_is_open
         assert EventFiles.are_current(tmp_path, record.metrics)
 
 
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_rounds_that_were_computed_again_before_the_next_look_are_the_new_ones(
+    tmp_path: Path, after: int
+) -> None:
+    files, is_open = EventFiles(), reader_of(tmp_path)
+    files.write(tmp_path, record_of(3).metrics)
+    assert shown(is_open) == expected(record_of(3).metrics)
+    record = resumed(5, after)  # as many rounds as before were computed again, and more
+    files.write(tmp_path, record.metrics)
+    for reader in (is_open, reader_of(tmp_path)):
+        assert shown(reader) == expected(record.metrics)
+
+
 def test_a_round_that_comes_late_takes_its_place(tmp_path: Path) -> None:
     files = EventFiles()
     events = [round_event(n) for n in (1, 3)]
