@@ -42,8 +42,18 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what to evaluate, see above")
+    add_test_data(parser)
+    add_questions(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="write one JSON object, and nothing else"
+    )
+    return parser
+
+
+def add_test_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options about the test data, and those about the model."""
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", help="what to evaluate, see above")
     add(
         "--task-name",
         metavar="NAME",
@@ -83,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
+
+
+def add_questions(parser: argparse.ArgumentParser) -> None:
+    """Add the options about questions."""
     asked = parser.add_argument_group(
         "questions", "what a language model is asked in place of the test data"
     )
@@ -116,9 +130,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where your own YAML files of such tasks are",
     )
-    add = parser.add_argument
-    add("--json", action="store_true", help="write one JSON object, and nothing else")
-    return parser
 
 
 if __name__ == "__main__":

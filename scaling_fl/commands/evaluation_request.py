@@ -49,6 +49,7 @@ def changes_of(request: EvaluationRequest, saved: Saved) -> dict[str, Any]:
     if request.task_name not in (None, stored["task_name"]):
         changes["test_path"] = None  # those of the run's own task
         data |= dict.fromkeys(("text", "text_pair", "label", "labels", "test_share"))
+        data |= dict.fromkeys(("instruction", "response", "messages"))
     if request.task_name or request.test_path:
         # The run's subset, or what it held out, is of its own data.
         data |= {"max_test_examples": None, "test_share": None}

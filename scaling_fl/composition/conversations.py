@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.composition.data import count_clients, load_data
-from scaling_fl.composition.inspection import NUM_EXAMPLES, QUANTILES
+from scaling_fl.composition.inspection import NUM_EXAMPLES, quantiles_of
 from scaling_fl.config import Config
 from scaling_fl.learning.tasks.instruction.examples import InstructionExamples
 from scaling_fl.learning.tasks.instruction.family import InstructionTuning
@@ -60,8 +60,7 @@ class LookAtConversations:
         """Return everything as plain data, the lengths by their quantiles."""
         found = asdict(self)
         for name, split in (("train", self.train), ("test", self.test)):
-            values = np.quantile(split.lengths, list(QUANTILES.values()), method="inverted_cdf")
-            found[name]["lengths"] = dict(zip(QUANTILES, values.tolist(), strict=True))
+            found[name]["lengths"] = quantiles_of(split.lengths)
         return found
 
 
@@ -89,7 +88,7 @@ def look_at_conversations(
         sizes=[len(part) for part in data.partitions],
         tokens=[int(data.train.lengths[part].sum()) for part in data.partitions],
         examples=[_shown(data.train, n, task) for n in range(min(NUM_EXAMPLES, len(data.train)))],
-        notes=[*data.notes, *filter(None, [task.caveat(data.test)])],
+        notes=[*data.notes, *data.caveats],
     )
 
 

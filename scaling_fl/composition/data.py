@@ -48,6 +48,12 @@ class Data:
         """All that a model is measured on, the test examples first."""
         return [of_test(self.task, self.test), *self.beside]
 
+    @property
+    def caveats(self) -> list[str]:
+        """What the metrics cannot tell, in sentences."""
+        found = [self.task.caveat(self.test), *(each.note for each in self.beside)]
+        return [text for text in found if text]
+
 
 def count_clients(config: Config, num_sites: int) -> int:
     """Return the number of clients: those of the data, those that are asked for, one per site.

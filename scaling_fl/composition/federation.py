@@ -140,11 +140,8 @@ def build(
         note(EARLIER_PROMISES)
     data = load_data(config, num_clients, stage)
     check_same_data(data, exchange)
-    if caveat := data.task.caveat(data.test):
+    for caveat in data.caveats:
         note(caveat)
-    for each in data.beside:
-        if each.note:
-            note(each.note)
     trainer = load_trainer(config, data, device, note=note, stage=stage)
     check_metric(config, trainer, data)
     kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)

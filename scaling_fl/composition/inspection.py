@@ -1,6 +1,6 @@
 """What a run would understand of its data, before anything is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,12 @@ QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "
 NUM_EXAMPLES = 3
 
 
+def quantiles_of(lengths: Sequence[int]) -> dict[str, int]:
+    """Return lengths that occur, by the share of the texts that are at most so long."""
+    found = np.quantile(lengths, list(QUANTILES.values()), method="inverted_cdf")
+    return dict(zip(QUANTILES, found.tolist(), strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitInspection:
     """One split; its lengths are of whole texts, in tokens, special tokens included."""
@@ -37,9 +43,7 @@ class SplitInspection:
 
     @property
     def quantiles(self) -> dict[str, int]:
-        """Return lengths that occur, by the share of the texts that are at most so long."""
-        found = np.quantile(self.lengths, list(QUANTILES.values()), method="inverted_cdf")
-        return dict(zip(QUANTILES, found.tolist(), strict=True))
+        return quantiles_of(self.lengths)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from scaling_fl.config.own import is_own
+from scaling_fl.config.types import INSTRUCTION_TASKS
 
 
 def value_at(settings: Any, path: str) -> Any:
@@ -120,6 +121,10 @@ class WithTask(With):
     @property
     def note(self) -> str:
         return f"Only with task_name={', '.join(self.values)}, or a task of your own."
+
+
+OF_INSTRUCTIONS = With("task_name", *INSTRUCTION_TASKS)
+"""The setting is of the tasks that teach a language model to answer."""
 
 
 class WithSet(Condition):

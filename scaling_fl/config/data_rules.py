@@ -14,9 +14,10 @@ from scaling_fl.config.types import INSTRUCTION_TASKS
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
 DATA_PATHS = ("train_path", "test_path")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "partition.column")
+"""The settings that name columns of a table of labelled texts."""
 OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", "partition.column")
+"""The settings that name columns of a table of conversations."""
 TABLE_TASKS = ("table", *INSTRUCTION_TASKS)
-"""The settings that name columns of a table."""
 _SHOWN_COLUMNS = 12
 _AGNEWS_TEXTS = ("description", "title", "both")
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from scaling_fl.config.base import Section
-from scaling_fl.config.conditions import With, Without
+from scaling_fl.config.conditions import OF_INSTRUCTIONS, With, Without
 from scaling_fl.config.own import AnyPartition
 from scaling_fl.config.types import (
     INSTRUCTION_TASKS,
@@ -33,7 +33,6 @@ class PartitionSettings(Section):
 
 
 _OF_TABLE = With("task_name", "table")
-_OF_INSTRUCTIONS = With("task_name", *INSTRUCTION_TASKS)
 _OF_OWN_INSTRUCTIONS = With("task_name", "instruction")
 
 
@@ -67,9 +66,9 @@ class DataSettings(Section):
         Without("data.instruction", "data.response", because="its turns have both"),
     ] = None
     """Column of whole conversations: lists of turns with role and content (or from and value)."""
-    system: Annotated[str | None, _OF_INSTRUCTIONS] = None
+    system: Annotated[str | None, OF_INSTRUCTIONS] = None
     """What every conversation begins with that has no system's turn of its own."""
-    template: Annotated[Location | None, _OF_INSTRUCTIONS] = None
+    template: Annotated[Location | None, OF_INSTRUCTIONS] = None
     """How a conversation becomes one text: chat (the tokenizer's own), alpaca (FlowerTune's) or a
     Jinja file of what is before the answer. None: chat for instruction, alpaca for the others."""
     max_train_examples: Count | None = None

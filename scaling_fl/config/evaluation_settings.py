@@ -4,23 +4,21 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 from scaling_fl.config.base import Section
-from scaling_fl.config.conditions import With, WithSet
+from scaling_fl.config.conditions import OF_INSTRUCTIONS, WithSet
 from scaling_fl.config.types import (
-    INSTRUCTION_TASKS,
     Count,
     QuestionLayoutName,
     QuestionRule,
     Several,
 )
 
-_OF_INSTRUCTIONS = With("task_name", *INSTRUCTION_TASKS)
 _OF_QUESTIONS = WithSet(".questions", because="it is about questions")
 
 
 class EvaluationSettings(Section):
     """What a language model is measured on besides its loss on the test data."""
 
-    questions: Annotated[Several, _OF_INSTRUCTIONS] = None
+    questions: Annotated[Several, OF_INSTRUCTIONS] = None
     """Files of multiple-choice questions: their accuracies are reported by the files' names."""
     layout: Annotated[QuestionLayoutName, _OF_QUESTIONS] = "plain"
     """Columns of these files: our own (plain; cloze, where no letters stand for the choices) or
@@ -30,7 +28,7 @@ class EvaluationSettings(Section):
     rule (generation)."""
     max_questions: Annotated[Count | None, _OF_QUESTIONS] = None
     """Size of a random subset (by data_seed) of each file; None takes everything."""
-    max_generated: Annotated[Count | None, _OF_INSTRUCTIONS] = None
+    max_generated: Annotated[Count | None, OF_INSTRUCTIONS] = None
     """Test rows, drawn by data_seed, that the model answers in its own words, for exact match and
     ROUGE-L; None: none."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from scaling_fl.config.base import Section, leaves
-from scaling_fl.config.conditions import With, Without, WithSet
+from scaling_fl.config.conditions import OF_INSTRUCTIONS, With, Without, WithSet
 from scaling_fl.config.data_sections import DataSettings, PartitionSettings
 from scaling_fl.config.evaluation_settings import EvaluationSettings
 from scaling_fl.config.identity import NEWER, NOT_IDENTITY
@@ -27,7 +27,6 @@ from scaling_fl.config.sections import (
 )
 from scaling_fl.config.stop_settings import StopSettings
 from scaling_fl.config.types import (
-    INSTRUCTION_TASKS,
     Author,
     ClientIds,
     Cohorts,
@@ -77,7 +76,7 @@ class Config(Section):
     """Batches of which a step takes the gradient; each of their examples or tokens counts alike."""
     packing: Annotated[
         bool,
-        With("task_name", *INSTRUCTION_TASKS),
+        OF_INSTRUCTIONS,
         WithSet("num_local_steps", because="the number of rows of an epoch is not known before"),
         Without("length_grouped", because="rows are filled up"),
     ] = False

@@ -24,20 +24,9 @@ from scaling_fl.config import read_config
 from scaling_fl.learning.tasks.instruction.family import InstructionTuning
 from scaling_fl.reporting.look_conversations import render_conversations
 from scaling_fl.runtime.tracking.places import every_saved, open_saved
+from tests.tiny_models import WORDS
 
 _CPU = torch.device("cpu")
-WORDS = [
-    "raven",
-    "chamber",
-    "heart",
-    "abyss",
-    "cult",
-    "dream",
-    "creature",
-    "mountain",
-    "misery",
-    "ice",
-]
 LORA = {"kind": "lora", "rank": 4}
 ROWS: dict[str, dict[str, Any]] = {
     "lora and nf4 both ways": {

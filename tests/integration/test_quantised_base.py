@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from one_process import QuickRun
@@ -100,8 +101,8 @@ def logits(model: nn.Module) -> Tensor:
     return found.float()
 
 
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    assert float((found - expected).norm() / expected.norm()) < 1e-5
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
 def test_every_round_learns_and_is_evaluated_to_the_bits_that_it_reported(run: QuickRun) -> None:
@@ -147,7 +148,9 @@ def test_an_exported_adapter_is_loaded_by_peft_onto_the_same_base(
     assert (
         json.loads((tmp_path / "out/adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
     )
-    assert_near(logits(PeftModel.from_pretrained(base_of(run), tmp_path / "out")), expected)
+    assert (
+        distance(logits(PeftModel.from_pretrained(base_of(run), tmp_path / "out")), expected) < 1e-5
+    )
     assert logits(base_of(run)).sub(expected).norm() > 0.1 * expected.norm()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
@@ -163,8 +166,8 @@ def test_an_exported_model_answers_as_the_adapter_on_the_dequantised_base(
     merge(ExportRequest(checkpoints=[place], out=tmp_path / "whole"))
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     assert {parameter.dtype for parameter in whole.parameters()} == {torch.float32}
-    assert_near(logits(whole), expected)
-    assert_near(logits(load_model(place)), expected)
+    assert distance(logits(whole), expected) < 1e-5
+    assert distance(logits(load_model(place)), expected) < 1e-5
 
 
 def test_the_card_of_an_adapter_has_code_that_loads_it(run: QuickRun, tmp_path: Path) -> None:
@@ -173,10 +176,8 @@ def test_the_card_of_an_adapter_has_code_that_loads_it(run: QuickRun, tmp_path: 
     names: dict[str, Any] = {}
     exec(code.replace('folder = "."', f"folder = {str(tmp_path / 'out')!r}"), names)
     settle(names["base"])
-    assert_near(
-        logits(names["model"]),
-        logits(PeftModel.from_pretrained(base_of(run), tmp_path / "out")),
-    )
+    expected = logits(PeftModel.from_pretrained(base_of(run), tmp_path / "out"))
+    assert distance(logits(names["model"]), expected) < 1e-5
 
 
 def test_a_plan_counts_the_bytes_of_the_base(run: QuickRun) -> None:
@@ -198,3 +199,20 @@ def test_a_base_of_other_bits_is_another_model(run: QuickRun, folder: Path) -> N
     other = settings(folder, bits, run.config.adapter.kind, **changes)
     with pytest.raises(UserError, match=r"load\.bits"):
         QuickRun(run.folder.parent / "next", shared=run.folder.parent, **other).start_here()
+
+
+def test_a_worker_quantises_its_base_once_for_all_clients_and_rounds(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantised: list[torch.Size] = []
+
+    def counted(weights: Tensor, **options: Any) -> Any:
+        quantised.append(weights.shape)
+        return quantise(weights, **options)
+
+    quantise = bitsandbytes.functional.quantize_4bit
+    monkeypatch.setattr(bitsandbytes.functional, "quantize_4bit", counted)
+    given = settings(folder, 4, "lora", num_clients=4, num_rounds=3)
+    run = QuickRun(tmp_path / "run", shared=folder, **given).start_here()
+    assert len(run.record.clients) == 12
+    assert len(quantised) == 2 * 7, "the linear layers of two blocks"

@@ -12,6 +12,7 @@ from one_process import QuickRun
 from scaling_fl.composition.prediction import predict
 from scaling_fl.config import read_config
 from scaling_fl.config.typed import merged
+from scaling_fl.learning.models.packaged import alpaca_folder
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.reporting.plan import render
 
@@ -96,6 +97,27 @@ def test_a_recipe_runs_and_costs_what_was_predicted(
     assert metrics.get("privacy.epsilon", {"values": [None]})["values"][-1] == predicted.epsilon
     for tier in range(len(predicted.tiers) if len(predicted.tiers) > 1 else 0):
         assert len(metrics[f"validation.accuracy.tier{tier}"]["values"]) == 2
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", OF_INSTRUCTIONS)
+def test_a_recipe_teaches_a_real_language_model_real_rows(name: str, tmp_path: Path) -> None:
+    given = recipe(Path(__file__).parents[2] / "configs" / f"{name}.yaml")
+    rows = json.loads((alpaca_folder() / "alpaca_en_demo.json").read_text())
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([row for row in rows if row["input"]][:80]))
+    here: dict[str, Any] = {
+        **{"model": "smollm2", "train_path": str(file), "max_seq_len": 96, "batch_size": 1},
+        **{"data_seed": 1, "num_threads": 2, "device": "cpu", "num_clients": 4, "num_rounds": 2},
+        **{"clients_per_round": 2, "num_local_steps": 1, "gradient_accumulation_steps": 1},
+        "test_path": None,
+    }
+    run = QuickRun(tmp_path / "run", shared=tmp_path, **merged(given, here)).start_here()
+    assert run.config.load.bits == 4
+    metrics = run.record.metrics
+    for loss in ("train.loss", "validation.loss"):
+        assert 0.5 < metrics[loss]["values"][0] < 5.0, "that of a model that can write"
+    assert metrics["update.norm_mean"]["values"][0] > 0.0
 
 
 GEMMA2_9B = {

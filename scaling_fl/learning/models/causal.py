@@ -6,12 +6,18 @@ from typing import Any
 import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.outlines import outline_of
 from scaling_fl.core.seeding import derive
-from scaling_fl.learning.models.loading import check_length, from_hub, tiny_tokenizer
+from scaling_fl.learning.models.loading import (
+    check_length,
+    check_vocabulary,
+    fast_tokenizer,
+    from_hub,
+    tiny_tokenizer,
+)
 from scaling_fl.learning.models.outline import outline_causal
 from scaling_fl.learning.models.quantised import loading_options, settle, stored_so
 from scaling_fl.learning.options import Load
@@ -32,19 +38,8 @@ def load_causal_tokenizer(name: str, cache_dir: Path) -> Any:
     # An outline has no text to read; what is counted of it needs some token for padding.
     if name == "tiny" or outline_of(name):
         return _tiny_tokenizer()
-    tokenizer = from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
-    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise UserError(
-            f"model={name} has no fast tokenizer; save one beside it or choose a model that has "
-            "one."
-        )
     # What is padded is masked and not learned, so that any token serves.
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise UserError(
-            f"the tokenizer of model={name} must have a padding, end-of-text or unknown token, "
-            "and has none; set its pad_token and save it again."
-        )
+    tokenizer = fast_tokenizer(name, cache_dir)
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -80,12 +75,7 @@ def load_causal(
         config = from_hub(AutoConfig.from_pretrained, name, cache_dir)
         check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
         model = _load_weights(name, cache_dir, load)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise UserError(
-            f"model={name} has embeddings for {model.get_input_embeddings().num_embeddings} tokens "
-            f"and a tokenizer of {len(tokenizer)}; save it again after "
-            f"resize_token_embeddings({len(tokenizer)})."
-        )
+    check_vocabulary(name, model.get_input_embeddings().num_embeddings, tokenizer)
     model.config.use_cache = False  # training needs none, and packing is not seen beside one
     if packing:
         _check_packing(model, name)

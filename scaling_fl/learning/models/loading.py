@@ -52,6 +52,17 @@ def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
     # An outline has no text to read; what is counted of it needs some tokens, whichever they are.
     if name == "tiny" or outline_of(name):
         return tiny_tokenizer(pairs=pairs)
+    tokenizer = fast_tokenizer(name, cache_dir)
+    tokenizer.padding_side = _padding_side(from_hub(AutoConfig.from_pretrained, name, cache_dir))
+    return tokenizer
+
+
+def fast_tokenizer(name: str, cache_dir: Path) -> Any:
+    """Load the fast tokenizer of a model, with a token for padding.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be used.
+    """
     tokenizer = from_hub(AutoTokenizer.from_pretrained, name, cache_dir)
     # If the files are missing, transformers makes an empty tokenizer of the model's kind.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -66,7 +77,6 @@ def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
             f"the tokenizer of model={name} must have a padding, end-of-text or unknown token, "
             "and has none; set its pad_token and save it again."
         )
-    tokenizer.padding_side = _padding_side(from_hub(AutoConfig.from_pretrained, name, cache_dir))
     return tokenizer
 
 
@@ -101,11 +111,7 @@ def load_classifier(
         return outline  # type: ignore[no-any-return]
     config = from_hub(AutoConfig.from_pretrained, name, cache_dir, num_labels=num_labels)
     check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
-    if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
-        raise UserError(
-            f"model={name} has embeddings for {config.vocab_size} tokens and a tokenizer of "
-            f"{len(tokenizer)}; save it again after resize_token_embeddings({len(tokenizer)})."
-        )
+    check_vocabulary(name, getattr(config, "vocab_size", len(tokenizer)), tokenizer)
     config.pad_token_id = tokenizer.pad_token_id
     model = _load_weights(name, cache_dir, config, max_seq_len)
     check_answers(model, tokenizer, name=name, num_labels=num_labels, max_seq_len=max_seq_len)
@@ -147,6 +153,15 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
 def made_anew(model: nn.Module) -> tuple[str, ...]:
     """Name the parameters that a loaded model has, and what it was loaded from does not."""
     return getattr(model, "made_anew", ())
+
+
+def check_vocabulary(name: str, num_embeddings: int, tokenizer: Any) -> None:
+    """Refuse a model that has no embedding for some tokens of its tokenizer."""
+    if len(tokenizer) > num_embeddings:
+        raise UserError(
+            f"model={name} has embeddings for {num_embeddings} tokens and a tokenizer of "
+            f"{len(tokenizer)}; save it again after resize_token_embeddings({len(tokenizer)})."
+        )
 
 
 def check_length(name: str, longest: int | None, max_seq_len: int) -> None:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,12 @@ import numpy as np
 from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.options import TaskOptions
+from scaling_fl.learning.tables.cells import (
+    cell_name,
+    cell_text,
+    refuse_missing,
+    sorted_names,
+)
 from scaling_fl.learning.tables.records import (
     Records,
     columns_of,
@@ -59,11 +64,11 @@ class OwnTable:
         def build(staging: Path) -> None:
             wanted = [name for name in (columns.label, columns.client) if name]
             records = read_records(path, "train", wanted)
-            found = _sorted_names(self._named(records, columns.label, "label"))
+            found = sorted_names(self._named(records, columns.label, "label"))
             declared = records.classes.get(str(columns.label))
             facts = {"labels": list(declared or found), "clients": []}
             if columns.client:
-                facts["clients"] = _sorted_names(self._named(records, columns.client, "client"))
+                facts["clients"] = sorted_names(self._named(records, columns.client, "client"))
             self._check_labels(records, found)
             (staging / _FACTS).write_text(json_text(facts), encoding="utf-8")
 
@@ -129,12 +134,18 @@ class OwnTable:
         return _digest(
             [
                 table_digest(path, source),
-                asdict(self.options.columns),
+                self._columns,
                 self.LABELS,
                 self.client_names,
                 share and [share, self.options.data_seed],
             ]
         )
+
+    @property
+    def _columns(self) -> dict[str, Any]:
+        """Return what a run chooses of the columns, as the digests of all jobs have it."""
+        chosen = self.options.columns
+        return {name: getattr(chosen, name) for name in ("text", "text_pair", "label", "client")}
 
     def _source(self, split: Split, path: str | None) -> tuple[str, Split]:
         """Return the table that a split is read from, and the split that this table is of."""
@@ -146,10 +157,9 @@ class OwnTable:
     ) -> list[str]:
         """Read the names of labels or clients; with ``gaps`` one that is missing is empty."""
         column = _needed(what, column)
-        classes = records.classes.get(column)
-        names = [_name(records, row, column, classes) for row in range(len(records))]
+        names = [cell_name(records, row, column) for row in range(len(records))]
         if not gaps:
-            _refuse_missing(records, [name is None for name in names], column, f"the {what}")
+            refuse_missing(records, [name is None for name in names], column, f"the {what}")
         return [name or "" for name in names]
 
 
@@ -184,58 +194,10 @@ def _needed(what: str, given: Any) -> Any:
 
 def _texts(records: Records, columns: Sequence[str]) -> list[str]:
     """Join the cells of each row by a space; a cell that is missing is left out."""
-    cells = [[_text(records, row, column) for row in range(len(records))] for column in columns]
+    cells = [[cell_text(records, row, column) for row in range(len(records))] for column in columns]
     texts = [" ".join(filter(None, parts)) for parts in zip(*cells, strict=True)]
-    _refuse_missing(records, [not text for text in texts], " and ".join(columns), "the text")
+    refuse_missing(records, [not text for text in texts], " and ".join(columns), "the text")
     return texts
-
-
-def _text(records: Records, row: int, column: str) -> str | None:
-    """Return a cell as text; None when it is missing."""
-    cell = records.cells[column][row]
-    if isinstance(cell, str):
-        if not cell.isascii():
-            _check_unicode(records, row, column, cell)
-        return cell if cell.strip() else None
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return None
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))  # a column of whole numbers with a gap is one of fractions
-    if isinstance(cell, list | tuple | dict | set | bytes):
-        raise DataError(
-            f"{records.place(row, column)}: a cell must be a text or a number, got "
-            f"{type(cell).__name__} {str(cell)[:40]}; name another column, or write texts."
-        )
-    return str(cell)
-
-
-def _name(records: Records, row: int, column: str, classes: Sequence[str] | None) -> str | None:
-    cell = records.cells[column][row]
-    if classes and isinstance(cell, int):
-        return classes[cell] if 0 <= cell < len(classes) else None
-    text = _text(records, row, column)
-    return None if text is None else text.strip()
-
-
-def _check_unicode(records: Records, row: int, column: str, text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(
-            f"{records.place(row, column)}: the file must be UTF-8, and this cell is not; save it "
-            "with that encoding."
-        ) from None
-
-
-def _refuse_missing(records: Records, missing: Sequence[bool], column: str, what: str) -> None:
-    if not len(records):
-        raise DataError(f"{records.path}: the table must have rows, and has none; add some.")
-    if number := sum(missing):
-        more = "" if number == 1 else f" (the first of {number} such {records.word}s)"
-        raise DataError(
-            f"{records.place(missing.index(True), column)}: {what} must not be missing{more}; "
-            "fill it in or remove the row."
-        )
 
 
 def _numbers(records: Records, names: Sequence[str], labels: Sequence[str], column: str) -> Indices:
@@ -251,17 +213,6 @@ def _numbers(records: Records, names: Sequence[str], labels: Sequence[str], colu
             "data.labels."
         )
     return np.array([index[name] for name in names], dtype=np.int64)
-
-
-def _sorted_names(names: Iterable[str]) -> list[str]:
-    """Sort the different names; numbers by their value."""
-    different = sorted(set(names))
-    try:
-        values = {name: float(name) for name in different}
-    except ValueError:
-        return different
-    are_finite = all(map(math.isfinite, values.values()))
-    return sorted(different, key=values.__getitem__) if are_finite else different
 
 
 def _digest(content: Any) -> str:

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from scaling_fl.learning.losses import count_losses, mean_loss
 from scaling_fl.learning.task import Batch, BatchLoss, Indices
-
-_LOSS_UNIT = 2.0**32
-_LARGEST_LOSS = 2.0**10
-"""Losses are summed in units of 2**-32; almost 2**21 examples of the largest loss fit 63 bits."""
 
 
 def loss(model: nn.Module, batch: Batch) -> BatchLoss:
@@ -37,12 +34,10 @@ def count(model: nn.Module, batch: Batch, *, num_labels: int) -> Tensor:
     """
     labels = batch.tensors["labels"]
     logits = _logits(model, batch).float()
-    losses = cross_entropy(logits, labels, reduction="none").double()
-    usable = losses <= _LARGEST_LOSS  # false for NaN as well
+    losses = cross_entropy(logits, labels, reduction="none")
     cells = labels * num_labels + logits.argmax(-1)
-    summed = (losses[usable] * _LOSS_UNIT).round().long().sum()
     confusion = torch.bincount(cells, minlength=num_labels**2)
-    return torch.cat([confusion, torch.stack([summed, (~usable).sum()])])
+    return torch.cat([confusion, count_losses(losses)])
 
 
 def confusion_matrix(counts: Tensor, num_labels: int) -> Indices:
@@ -66,12 +61,10 @@ def metrics(counts: Tensor, label_names: Sequence[str], *, per_class: bool) -> d
     known = sizes > 0
     f1 = 2 * right / np.maximum(sizes, 1)
     result = {
-        "loss": float(totals[-2] / _LOSS_UNIT / num_examples),
+        "loss": mean_loss(int(totals[-2]), int(totals[-1]), num_examples),
         "accuracy": float(right.sum() / num_examples),
         "f1_macro": float(f1[known].mean()),
     }
-    if totals[-1]:
-        result["loss"] = float("inf")
     if per_class:
         precision = right / np.maximum(confusion.sum(0), 1)
         recall = right / np.maximum(confusion.sum(1), 1)

@@ -64,9 +64,7 @@ class Encoder:
         return bool(special & set(encoded.token_ids[encoded.trained > 0].tolist()))
 
     def __call__(self, turns: Sequence[Turn]) -> Encoded:
-        hidden: dict[str, str] = {}
-        if self._template.is_marked and self._spells_specials(turns):
-            turns, hidden = _hidden(turns)
+        turns, hidden = self._hidden(turns)
         pairs = [[self._ids(text, hidden) for text in pair] for pair in self._template.pairs(turns)]
         whole = pairs[-1][1]
         trained = np.zeros(len(whole), dtype=np.uint8)
@@ -85,13 +83,17 @@ class Encoder:
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Return the tokens of a conversation that waits for an answer."""
-        hidden: dict[str, str] = {}
-        if self._template.is_marked and self._spells_specials(turns):
-            turns, hidden = _hidden(turns)
+        turns, hidden = self._hidden(turns)
         return self._ids(self._template.prompt(turns), hidden)
 
-    def _spells_specials(self, turns: Sequence[Turn]) -> bool:
-        return any(token in turn.content for turn in turns for token in self._specials if token)
+    def _hidden(self, turns: Sequence[Turn]) -> tuple[Sequence[Turn], dict[str, str]]:
+        """Put marks in place of contents, if one spells a special token: that stays a text."""
+        spelled = (token in turn.content for turn in turns for token in self._specials if token)
+        if not self._template.is_marked or not any(spelled):
+            return turns, {}
+        marks = [f"\ue000{number}\ue001" for number in range(len(turns))]
+        shown = [Turn(turn.role, mark) for turn, mark in zip(turns, marks, strict=True)]
+        return shown, {mark: turn.content for mark, turn in zip(marks, turns, strict=True)}
 
     def _ids(self, text: str, hidden: Mapping[str, str]) -> list[int]:
         if not self._template.is_marked:
@@ -103,13 +105,6 @@ class Encoder:
             backend = self._plain if part in hidden else self._marked
             found += backend.encode(hidden.get(part, part), add_special_tokens=False).ids
         return found
-
-
-def _hidden(turns: Sequence[Turn]) -> tuple[list[Turn], dict[str, str]]:
-    """Put a mark in place of each content, so that what spells a special token stays a text."""
-    marks = [f"\ue000{number}\ue001" for number in range(len(turns))]
-    shown = [Turn(turn.role, mark) for turn, mark in zip(turns, marks, strict=True)]
-    return shown, {mark: turn.content for mark, turn in zip(marks, turns, strict=True)}
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 
 from scaling_fl.learning.options import Columns
+from scaling_fl.learning.tables.cells import (
+    cell_name,
+    cell_text,
+    refuse_missing,
+    sorted_names,
+)
 from scaling_fl.learning.tables.records import Records, columns_of, read_records
 from scaling_fl.learning.task import Indices, Split
 from scaling_fl.learning.tasks.instruction.conversations import ROLES, Conversations, Turn
@@ -59,8 +65,13 @@ def read_conversations(
     with_owners = client_names is not None and columns.client in present
     extra = [str(columns.client)] if with_owners else []
     records = read_records(path, split, [*wanted, *extra])
-    if not len(records):
-        raise DataError(f"{path}: the table must have rows, and has none; add some.")
+    if messages:
+        missing = [cell is None for cell in records.cells[messages]]
+        refuse_missing(records, missing, messages, "the conversation")
+    else:
+        for column, what in ((wanted[0], "the instruction"), (wanted[-1], "the answer")):
+            texts = [cell_text(records, row, column) for row in range(len(records))]
+            refuse_missing(records, [text is None for text in texts], column, what)
     read = _of_messages if messages else _of_sides
     turns = [read(records, row, wanted, rule.separator, system) for row in range(len(records))]
     owners = _owners(records, str(columns.client), client_names or ()) if with_owners else None
@@ -68,19 +79,21 @@ def read_conversations(
 
 
 def client_names_in(path: str, column: str) -> list[str]:
-    """List the different values of a column, sorted."""
+    """List the different values of a column, sorted; numbers by their value.
+
+    Raises:
+        DataError: a row names no client.
+    """
     records = read_records(path, "train", [column])
-    return sorted({_name(records, row, column) for row in range(len(records))})
+    names = [cell_name(records, row, column) for row in range(len(records))]
+    refuse_missing(records, [name is None for name in names], column, "the client")
+    return sorted_names(name for name in names if name is not None)
 
 
 def _owners(records: Records, column: str, names: Sequence[str]) -> Indices:
     numbers = {name: number for number, name in enumerate(names)}
-    found = [numbers.get(_name(records, row, column), -1) for row in range(len(records))]
+    found = [numbers.get(cell_name(records, row, column) or "", -1) for row in range(len(records))]
     return np.array(found, dtype=np.int64)
-
-
-def _name(records: Records, row: int, column: str) -> str:
-    return _text(records, row, column, what="the client").strip()
 
 
 def _messages_column(columns: Columns, present: Sequence[str]) -> str | None:
@@ -111,11 +124,10 @@ def _of_sides(
     records: Records, row: int, wanted: Sequence[str], separator: str, system: str | None
 ) -> tuple[Turn, ...]:
     *asked, answer = wanted
-    first = _text(records, row, asked[0], what="the instruction")
-    more = [_text(records, row, name) for name in asked[1:]]
+    said = [cell_text(records, row, column) for column in asked]
     turns = [
-        Turn("user", separator.join(filter(None, [first, *more]))),
-        Turn("assistant", _text(records, row, answer, what="the answer")),
+        Turn("user", separator.join(filter(None, said))),
+        Turn("assistant", cell_text(records, row, answer) or ""),
     ]
     return (*_system(system), *turns)
 
@@ -165,20 +177,3 @@ def _turn(message: Any, place: str) -> Turn:
 
 def _system(system: str | None) -> tuple[Turn, ...]:
     return (Turn("system", system),) if system else ()
-
-
-def _text(records: Records, row: int, column: str, *, what: str = "") -> str:
-    """Return a cell as text; one that is missing is empty, or refused if it is ``what`` it is."""
-    cell = records.cells[column][row]
-    is_missing = cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
-    if is_missing and what:
-        raise DataError(
-            f"{records.place(row, column)}: {what} must not be missing; fill it in or remove the "
-            "row."
-        )
-    if isinstance(cell, list | tuple | dict | bytes):
-        raise DataError(
-            f"{records.place(row, column)}: a cell must be a text or a number, got "
-            f"{type(cell).__name__}; name another column."
-        )
-    return "" if is_missing else str(cell)

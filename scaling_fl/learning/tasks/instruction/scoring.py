@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from scaling_fl.learning.losses import count_losses, mean_loss
 from scaling_fl.learning.task import Batch, BatchLoss
 from scaling_fl.learning.tasks.instruction.examples import IGNORED
 
 NUM_COUNTS = 4
 _ROWS_AT_ONCE = 8
 """The logits of 512 rows, which classifiers have at once, are gigabytes of a large vocabulary."""
-_LOSS_UNIT = 2.0**32
-_LARGEST_LOSS = 2.0**10
-"""Losses are summed in units of 2**-32: 2**29 tokens of loss 4 fit 63 bits."""
 
 
 def loss(model: nn.Module, batch: Batch) -> BatchLoss:
@@ -51,17 +49,15 @@ def _parts(batch: Batch) -> Iterator[Batch]:
 
 def _count(model: nn.Module, batch: Batch) -> Tensor:
     logits, labels = answers(model, batch)
-    losses = cross_entropy(logits.float(), labels, reduction="none").double()
-    usable = losses <= _LARGEST_LOSS  # false for NaN as well
-    summed = (losses[usable] * _LOSS_UNIT).round().long().sum()
+    summed, unusable = count_losses(cross_entropy(logits.float(), labels, reduction="none"))
     right = (logits.argmax(-1) == labels).sum()
-    return torch.stack([summed, labels.new_tensor(len(labels)), right, (~usable).sum()])
+    return torch.stack([summed, labels.new_tensor(len(labels)), right, unusable])
 
 
 def metrics(counts: Tensor) -> dict[str, float]:
     """Turn total counts into the mean loss of a token, its exponential, and the share found."""
     summed, number, right, unusable = (int(value) for value in counts)
-    mean = math.inf if unusable else summed / _LOSS_UNIT / max(number, 1)
+    mean = mean_loss(summed, unusable, number)
     return {
         "loss": mean,
         "perplexity": math.exp(mean) if mean < 700 else math.inf,

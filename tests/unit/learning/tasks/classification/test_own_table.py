@@ -69,6 +69,20 @@ def test_labels_are_found_and_sorted(tmp_path: Path, given: list[Any], names: li
     assert again.load_examples("train").key == task.load_examples("train").key
 
 
+def test_a_table_is_known_by_the_digest_that_older_jobs_have_of_it(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("text,label,who\na,x,1\nb,y,2\nc,x,1\n")
+    data = {"text": "text", "label": "label", "test_share": 0.5, "cache_dir": str(tmp_path)}
+    chosen = {"task_name": "table", "model": "tiny", "max_seq_len": 8, "data_seed": 3}
+    column = {"num_clients": 2, "partition": {"kind": "column", "column": "who"}}
+    task = make_task(read_config({**chosen, **column, "train_path": str(table), "data": data}))
+    assert isinstance(task, TableClassification)
+    source = task.corpus.source_digest("train", str(table))
+    assert source == "787d4ddeb094260487209b77b38da29963d9d44acaa88c41c15b77ed9f01e3b0"
+    key = task.load_examples("train").key
+    assert key == "3909479aea3cfafe828054849a4b239f2e36f41aad7e11ba659e9f75b6b86d9c"
+
+
 def test_labels_that_are_given_keep_their_order_and_need_not_occur(tmp_path: Path) -> None:
     task = make(tmp_path, rows("a", "b"), rows("c"), data={"labels": "c,b,a"})
     assert task.meaning == {"labels": ["c", "b", "a"]}

@@ -1,9 +1,11 @@
 """Tables become conversations, by columns or whole; a bad row is named."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from scaling_fl.learning.options import Columns
@@ -65,6 +67,20 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 def test_whole_conversations_are_read_in_the_usual_forms(tmp_path: Path, messages: Any) -> None:
     path = table(tmp_path, {"messages": messages})
     assert read(path) == [(Turn("user", "a"), Turn("assistant", "b"))]
+
+
+def test_every_form_of_file_gives_the_same_conversations(tmp_path: Path) -> None:
+    said = [[Turn("user", f"a{n}"), Turn("assistant", f"b{n}")] * (1 + n) for n in range(3)]
+    messages = [[{"role": t.role, "content": t.content} for t in turns] for turns in said]
+    data = datasets.Dataset.from_dict({"messages": messages})
+    data.to_json(str(tmp_path / "rows.jsonl"))
+    data.to_parquet(str(tmp_path / "rows.parquet"))
+    data.save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "rows.json").write_text(json.dumps([{"messages": found} for found in messages]))
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["messages"], *([json.dumps(found)] for found in messages)])
+    for name in ("rows.jsonl", "rows.json", "rows.parquet", "rows.csv", "saved"):
+        assert read(str(tmp_path / name)) == [tuple(turns) for turns in said], name
 
 
 def test_a_question_that_nobody_answers_is_left_out(tmp_path: Path) -> None:
