@@ -28,7 +28,8 @@ LAYERS: dict[str, set[str]] = {
 LAYERS["composition"] = {"core", "config", "methods", "learning", "runtime", "federation"}
 LAYERS["conformance"] = {"core", "config", "methods", "learning", "federation", "composition"}
 LAYERS["jobs"] = LAYERS["composition"] | {"composition", "reporting"}
-LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "sweeps", "conformance"}
+LAYERS["flower"] = LAYERS["jobs"] | {"jobs"}
+LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "sweeps", "conformance", "flower"}
 
 # The floors of each wing that has folders, from below: no arrow goes up or along a floor.
 FLOORS: dict[str, list[set[str]]] = {

@@ -1,0 +1,85 @@
+"""The command ``scripts/flower_run.py``: a federation on Flower, simulated on this machine."""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scaling_fl.commands.command_line import read_command_line
+from scaling_fl.commands.endings import ROOT, Misused, end, raise_on_signals, show, stage
+from scaling_fl.core.errors import UserError
+from scaling_fl.flower.control import COMPLETED, Control, FlowerRun
+from scaling_fl.flower.output import Filter
+from scaling_fl.flower.programs import check_installed
+from scaling_fl.flower.simulation import simulation
+
+
+def main(words: Sequence[str], *, federation: Mapping[str, Any], app: Path) -> int:
+    """Run an app with the ``words`` after ``with`` in a simulation; returns the exit code."""
+    raise_on_signals()
+    return end(partial(_run, words, federation, app))
+
+
+def _run(words: Sequence[str], federation: Mapping[str, Any], app: Path) -> None:
+    check_installed(needs_ray=True)
+    check_words(words, app)
+    stage("starting Flower's simulation")
+    with simulation(os.environ) as running:
+        run_to_the_end(running.control, words, app, running.is_alive, federation=federation)
+
+
+def check_words(words: Sequence[str], app: Path, *, has_data: bool = True) -> None:
+    """Refuse settings now that the app would refuse when all has been started.
+
+    Raises:
+        InputError: they cannot be meant.
+    """
+    if not words:
+        raise Misused("with must be followed by settings, got none; type with demo, or others")
+    if app == ROOT:
+        line = read_command_line(["train_federated.py", "with", *words])
+        line.config(environ=os.environ, has_data=has_data)
+
+
+def run_to_the_end(
+    control: Control,
+    words: Sequence[str],
+    app: Path,
+    is_alive: Callable[[], bool],
+    *,
+    federation: Mapping[str, Any] | None = None,
+) -> None:
+    """Submit an app, show what it prints, and end its run if this is interrupted.
+
+    Raises:
+        UserError: the run did not complete.
+    """
+    run_id = control.submit(app, {"with": shlex.join(words)}, federation)
+    try:
+        found = control.follow(run_id, _shown(), is_alive)
+    except KeyboardInterrupt:
+        with suppress(UserError):
+            control.stop(run_id)
+        raise
+    if found.status != COMPLETED:
+        raise UserError(f"the run on Flower {_how(found)}")
+
+
+def _shown() -> Callable[[str], None]:
+    keep = Filter()
+
+    def show_line(line: str) -> None:
+        text = keep(line)
+        if text is not None:
+            show(text)
+
+    return show_line
+
+
+def _how(found: FlowerRun) -> str:
+    how = found.status.rpartition(":")[2]
+    why = " ".join(found.details.split())
+    return how if why in ("", "N/A") else f"{how}: {why}"

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Run a federation on Flower, simulated on this machine.
+
+What follows with is what follows it in scripts/train_federated.py. A SuperLink
+is started for this run alone, and ended with it.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+# Ctrl-C during the imports ends the command without a traceback; main() then handles it.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
+
+from scaling_fl.commands.flower_run import main  # noqa: E402
+
+_EPILOG = """\
+examples:
+  scripts/flower_run.py with demo
+  scripts/flower_run.py --nodes 4 with demo num_rounds=3
+
+The run is tracked under runs/ and saved under checkpoints/ of this folder, as
+that of scripts/train_federated.py.
+
+Exit code: 0 when the run completed, 1 when that failed, 2 on misuse, 130 after
+Ctrl-C, 143 after SIGTERM or when the terminal was closed."""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/flower_run.py",
+        usage="scripts/flower_run.py [options] with SETTING ...",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--nodes", type=int, default=2, metavar="N", help="simulated SuperNodes (default 2)")
+    add("--cpus", type=int, default=1, metavar="N", help="cores that each one has (default 1)")
+    add("--gpus", type=float, default=0.0, metavar="SHARE", help="of a GPU, for each (default 0)")
+    add("--app", type=Path, default=ROOT, metavar="FOLDER", help="another Flower app than this")
+    return parser
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Part what stands before the first ``with`` from what follows it."""
+    if "with" not in words:
+        return words, []
+    place = words.index("with")
+    return words[:place], words[place + 1 :]
+
+
+if __name__ == "__main__":
+    before, settings = split(sys.argv[1:])
+    options = parser().parse_args(before)
+    federation = {
+        "num-supernodes": options.nodes,
+        "client-resources-num-cpus": options.cpus,
+        "client-resources-num-gpus": options.gpus,
+    }
+    sys.exit(main(settings, federation=federation, app=options.app.resolve()))
