@@ -27,12 +27,18 @@ class Checked:
     node: Node
 
 
-def read_training(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
-    """Read the training command; None when nothing is left to do, with the exit code."""
+def read_training(
+    doc: str | None, argv: Sequence[str], *, has_data: bool = True
+) -> tuple[Checked | None, int]:
+    """Read the training command; None when nothing is left to do, with the exit code.
+
+    With ``has_data=False`` the training data is elsewhere.
+    """
     return _read(
         lambda: read_command_line(argv, commands=[PRINT_CONFIG], options={"--comment": "-c"}),
         doc,
         os.environ,
+        has_data=has_data,
     )
 
 
@@ -55,6 +61,7 @@ def _read(
     doc: str | None,
     environ: Mapping[str, str] | None = None,
     *,
+    has_data: bool = True,
     needs_weights: bool = True,
 ) -> tuple[Checked | None, int]:
     found: list[Checked] = []
@@ -68,18 +75,23 @@ def _read(
             show(describe(line.settings, colour=sys.stdout.isatty(), width=width))
             line.config(has_data=False, needs_weights=False)
         else:
-            found.append(check(line, environ, needs_weights=needs_weights))
+            found.append(check(line, environ, has_data=has_data, needs_weights=needs_weights))
 
     code = end(action)
     return (found[0] if found else None), code
 
 
 def check(
-    line: CommandLine, environ: Mapping[str, str] | None, *, needs_weights: bool = True
+    line: CommandLine,
+    environ: Mapping[str, str] | None,
+    *,
+    has_data: bool = True,
+    needs_weights: bool = True,
 ) -> Checked:
     """Check the settings of a command line; with ``environ`` also the secrets that they need.
 
-    With ``needs_weights=False`` the model may be a config.json alone.
+    With ``has_data=False`` the training data need not be here. With ``needs_weights=False`` the
+    model may be a config.json alone.
 
     Raises:
         UserError: they cannot be run; a ConfigurationError has all that is wrong about them.
@@ -94,7 +106,10 @@ def check(
         ids = line.settings["site_ids"]
         node = read_node(ids, os.environ) if _is_ids(ids) else None
         config = line.config(
-            num_nodes=node.num_nodes if node else 1, environ=environ, needs_weights=needs_weights
+            num_nodes=node.num_nodes if node else 1,
+            environ=environ,
+            has_data=has_data,
+            needs_weights=needs_weights,
         )
     except (ConfigurationError, PlacementError):
         _let_the_first_process_tell()

@@ -17,6 +17,7 @@ from scaling_fl.federation.client_end import RESIDUAL
 from scaling_fl.federation.downloads import MASK
 from scaling_fl.federation.personal import PERSONAL
 from scaling_fl.federation.privacy import CLIP
+from scaling_fl.federation.remote import NODE_TURN
 from scaling_fl.federation.scaffold import CONTROL
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.runtime.record.recorder import Recorder
@@ -90,7 +91,7 @@ def _broadcast_memory(memory: Memory, exchange: Exchange, device: torch.device) 
     return Memory.from_tensors(tensors)
 
 
-def forget_unused(state: GlobalState, config: Config) -> GlobalState:
+def forget_unused(state: GlobalState, config: Config, *, is_remote: bool = False) -> GlobalState:
     """Remove from the memory what belongs to settings that the job no longer has."""
     belongs = {
         CLIP: config.privacy.target_quantile is not None,
@@ -98,6 +99,7 @@ def forget_unused(state: GlobalState, config: Config) -> GlobalState:
         RESIDUAL: config.upload.error_feedback,
         PERSONAL: bool(row_of(config.merge.method).personal),
         CONTROL: config.scaffold,
+        NODE_TURN: is_remote,
         # Whatever the merge is from now on, the base stays where it has moved to.
         **dict.fromkeys((MOVED, FACTORS, HOLDERS), True),
     }

@@ -22,6 +22,7 @@ from scaling_fl.composition.merge import personal_of_merge
 from scaling_fl.composition.model import load_trainer
 from scaling_fl.composition.notices import Notices
 from scaling_fl.composition.record import Note, make_recorder
+from scaling_fl.composition.remote import KnownNodes, Office, check_memory, job_of
 from scaling_fl.composition.secrecy import (
     EARLIER_PROMISES,
     make_seal,
@@ -123,14 +124,20 @@ def build(
     *,
     note: Note,
     stage: Note,
+    office: Office | None = None,
 ) -> Federation:
     """Make the objects of this worker, and start from the latest checkpoint; equal on all workers.
+
+    With an ``office`` the clients are on other machines, and it carries letters to them.
 
     Raises:
         UserError: the configuration, the data or the checkpoint cannot be used.
     """
     note(_placement_sentence(config, exchange, device))
-    num_clients = count_clients(config, len(exchange.sites))
+    owned = office is not None and office.owns_data
+    num_clients = (
+        office.num_nodes if office and owned else count_clients(config, len(exchange.sites))
+    )
     if problems := cohort_problems(config, num_clients):
         raise InputError("; ".join(str(problem) for problem in problems))
     begun = read_begun(config, job, exchange)
@@ -138,12 +145,18 @@ def build(
     seal = make_seal(begun, exchange) if budget and budget.is_noisy else None
     if budget and budget.is_noisy and seal is None:
         note(EARLIER_PROMISES)
-    data = load_data(config, num_clients, stage)
+    nodes = None
+    if office:
+        stage("asking the nodes")
+        nodes = KnownNodes(config, office, job_of(job, exchange), num_clients)
+    data = nodes.data() if nodes and owned else load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     for caveat in data.caveats:
         note(caveat)
     trainer = load_trainer(config, data, device, note=note, stage=stage)
     check_metric(config, trainer, data)
+    if nodes:
+        nodes.check(data, trainer)
     kept_unsealed = _fingerprint_to_keep(config, data, trainer, budget, exchange)
     kept = seal.over(kept_unsealed) if seal else kept_unsealed
     start = load_start(config, trainer, kept, job, exchange)
@@ -173,10 +186,13 @@ def build(
         noise, draws = secrecy.noise, secrecy.draws
     privacy = budget.privacy(noise, trainer.layout.size) if budget else None
     clients = make_clients(config, trainer, data, privacy, draws)
+    check_memory(state, config, is_remote=nodes is not None)
+    if nodes:
+        clients = nodes.clients(clients, config)
     server = make_server(config, trainer, clients, exchange, privacy)
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
     return Federation(
-        state=forget_unused(state, config),
+        state=forget_unused(state, config, is_remote=nodes is not None),
         rounds=rounds,
         notices=Notices(config.model_dump(mode="json"), rounds.learning_rate),
         clients=clients,

@@ -14,6 +14,7 @@ from scaling_fl.core.state import Tensors
 from scaling_fl.federation.scaffold import CONTROL
 from scaling_fl.methods.merging.merge import Update
 from scaling_fl.methods.wire.direction import Payload
+from scaling_fl.methods.wire.payloads import PayloadError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,9 @@ class Reply:
     """The number of groups with a norm of at most the clip, when the client clips its groups."""
 
 
+NOT_SUMMABLE = f"its update is not finite or has a coordinate beyond {LIMIT:g}"
+"""Why a client whose loss is finite is left out."""
+
 Decode = Callable[[Reply, Tensor], tuple[Tensor, Tensor | None]]
 """(reply, memory to write to) -> the update and the coordinates that were sent."""
 
@@ -38,10 +42,11 @@ Decode = Callable[[Reply, Tensor], tuple[Tensor, Tensor | None]]
 class Arrivals:
     """The updates of a round, in as many passes as the merge needs.
 
-    A client is left out when its loss or update is not finite, or when its update is too large for
-    a sum: its report says why, and no merge sees the update. ``hear`` is called once with each of
-    the others, and may keep a part of it. ``buffers`` are for updates that are kept as they arrive,
-    and grow by what is missing: the first use of new memory takes longer than to copy an update.
+    A client is left out when its loss or update is not finite, when its update is too large for a
+    sum, or when its reply says so: its report says why, and no merge sees the update. ``hear`` is
+    called once with each of the others, and may keep a part of it. ``buffers`` are for updates that
+    are kept as they arrive, and grow by what is missing: the first use of new memory takes longer
+    than to copy an update.
     """
 
     def __init__(
@@ -120,17 +125,28 @@ class Arrivals:
             if keep and not as_arrived:
                 extras = {name: payload.encoded() for name, payload in reply.extras.items()}
                 reply = replace(reply, payload=reply.payload.encoded(), extras=extras)
-            update = self._update(reply, self._next_buffer() if as_arrived else out)
-            report = _checked(reply.report, update)
+            update, report = self._received(reply, out, as_arrived=as_arrived)
             self.reports.append(report)
             # Clients that are left out also count: the count must not depend on any client's data.
             self.num_units += reply.num_units
             self.seconds += time.perf_counter() - began
-            if report.failure is None:
+            if update and report.failure is None:
                 self.memories[report.client] = reply.memory
                 self.num_unclipped += reply.num_unclipped
                 self._hear(update)
                 yield reply, update
+
+    def _received(
+        self, reply: Reply, out: Tensor, *, as_arrived: bool
+    ) -> tuple[Update | None, ClientReport]:
+        """Decode an update, and say in its report whether it is left out; None: there is none."""
+        if reply.report.failure is not None:
+            return None, reply.report
+        try:
+            update = self._update(reply, self._next_buffer() if as_arrived else out)
+        except PayloadError as error:
+            return None, replace(reply.report, failure=f"its payload is damaged: {error}")
+        return update, _checked(reply.report, update)
 
     def _update(self, reply: Reply, out: Tensor) -> Update:
         report = reply.report
@@ -147,7 +163,7 @@ def _checked(report: ClientReport, update: Update) -> ClientReport:
         failure = f"its loss is {loss}"
     # No coordinate is larger than the norm, so a small norm makes this pass unnecessary.
     elif not norm < LIMIT / 2 and not is_summable(vector):
-        failure = f"its update is not finite or has a coordinate beyond {LIMIT:g}"
+        failure = NOT_SUMMABLE
     elif control is not None and not is_summable(control):
         failure = f"its control variate is not finite or changes by more than {LIMIT:g}"
     elif wrong := [name for name, extra in update.extras.items() if not is_summable(extra)]:

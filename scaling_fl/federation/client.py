@@ -57,13 +57,13 @@ class Clients:
         groups: Groups | None = None,
         statistics: Statistics | None = None,
     ) -> None:
-        self._trainer, self._examples, self._partitions = trainer, examples, partitions
+        self.trainer, self.examples, self.partitions = trainer, examples, partitions
         self._seed, self.groups = seed, groups
-        self._statistics = statistics or Statistics()
+        self.statistics = statistics or Statistics()
         self.tiers, self.tier_of = tiers, tier_of
 
     def num_examples(self, client: int) -> int:
-        return len(self._partitions[client])
+        return len(self.partitions[client])
 
     def total_steps(self, client: int) -> int:
         """Count the local steps of a client in a round; with groups, the expected number."""
@@ -85,7 +85,7 @@ class Clients:
 
     def hold_base(self, state: GlobalState) -> None:
         """Give the model the frozen weights of a state, to train and to be evaluated with."""
-        self._trainer.base.move_to(state.memory.server.get(MOVED))
+        self.trainer.base.move_to(state.memory.server.get(MOVED))
 
     def train_each(
         self,
@@ -171,14 +171,14 @@ class Clients:
         self, received: Received, turn: "_Turn", end: ClientEnd, memory: Tensors
     ) -> "_Trained":
         """Train a client that has no groups."""
-        vector = self._trainer.vector
-        result = self._learn(received, turn, self._partitions[turn.client])
+        vector = self.trainer.vector
+        result = self._learn(received, turn, self.partitions[turn.client])
         distance = result.num_steps * turn.learning_rate
         extras, control = end.send_control(vector, received, distance, memory)
-        extras |= self._statistics.send(
-            self._trainer,
-            self._examples,
-            self._partitions[turn.client],
+        extras |= self.statistics.send(
+            self.trainer,
+            self.examples,
+            self.partitions[turn.client],
             batch_size=self.tiers[self.tier_of[turn.client]].work.batch_size,
             round_number=turn.round_number,
             client=turn.client,
@@ -191,7 +191,7 @@ class Clients:
         self, groups: Groups, received: Received, turn: "_Turn", end: ClientEnd, memory: Tensors
     ) -> "_Trained":
         """Train a client on a sample of its groups."""
-        vector = self._trainer.vector
+        vector = self.trainer.vector
         result, num_units, num_unclipped = groups.train(
             turn.client,
             turn.round_number,
@@ -216,7 +216,7 @@ class Clients:
             if turn.progress:
                 turn.progress(number, client, step, num_steps, loss)
 
-        result = self._trainer.train(
+        result = self.trainer.train(
             received.vector,
             self._batches(turn, examples, *group),
             learning_rate=turn.learning_rate,
@@ -232,7 +232,7 @@ class Clients:
     def _batches(self, turn: "_Turn", examples: NDArray[np.int64], *group: int) -> Iterator[Batch]:
         for indices in self._order(turn.client, turn.round_number, examples, *group):
             turn.check()
-            yield self._examples.batch(indices)
+            yield self.examples.batch(indices)
 
     def _order(
         self, client: int, round_number: int, examples: NDArray[np.int64], *group: int
@@ -247,7 +247,7 @@ class Clients:
         epoch = 0
         while remaining > 0:
             rng = numpy_generator(self._seed, "order", number, client, epoch, *group)
-            batches = work.epoch(self._examples.lengths, examples, rng)
+            batches = work.epoch(self.examples.lengths, examples, rng)
             yield from batches[:remaining]
             remaining -= len(batches)
             epoch += 1

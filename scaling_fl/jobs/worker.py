@@ -37,6 +37,7 @@ from scaling_fl.runtime.machines.exchange import (
     is_lost_connection,
 )
 from scaling_fl.runtime.machines.meeting import Meeting, PeerLost
+from scaling_fl.runtime.machines.office import open_office
 from scaling_fl.runtime.machines.vigil import Reason, Vigil
 
 STUCK_SECONDS = 5.0
@@ -121,6 +122,7 @@ class Worker:
             orders["job"],
             note=self._note if speaks_for_machine else self._say_nothing,
             stage=self._stage if speaks_for_machine else self._say_nothing,
+            office=open_office(),
         )
         self._federation = federation
         if speaks_for_machine:

@@ -73,7 +73,8 @@ class Run:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         shared = changes.pop("shared", folder.parent)
-        self.config = read_config(settings(shared, **changes))
+        has_data = changes.pop("has_data", True)
+        self.config = read_config(settings(shared, **changes), has_data=has_data)
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
         self.url = url or str(self.checkpoints)

@@ -8,6 +8,7 @@ import torch
 from harness import Run
 
 from scaling_fl.composition.federation import build
+from scaling_fl.composition.remote import Office
 from scaling_fl.conformance.workers import EndAll, on_workers
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.records import RoundReport
@@ -21,12 +22,17 @@ DEVICE = torch.device("cpu")
 class QuickRun(Run):
     """One start of a federation, without processes; what it leaves is what any start leaves."""
 
-    def start_here(self, *, stop_after: int | None = None) -> "QuickRun":
-        """Run to the end, or until a client of the round after ``stop_after`` begins to train."""
+    def start_here(
+        self, *, stop_after: int | None = None, office: Office | None = None
+    ) -> "QuickRun":
+        """Run to the end, or until a client of the round after ``stop_after`` begins to train.
+
+        With an ``office`` the clients are on its nodes.
+        """
         with Journal(self.journal) as journal:
             journal.append("start", uid="u", job_name="j", run_id="1", host="h", pid=1)
         torch.set_num_threads(1)
-        self._stop_after = stop_after
+        self._stop_after, self._office = stop_after, office
         self.notes: list[str] = []
         self._stopped = threading.Event()
         on_workers(len(set(self.config.site_ids)), self._work)
@@ -42,6 +48,7 @@ class QuickRun(Run):
             job if exchange.rank == 0 else None,
             note=self.notes.append,
             stage=_mute,
+            office=self._office,
         )
 
         def record(state: GlobalState, report: RoundReport) -> GlobalState:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from harness import Run, settings
+from loop_grid import LoopGrid, run_on_nodes
 from one_process import QuickRun, outcome
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -23,7 +25,7 @@ from scaling_fl.config import Config, read_config
 from scaling_fl.config.base import choices, leaves
 from scaling_fl.config.merges import MERGES
 from scaling_fl.config.types import AttentionName, QuestionLayoutName, QuestionRule, WatchedMetric
-from scaling_fl.core.errors import UserError
+from scaling_fl.core.errors import InputError, UserError
 
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "clients": {
@@ -354,12 +356,32 @@ BY_DEFAULT = ROWS[::12]
     ids=unusual,
 )
 def test_a_row_comes_to_the_same_wherever_it_runs_and_costs_what_was_predicted(
-    row: dict[str, str], corpus: Path, tmp_path: Path
+    row: dict[str, str], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
     interrupt = partial(QuickRun.start_here, stop_after=1 + ROWS.index(row) % 2)
     whole, resumed = play(row, corpus, tmp_path, start=QuickRun.start_here, interrupt=interrupt)
     assert outcome(resumed) == outcome(whole)
     check_cost(whole, config_of(row, corpus))
+    on_nodes = QuickRun(tmp_path / "nodes", shared=corpus, **changes_of(row))
+    if MERGES[on_nodes.config.merge.method].personal:
+        with pytest.raises(InputError, match="with clients on other machines"):
+            run_on_nodes(on_nodes, LoopGrid([5, 9]))
+    else:
+        check_same_on_nodes(run_on_nodes(on_nodes, grid := LoopGrid([5, 9])), grid, whole)
+
+
+def check_same_on_nodes(run: QuickRun, grid: LoopGrid, engine: Run) -> None:
+    """Compare a run whose clients are on the nodes of Flower with one of the engine."""
+    ours, theirs = run.state(3), engine.state(3)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert run.results() == engine.results()
+    assert outcome(run)["clients"] == outcome(engine)["clients"]
+    if not (run.config.scaffold or run.config.privacy.is_noisy):
+        assert run.digest == engine.digest
+    if not run.config.privacy.is_noisy:
+        assert grid.bytes_of_payloads == run.record.metrics["bytes.total"]["values"][-1]
 
 
 @pytest.mark.slow

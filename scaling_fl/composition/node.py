@@ -1,0 +1,99 @@
+"""Configuration -> a node of a federation whose clients are on other machines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scaling_fl.composition.budget import make_budget
+from scaling_fl.composition.clients import make_clients
+from scaling_fl.composition.data import Data, deal, hash_of_owners
+from scaling_fl.composition.federation import choose_device
+from scaling_fl.composition.model import load_trainer
+from scaling_fl.composition.tasks import make_task
+from scaling_fl.config import Config, read_config
+from scaling_fl.core.errors import UserError
+from scaling_fl.core.letters import Letter
+from scaling_fl.core.places import Place
+from scaling_fl.core.seeding import from_seed
+from scaling_fl.federation.node_end import NodeEnd
+from scaling_fl.federation.remote import VERSION
+from scaling_fl.learning.models.adapters import frozen_digest
+from scaling_fl.methods.pairs import pairs_of
+from scaling_fl.runtime.record.turns import TurnFiles
+
+
+class JobOnNode:
+    """One job's part that runs on a node: its model and data stay in memory from turn to turn."""
+
+    def __init__(self, facts: Mapping[str, Any], owned: Place | None) -> None:
+        """Load the model and the data of a job; ``owned`` is a node with data of its own.
+
+        Raises:
+            UserError: the settings or the data of the node cannot be used.
+        """
+        if facts["version"] != VERSION:
+            raise UserError(
+                f"the server must send letters of version {VERSION}, got {facts['version']}; "
+                "install the same scaling_fl on the server and its nodes."
+            )
+        self._job = str(facts["job"])
+        config = _config(facts["settings"], owned)
+        device = choose_device(config.device, 0)
+        torch.set_num_threads(facts["num_threads"])
+        self._data = _data(config, int(facts["num_clients"]), owned)
+        trainer = load_trainer(config, self._data, device, note=print, stage=print)
+        self._frozen, self._size = frozen_digest(trainer.model), trainer.layout.size
+        budget = make_budget(config, int(facts["num_clients"]), print, with_secret=False)
+        # Noise is the server's; a node with groups bounds the update of each.
+        privacy = budget.privacy(from_seed(0), trainer.layout.size) if budget else None
+        clients = make_clients(config, trainer, self._data, privacy)
+        self._end = NodeEnd(clients, device, pairs_of(trainer.layout))
+
+    def answer(self, letter: Letter, folder: Path) -> Letter:
+        """Have a client trained, or describe the node, as the letter says.
+
+        ``folder`` is the node's, where its clients remember.
+
+        Raises:
+            Forgotten: the client remembers no turn of that round.
+        """
+        if letter.facts["what"] == "describe":
+            return self._describe()
+        return self._end.answer(letter, TurnFiles(folder / "memory" / self._job))
+
+    def _describe(self) -> Letter:
+        sizes = [len(examples) for examples in self._data.partitions]
+        facts = {
+            "num_examples": sizes,
+            "train": self._data.train.key,
+            "owners": hash_of_owners(self._data.partitions),
+            "frozen": self._frozen,
+            "size": self._size,
+            "meaning": self._data.task.meaning,
+            "torch": torch.__version__,
+        }
+        return Letter(facts)
+
+
+def _config(settings: Mapping[str, Any], owned: Place | None) -> Config:
+    """Read the server's settings; a node with data of its own trains on that, and has no other."""
+    if owned is None:
+        return read_config(settings)
+    return read_config({**settings, "train_path": owned.train_path}, has_data=False)
+
+
+def _data(config: Config, num_clients: int, owned: Place | None) -> Data:
+    task = make_task(config)
+    train = task.load_examples("train")
+    if owned is None:
+        partitions = deal(config, task, train, num_clients)
+    else:
+        nothing, everything = np.arange(0), np.arange(len(train))
+        partitions = [
+            everything if client == owned.partition else nothing for client in range(num_clients)
+        ]
+    # A node evaluates nothing, so that it needs no test examples.
+    return Data(task=task, train=train, test=train, partitions=partitions)

@@ -1,0 +1,189 @@
+"""Composition of the server of a federation whose clients are on other machines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from scaling_fl.composition.data import Data, hash_of_owners
+from scaling_fl.composition.tasks import make_task
+from scaling_fl.config import Config
+from scaling_fl.config.merges import row_of
+from scaling_fl.core.errors import InputError, UserError
+from scaling_fl.core.exchange import Exchange
+from scaling_fl.core.letters import Letter
+from scaling_fl.core.state import GlobalState
+from scaling_fl.federation.client import Clients
+from scaling_fl.federation.remote import NODE_TURN, VERSION, Post, RemoteClients
+from scaling_fl.learning.models.adapters import frozen_digest
+from scaling_fl.learning.task import Batch, Indices
+from scaling_fl.learning.training.local import LocalTrainer
+from scaling_fl.runtime.record.journal import JournalTail, fold
+from scaling_fl.runtime.tracking.places import JobPlaces
+
+
+class Office(Post, Protocol):
+    """A post that knows its nodes."""
+
+    owns_data: bool
+    """Whether every node has data of its own, and so is one client."""
+
+    @property
+    def num_nodes(self) -> int:
+        """The number of nodes, which are there before the first round."""
+
+    def describe(self, letter: Letter) -> list[Letter | str]:
+        """Send every node a letter, and return the answers in the order of the nodes.
+
+        An answer is a letter or, where there is none, why.
+        """
+
+
+class KnownNodes:
+    """The nodes of a job, as its server knows them."""
+
+    def __init__(self, config: Config, office: Office, job: str, num_clients: int) -> None:
+        """Ask all nodes what they have; ``job`` names the job to them.
+
+        Raises:
+            InputError: a setting cannot be had with clients on other machines.
+            UserError: a node cannot take part; the text names it.
+        """
+        _check_settings(config)
+        self._config, self._office = config, office
+        self.of_job = {
+            "version": VERSION,
+            "job": job,
+            "settings": config.model_dump(mode="json"),
+            "num_clients": num_clients,
+            "num_threads": torch.get_num_threads(),
+        }
+        letter = Letter({**self.of_job, "what": "describe"})
+        answers = office.describe(letter)
+        self._found = [_described(number, answer) for number, answer in enumerate(answers)]
+
+    def data(self) -> Data:
+        """Make the server's view of data that only the nodes have."""
+        task = make_task(self._config)
+        sizes = [found["num_examples"][n] for n, found in enumerate(self._found)]
+        test = task.load_examples("test")
+        key = " ".join(str(found["train"]) for found in self._found)
+        return Data(
+            task=task,
+            train=ElsewhereExamples(key, sum(sizes)),
+            test=test,
+            partitions=[np.arange(size) for size in sizes],
+        )
+
+    def check(self, data: Data, trainer: LocalTrainer) -> None:
+        """Refuse a node that would train something else.
+
+        Raises:
+            UserError: naming the first such node, and what differs.
+        """
+        expected = {
+            "model weights": ("frozen", frozen_digest(trainer.model)),
+            "number of parameters": ("size", trainer.layout.size),
+            "labels": ("meaning", data.task.meaning),
+        }
+        if not self._office.owns_data:
+            expected["training data"] = ("train", data.train.key)
+            expected["split"] = ("owners", hash_of_owners(data.partitions))
+        for number, found in enumerate(self._found):
+            for what, (name, value) in expected.items():
+                if found.get(name) != value:
+                    raise UserError(
+                        f"all nodes must have the {what} of the server, and node {number} has "
+                        f"other ones; compare the settings, files and versions there."
+                    )
+
+    def clients(self, local: Clients, config: Config) -> RemoteClients:
+        """Make the clients of these nodes from those that a worker would run itself."""
+        found = RemoteClients(
+            local.trainer,
+            local.examples,
+            local.partitions,
+            tiers=local.tiers,
+            tier_of=local.tier_of,
+            seed=config.seed,
+            groups=local.groups,
+            statistics=local.statistics,
+        )
+        found.post, found.of_job = self._office, self.of_job
+        found.oldest = lambda number: _oldest(config, number)
+        return found
+
+
+class ElsewhereExamples:
+    """Examples that are on other machines: only their number is known here."""
+
+    def __init__(self, key: str, number: int) -> None:
+        self.key, self._number = key, number
+
+    @property
+    def lengths(self) -> Indices:
+        return np.zeros(self._number, dtype=np.int64)
+
+    @property
+    def strata(self) -> Indices:
+        return np.zeros(self._number, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self._number
+
+    def batch(self, indices: Indices) -> Batch:
+        raise AssertionError("the examples are on other machines")
+
+
+def _check_settings(config: Config) -> None:
+    if row_of(config.merge.method).personal:
+        raise InputError(
+            f"merge.method must give one model for all with clients on other machines, because "
+            f"the server evaluates, got {config.merge.method}; choose another one."
+        )
+
+
+def check_memory(state: GlobalState, config: Config, *, is_remote: bool) -> None:
+    """Refuse to go on with clients that remember elsewhere what they need.
+
+    Raises:
+        InputError: the clients of the rounds before remember on their nodes, or on the server.
+    """
+    remembers = config.upload.error_feedback or config.scaffold
+    elsewhere = any(
+        (NODE_TURN in tensors) != is_remote for tensors in state.memory.clients.values() if tensors
+    )
+    if remembers and elsewhere:
+        here, there = ("this command", "`flwr run`")[:: -1 if is_remote else 1]
+        raise InputError(
+            "upload.error_feedback and scaffold need what the clients remember of the rounds "
+            f"before, which {there} has kept, not {here}; go on with {there}, or start anew with "
+            "another job_name."
+        )
+
+
+def _described(number: int, answer: Letter | str) -> Mapping[str, Any]:
+    if isinstance(answer, str):
+        raise UserError(f"node {number} cannot take part: {answer}.")
+    if failure := answer.facts.get("failure"):
+        raise UserError(f"node {number} cannot take part ({failure}); its log says why.")
+    return answer.facts
+
+
+def _oldest(config: Config, number: int) -> int:
+    """Return the first round that a job can go back to while it is in round ``number``."""
+    if config.keep_last is None:
+        return 0
+    saved = (number - 1) // config.save_every
+    return max(0, saved - config.keep_last + 1) * config.save_every
+
+
+def job_of(job: JobPlaces | None, exchange: Exchange) -> str:
+    """Give every worker the name that nodes know the job by: worker 0 reads its record."""
+    mine = []
+    if exchange.rank == 0 and job:
+        mine = [{"job": fold(JournalTail(Path(job["journal"])).read_new()).uid}]
+    (found,) = exchange.gather(mine)
+    return str(found["job"])
