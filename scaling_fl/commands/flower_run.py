@@ -51,8 +51,11 @@ def run_to_the_end(
     is_alive: Callable[[], bool],
     *,
     federation: Mapping[str, Any] | None = None,
+    stops: bool = False,
 ) -> None:
-    """Submit an app, show what it prints, and end its run if this is interrupted.
+    """Submit an app and show what it prints.
+
+    ``stops`` has Flower end the run if this is interrupted; a SuperLink that ends needs no telling.
 
     Raises:
         UserError: the run did not complete.
@@ -61,8 +64,9 @@ def run_to_the_end(
     try:
         found = control.follow(run_id, _shown(), is_alive)
     except KeyboardInterrupt:
-        with suppress(UserError):
-            control.stop(run_id)
+        if stops:
+            with suppress(UserError):
+                control.stop(run_id)
         raise
     if found.status != COMPLETED:
         raise UserError(f"the run on Flower {_how(found)}")

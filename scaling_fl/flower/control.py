@@ -1,15 +1,15 @@
 """A SuperLink as Flower's own command reaches it: submit a run, follow it, ask how it ended."""
 
 import json
-import queue
+import os
+import select
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.flower.programs import program
@@ -121,12 +121,10 @@ class Control:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-            errors="replace",
             start_new_session=True,
         ) as process:
             try:
-                yield _patient_lines(process)
+                yield _patient_lines(process.stdout) if process.stdout else iter(())
             finally:
                 process.kill()
 
@@ -175,21 +173,16 @@ def _why(answer: Mapping[str, Any], stderr: str) -> str:
     return said.rstrip(".") or "it said nothing"
 
 
-def _patient_lines(process: "subprocess.Popen[str]") -> Iterator[str | None]:
-    lines: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        for line in process.stdout or ():
-            lines.put(line)
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
+def _patient_lines(output: IO[bytes]) -> Iterator[str | None]:
+    # Waiting in select, and in no lock: a signal may end it at any moment.
+    rest = b""
     while True:
-        try:
-            line = lines.get(timeout=_LOOK_SECONDS)
-        except queue.Empty:
+        if not select.select([output], [], [], _LOOK_SECONDS)[0]:
             yield None
             continue
-        if line is None:
-            return
-        yield line
+        if not (read := os.read(output.fileno(), 1 << 16)):
+            break
+        *lines, rest = (rest + read).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")

@@ -8,7 +8,7 @@ written over it, as some of Ray's do for a title, its session does.
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,22 +40,32 @@ def _environ(pid: int) -> list[bytes]:
 
 
 def end_marked(
-    mark: str, others: dict[int, str] | None = None, *, grace_seconds: float = GRACE_SECONDS
+    mark: str, others: Mapping[int, str] | None = None, *, grace_seconds: float = GRACE_SECONDS
 ) -> int:
     """Ask all processes with a mark to end, kill those that do not, and return how many there were.
 
     ``others`` are more of them, by pid, each with the start that ``process_start`` told of it: a
     process that has only got the same pid is left alone.
     """
-    asked: set[int] = set()
     sessions: set[int | None] = set()
+
+    def find() -> set[int]:
+        found = marked(mark) | _still(others or {})
+        sessions.update(_sessions_of(found))
+        return found | {pid for pid in _living() if _session(pid) in sessions}
+
+    return _end(find, grace_seconds)
+
+
+def end_known(known: Mapping[int, str], *, grace_seconds: float = GRACE_SECONDS) -> int:
+    """End processes that are known by pid and start, and none that these have started."""
+    return _end(lambda: _still(known), grace_seconds)
+
+
+def _end(find: Callable[[], set[int]], grace_seconds: float) -> int:
+    asked: set[int] = set()
     deadline = time.monotonic() + grace_seconds
-    while True:
-        left = marked(mark) | _still(others or {})
-        sessions |= _sessions_of(left)
-        left |= {pid for pid in _living() if _session(pid) in sessions}
-        if not left:
-            return len(asked)
+    while left := find():
         is_late = time.monotonic() > deadline
         # Whoever was started meanwhile has not been asked yet.
         for pid in left if is_late else left - asked:
@@ -63,9 +73,10 @@ def end_marked(
                 os.kill(pid, signal.SIGKILL if is_late else signal.SIGTERM)
         asked |= left
         time.sleep(_POLL_SECONDS)
+    return len(asked)
 
 
-def _still(others: dict[int, str]) -> set[int]:
+def _still(others: Mapping[int, str]) -> set[int]:
     for pid in others:
         with suppress(ChildProcessError):  # without /proc, a child that has ended seems to live
             os.waitpid(pid, os.WNOHANG)

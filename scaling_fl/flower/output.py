@@ -7,7 +7,8 @@ _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*:(\s|$)")
 _CHATTER = re.compile(
     r"Using SuperLink: |Successfully installed \S+ to |For more information, visit: <https://flower"
     r"|An unhandled exception occurred when running "
-    r"|.*/ray/\S+\.py:\d+: FutureWarning: |  warnings\.warn\($"
+    r"|/\S+/site-packages/\S+\.py:\d+: \w*Warning: |  warnings\.warn\($"
+    r"|Failed to load CPU gemm_4bit_forward "
 )
 _CLIENT = re.compile(r"\((?:ClientAppActor|\w+) pid=\d+(?:, ip=[\d.]+)?\) ")
 _REPEATED = re.compile(r" \[repeated \d+x across cluster\].*$")

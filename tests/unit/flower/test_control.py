@@ -77,7 +77,7 @@ def test_a_run_is_followed_until_flower_says_that_it_is_over(flwr: Flwr) -> None
     flwr.answers("log", "one\ntwo\n")
     shown: list[str] = []
     found = OWN.follow("7", shown.append, lambda: True)
-    assert (shown, found.status, found.is_over) == (["one\n", "two\n"], COMPLETED, True)
+    assert (shown, found.status, found.is_over) == (["one", "two"], COMPLETED, True)
 
 
 def test_output_that_breaks_off_is_not_shown_twice(
@@ -94,7 +94,7 @@ def test_output_that_breaks_off_is_not_shown_twice(
             flwr.answers("ls", {"success": True, "runs": [RUN]})
 
     OWN.follow("7", show, lambda: True)
-    assert shown == ["one\n", "two\n"]
+    assert shown == ["one", "two"]
 
 
 def test_a_superlink_that_has_ended_ends_the_following(flwr: Flwr) -> None:

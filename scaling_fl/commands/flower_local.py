@@ -1,0 +1,125 @@
+"""The command ``scripts/flower_local.py``: real nodes of Flower on this machine, with TLS."""
+
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from scaling_fl.commands.caller import script
+from scaling_fl.commands.endings import Misused, end, raise_on_signals, show, stage
+from scaling_fl.commands.flower_run import check_words, run_to_the_end
+from scaling_fl.core.errors import UserError
+from scaling_fl.flower.deploying import start, stop
+from scaling_fl.flower.deployment import SUPERLINK, TRAIN, Deployment, read_deployment
+from scaling_fl.flower.programs import check_installed
+from scaling_fl.flower.superlink import HOST
+
+NAME = "flower_local.py"
+
+
+def main_start(folder: Path, num_nodes: int | None, data: str | None) -> int:
+    """Start a deployment; returns the exit code."""
+    return _end(partial(_start, folder, num_nodes, data))
+
+
+def main_status(folder: Path) -> int:
+    """Say what of a deployment runs; returns the exit code."""
+    return _end(partial(_status, folder))
+
+
+def main_run(folder: Path, words: Sequence[str], app: Path) -> int:
+    """Run an app with the ``words`` after ``with`` on the nodes; returns the exit code."""
+    return _end(partial(_run, folder, words, app))
+
+
+def main_stop(folder: Path) -> int:
+    """End a deployment; returns the exit code."""
+    return _end(partial(_stop, folder))
+
+
+def _end(action: Callable[[], None]) -> int:
+    raise_on_signals()
+    return end(action)
+
+
+def _start(folder: Path, num_nodes: int | None, data: str | None) -> None:
+    check_installed()
+    if num_nodes is not None and num_nodes < 1:
+        raise Misused(f"--nodes must be at least 1, got {num_nodes}")
+    found, started = start(folder, num_nodes, data, os.environ, stage)
+    if not started:
+        show(f"The deployment in {folder} is running already; nothing was started.")
+    elif SUPERLINK not in started:
+        show(f"Started again in {folder}: {', '.join(started)}.")
+    else:
+        _tell(found, folder)
+
+
+def _tell(found: Deployment, folder: Path) -> None:
+    port = found.programs[SUPERLINK].port
+    show(f"A SuperLink listens on {HOST}:{port} (TLS; it takes registered nodes alone).")
+    for name in found.nodes:
+        own = found.node_folder(name) / TRAIN
+        data = _rows(own) if own.exists() else "the data that settings name"
+        show(f"{name} is online, with its key and its memory in {folder / name}, and {data}.")
+    show(
+        f"\nTo run on them:   {_command('run', folder)} with demo num_rounds=3"
+        f"\nTo look at them:  {_command('status', folder)}"
+        f"\nTo end them:      {_command('stop', folder)}"
+    )
+
+
+def _rows(path: Path) -> str:
+    with path.open("rb") as file:
+        count = sum(1 for _ in file)
+    return f"{count} row{'' if count == 1 else 's'} of its own"
+
+
+def _command(name: str, folder: Path) -> str:
+    return f"{script(NAME)} {name} {shlex.quote(str(folder))}"
+
+
+def _status(folder: Path) -> None:
+    found = _deployment(folder)
+    if not found.is_alive(SUPERLINK):
+        alive = len(found.living())
+        rest = f", but {alive} of its nodes are" if alive else ""
+        show(f"The SuperLink is not running{rest}; type:\n  {_command('start', folder)}")
+        return
+    link = found.control(os.environ)
+    status = link.nodes()
+    show(f"SuperLink: running on {HOST}:{found.programs[SUPERLINK].port}")
+    for name in found.nodes:
+        seen = status.get(found.registered.get(name, ""), "unknown")
+        # Flower takes a minute to see that a node has died.
+        show(f"{name}: {seen if found.is_alive(name) else 'has ended'}")
+    for run in link.runs():
+        show(f"run {run.run_id}: {run.status}")
+
+
+def _run(folder: Path, words: Sequence[str], app: Path) -> None:
+    check_installed()
+    found = _deployment(folder)
+    if not found.is_alive(SUPERLINK):
+        raise UserError(f"{folder} is not running; type:\n  {_command('start', folder)}")
+    check_words(words, app, has_data=False)
+    if Path(found.cwd) != Path.cwd():
+        stage(f"the record of the run is written below {found.cwd}, where this was started")
+    run_to_the_end(
+        found.control(os.environ), words, app, partial(found.is_alive, SUPERLINK), stops=True
+    )
+
+
+def _stop(folder: Path) -> None:
+    count = stop(folder)
+    show(f"Ended {count} processes." if count else f"Nothing of {folder} was running.")
+
+
+def _deployment(folder: Path) -> Deployment:
+    found = read_deployment(folder)
+    if found is None:
+        raise UserError(
+            f"{folder} must hold a deployment and does not; type:\n  {_command('start', folder)}"
+        )
+    return found
