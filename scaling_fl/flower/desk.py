@@ -48,7 +48,7 @@ def run_with(nodes: "Office", command: Sequence[str]) -> None:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -56,16 +56,15 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    assert process.stdout
-    try:
-        for line in process.stdout:
-            print(line, end="", flush=True)  # Flower passes on what this process prints
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    ) as process:
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)  # Flower passes on what this process prints
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
 
 
 def _accept(listening: socket.socket, nodes: "Office") -> None:

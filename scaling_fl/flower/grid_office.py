@@ -111,7 +111,9 @@ class GridOffice:
         """Send letters and yield what comes back, by the keys of the letters."""
         waiting = {}
         for key, letter in letters.items():
-            message = Message(content_of(letter), node_of[key], kind)
+            # A node that comes late does not begin what nobody waits for any more.
+            ttl = self._patience.round
+            message = Message(content_of(letter), node_of[key], kind, ttl=ttl)
             (identity,) = self._grid.push_messages([message])
             if identity:
                 waiting[identity] = key
