@@ -40,6 +40,8 @@ class Data:
     """The client whose own model answers each test example, -1: none's; None: there are none."""
     beside: list[Measurement] = field(default_factory=list)
     """What a model is measured on besides the test examples."""
+    is_elsewhere: bool = False
+    """Whether only the clients' machines have the training examples, and their number is known."""
     notes: list[str] = field(default_factory=list)
     """What is worth knowing of the data, in sentences; with noise, nobody else must know it."""
 

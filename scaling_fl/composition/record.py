@@ -43,8 +43,7 @@ def make_recorder(
     fingerprints that ``Fingerprints`` holds.
     """
     if budget is None or budget.disclosure.of_clients:
-        described = data.task.describe(data.train, data.partitions)
-        partition, sentence = dict(described.fields), described.sentence
+        partition, sentence = _described(data)
         # So that a comparison can tell whether two runs had the same data and the same split.
         partition["examples"] = hash_of_examples(data.train)[:SHOWN_CHARACTERS]
         partition["owners"] = hash_of_owners(data.partitions)[:SHOWN_CHARACTERS]
@@ -78,6 +77,19 @@ def make_recorder(
         num_rounds=config.num_rounds,
         note=note,
     )
+
+
+def _described(data: Data) -> tuple[dict[str, Any], str]:
+    """Say who owns which examples, as far as is known here."""
+    if not data.is_elsewhere:
+        described = data.task.describe(data.train, data.partitions)
+        return dict(described.fields), described.sentence
+    sizes = [len(examples) for examples in data.partitions]
+    sentence = (
+        f"{sum(sizes)} examples at {len(sizes)} nodes, which alone have them: {min(sizes)} to "
+        f"{max(sizes)} each"
+    )
+    return {"sizes": sizes}, sentence
 
 
 def _what_is_recorded(budget: Budget) -> str:

@@ -75,6 +75,7 @@ class KnownNodes:
             train=ElsewhereExamples(key, sum(sizes)),
             test=test,
             partitions=[np.arange(size) for size in sizes],
+            is_elsewhere=True,
         )
 
     def check(self, data: Data, trainer: LocalTrainer) -> None:

@@ -91,9 +91,12 @@ class Worker:
         orders = self._orders
         # What the parent finds is found here: a module of the user may be beside a notebook.
         sys.path += [path for path in orders["paths"] if path not in sys.path]
-        config = read_config(orders["config"], num_nodes=orders["meeting"]["num_nodes"])
+        office = open_office()
+        is_elsewhere = office is not None and office.owns_data
+        num_nodes = orders["meeting"]["num_nodes"]
+        config = read_config(orders["config"], num_nodes=num_nodes, has_data=not is_elsewhere)
         torch.set_num_threads(orders["num_threads"])
-        common = of_machines(config, orders["meeting"]["num_nodes"]) | own.sources(config)
+        common = of_machines(config, num_nodes) | own.sources(config)
         meeting = Meeting(**orders["meeting"], common_settings=common)
         speaks_for_machine = meeting.local_index == 0
         device = choose_device(config.device, orders["device_id"])
@@ -122,7 +125,7 @@ class Worker:
             orders["job"],
             note=self._note if speaks_for_machine else self._say_nothing,
             stage=self._stage if speaks_for_machine else self._say_nothing,
-            office=open_office(),
+            office=office,
         )
         self._federation = federation
         if speaks_for_machine:

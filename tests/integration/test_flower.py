@@ -236,6 +236,9 @@ def test_nodes_with_data_of_their_own_train_on_it(tmp_path: Path) -> None:
     run = run_on_nodes(a_run(tmp_path / "run", **table, train_path=None, has_data=False), grid)
     states = [each.state(3) for each in (run, whole)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert run.record.partition
+    assert run.record.partition["sizes"] == [40, 40]
+    assert "40 to 40 each" in " ".join(run.notes)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What clients remember of their turns: found by the round, and dropped when it cannot be needed."""
+"""What clients remember of turns: found by the round, and dropped when it cannot be needed."""
 
 from pathlib import Path
 
