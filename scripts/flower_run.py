@@ -15,7 +15,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.commands.flower_run import main  # noqa: E402
+from scaling_fl.commands.flower_run import NUM_NODES, main  # noqa: E402
 
 _EPILOG = """\
 examples:
@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--nodes", type=int, default=2, metavar="N", help="simulated SuperNodes (default 2)")
+    add(
+        "--nodes", type=int, default=NUM_NODES, metavar="N", help="simulated SuperNodes (default 2)"
+    )
     add("--cpus", type=int, default=1, metavar="N", help="cores that each one has (default 1)")
     add("--gpus", type=float, default=0.0, metavar="SHARE", help="of a GPU, for each (default 0)")
     add("--app", type=Path, default=ROOT, metavar="FOLDER", help="another Flower app than this")

@@ -12,7 +12,7 @@ from scaling_fl.commands.flower_run import check_words, run_to_the_end
 from scaling_fl.core.errors import UserError
 from scaling_fl.flower.deploying import start, stop
 from scaling_fl.flower.deployment import SUPERLINK, TRAIN, Deployment, read_deployment
-from scaling_fl.flower.programs import check_installed
+from scaling_fl.flower.programs import TYPED, check_installed
 from scaling_fl.flower.superlink import HOST
 
 NAME = "flower_local.py"
@@ -47,7 +47,8 @@ def _start(folder: Path, num_nodes: int | None, data: str | None) -> None:
     check_installed()
     if num_nodes is not None and num_nodes < 1:
         raise Misused(f"--nodes must be at least 1, got {num_nodes}")
-    found, started = start(folder, num_nodes, data, os.environ, stage)
+    environ = os.environ | {TYPED: _command("run", folder)}
+    found, started = start(folder, num_nodes, data, environ, stage)
     if not started:
         show(f"The deployment in {folder} is running already; nothing was started.")
     elif SUPERLINK not in started:

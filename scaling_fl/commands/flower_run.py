@@ -8,13 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scaling_fl.commands.caller import script
 from scaling_fl.commands.command_line import read_command_line
 from scaling_fl.commands.endings import ROOT, Misused, end, raise_on_signals, show, stage
 from scaling_fl.core.errors import UserError
 from scaling_fl.flower.control import COMPLETED, Control, FlowerRun
 from scaling_fl.flower.output import Filter
-from scaling_fl.flower.programs import check_installed
-from scaling_fl.flower.simulation import simulation
+from scaling_fl.flower.programs import TYPED, check_installed
+from scaling_fl.flower.simulation import NODES, simulation
+
+NUM_NODES = 2
+"""Simulated nodes, if nobody says how many."""
 
 
 def main(words: Sequence[str], *, federation: Mapping[str, Any], app: Path) -> int:
@@ -27,8 +31,19 @@ def _run(words: Sequence[str], federation: Mapping[str, Any], app: Path) -> None
     check_installed(needs_ray=True)
     check_words(words, app)
     stage("starting Flower's simulation")
-    with simulation(os.environ) as running:
+    typed = {TYPED: f"{script('flower_run.py')}{_options(federation)}"}
+    with simulation(os.environ | typed, _memory()) as running:
         run_to_the_end(running.control, words, app, running.is_alive, federation=federation)
+
+
+def _options(federation: Mapping[str, Any]) -> str:
+    nodes = federation["num-supernodes"]
+    return "" if nodes == NUM_NODES else f" --nodes {nodes}"
+
+
+def _memory() -> Path:
+    """Return where flwr run, typed in this folder and shell, has the nodes remember."""
+    return Path(os.environ.get("FLWR_HOME") or ".flwr").expanduser() / NODES
 
 
 def check_words(words: Sequence[str], app: Path, *, has_data: bool = True) -> None:

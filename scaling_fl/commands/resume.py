@@ -10,6 +10,7 @@ from scaling_fl.commands.caller import script
 from scaling_fl.commands.command_line import CommandLine
 from scaling_fl.config import defaults
 from scaling_fl.config.typed import merged, read_value
+from scaling_fl.flower.programs import TYPED
 from scaling_fl.runtime.machines.office import ADDRESS
 from scaling_fl.runtime.tracking.runs import from_here
 
@@ -36,6 +37,8 @@ def resume_command(line: CommandLine, named: Mapping[str, Any]) -> str:
     options = [text for item in line.options.items() for text in item]
     words = [*line.typed.named, *(f"{key}={_here(text)}" for key, text in typed.items())]
     if ADDRESS in os.environ:
+        if typed_before := os.environ.get(TYPED):
+            return f"{typed_before} {shlex.join(['with', *words])}"
         given = json.dumps(shlex.join(words), ensure_ascii=False)  # a string of TOML, too
         return f"flwr run . --stream -c {shlex.quote(f'with={given}')}"
     return f"{script('train_federated.py')} {shlex.join([*options, 'with', *words])}"

@@ -11,7 +11,7 @@ _CHATTER = re.compile(
     r"|Failed to load CPU gemm_4bit_forward "
 )
 _CLIENT = re.compile(r"\((?:ClientAppActor|\w+) pid=\d+(?:, ip=[\d.]+)?\) ")
-_REPEATED = re.compile(r" \[repeated \d+x across cluster\].*$")
+_REPEATED = re.compile(r" \[repeated \d+x across cluster\]")
 
 
 class Filter:
@@ -27,7 +27,9 @@ class Filter:
             return self._blank()
         is_of_client = _CLIENT.match(text)
         if is_of_client:
-            text = _REPEATED.sub("", text[is_of_client.end() :])
+            text = text[is_of_client.end() :]
+        if is_of_client and _REPEATED.search(text):
+            return None  # Ray brings a line again that was shown already
         if _LEVEL.match(text) or _CHATTER.match(text):
             return None
         self._is_blank = False

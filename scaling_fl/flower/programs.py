@@ -15,6 +15,9 @@ VERSION = "1.42"
 MARK = "SCALING_FL_FLOWER"
 """The variable by which every process that belongs together is found."""
 
+TYPED = "SCALING_FL_FLOWER_TYPED"
+"""The variable that tells an app what its user typed, up to the word ``with``."""
+
 _OFF = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",

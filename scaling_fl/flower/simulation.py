@@ -27,6 +27,9 @@ from scaling_fl.flower.superlink import (
     write_connection,
 )
 
+NODES = "scaling_fl"
+"""The folder below FLWR_HOME in which simulated nodes remember."""
+
 _LOCK = "lock"
 _LONGEST = 27
 """Characters of a folder in whose folders the names of Ray's sockets still fit into 107."""
@@ -44,8 +47,10 @@ class Simulation:
 
 
 @contextmanager
-def simulation(environ: Mapping[str, str]) -> Iterator[Simulation]:
+def simulation(environ: Mapping[str, str], memory: Path) -> Iterator[Simulation]:
     """Start a SuperLink with simulated nodes, and end it with all that it has started.
+
+    What the nodes remember is kept in the folder ``memory``, for the run to go on with later.
 
     Raises:
         UserError: it does not start.
@@ -53,6 +58,7 @@ def simulation(environ: Mapping[str, str]) -> Iterator[Simulation]:
     with _scratch() as folder:
         variables = environment(folder / "flwr", folder.name, environ)
         variables["RAY_TMPDIR"] = str(folder)
+        _keep_memory(folder / "flwr", memory)
         port, log = free_port(), folder / "superlink.log"
         write_connection(folder / "flwr", port)
         options = ["--insecure", "--simulation", "--host", HOST, "--port", str(port)]
@@ -64,6 +70,13 @@ def simulation(environ: Mapping[str, str]) -> Iterator[Simulation]:
             end_marked(folder.name)
             process.kill()  # it is only without /proc that it may still live
             process.wait()
+
+
+def _keep_memory(home: Path, memory: Path) -> None:
+    """Have the nodes find ``memory`` in the place below FLWR_HOME where they remember."""
+    home.mkdir()
+    memory.mkdir(parents=True, exist_ok=True)
+    (home / NODES).symlink_to(memory.resolve())
 
 
 @contextmanager

@@ -76,3 +76,24 @@ def test_what_a_killed_command_has_left_is_ended_by_the_next(shell: Shell, tempo
     flower(shell, temporary, "fail").end(expect=1)
     wait_for(lambda: not shell.processes(), "the end of what was left", 10)
     assert left(temporary) == []
+
+
+def test_a_run_goes_on_with_what_its_nodes_remember(shell: Shell, temporary: Path) -> None:
+    tiny = ["task_name=20newsgroups_topics", "model=tiny", "data.max_train_examples=80"]
+    tiny += ["data.max_test_examples=40", "num_clients=2", "num_local_steps=2", "job_name=kept"]
+    tiny += ["upload.codec=nf4", "upload.error_feedback=True"]
+
+    def train(num_rounds: int) -> str:
+        words = [*RUN[:2], "with", *tiny, f"num_rounds={num_rounds}"]
+        ended = shell.type(*words, TMPDIR=str(temporary), SCALING_FL_RUNNER="./run-local.sh")
+        return ended.end(expect=0).out
+
+    said = train(1)
+    assert "\nJob kept completed, 1 of 1 rounds.\n" in said
+    assert "\n  ./run-local.sh scripts/flower_run.py with task_name=" in said
+    said = train(2)
+    assert "\nresuming after round 1 of 2\n" in said
+    assert "\nJob kept completed, 2 of 2 rounds.\n" in said
+    remembered = (shell.folder / ".flwr" / "scaling_fl").glob("node-*/memory/*")
+    assert len(list(remembered)) == 2
+    assert (shell.processes(), left(temporary)) == ([], [])
