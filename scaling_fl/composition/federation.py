@@ -39,6 +39,7 @@ from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.remote import RemoteClients
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.federation.stopping import Stopping
@@ -189,8 +190,11 @@ def build(
     check_memory(state, config, is_remote=nodes is not None)
     if nodes:
         clients = nodes.clients(clients, config)
-    server = make_server(config, trainer, clients, exchange, privacy)
+    sealed = clients.sealed if isinstance(clients, RemoteClients) else None
+    server = make_server(config, trainer, clients, exchange, privacy, sealed)
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
+    if isinstance(clients, RemoteClients):
+        clients.shares = rounds.shares
     return Federation(
         state=forget_unused(state, config, is_remote=nodes is not None),
         rounds=rounds,

@@ -21,6 +21,7 @@ from scaling_fl.core.seeding import from_seed
 from scaling_fl.federation.node_end import NodeEnd
 from scaling_fl.federation.remote import VERSION
 from scaling_fl.learning.models.adapters import frozen_digest
+from scaling_fl.learning.task import Indices
 from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.runtime.record.turns import TurnFiles
 
@@ -50,7 +51,9 @@ class JobOnNode:
         # Noise is the server's; a node with groups bounds the update of each.
         privacy = budget.privacy(from_seed(0), trainer.layout.size) if budget else None
         clients = make_clients(config, trainer, self._data, privacy)
-        self._end = NodeEnd(clients, device, pairs_of(trainer.layout))
+        # With groups, each of their updates is bounded already.
+        bound = privacy.bound if privacy and not privacy.by_group else None
+        self._end = NodeEnd(clients, device, pairs_of(trainer.layout), bound)
 
     def answer(self, letter: Letter, folder: Path) -> Letter:
         """Have a client trained, or describe the node, as the letter says.
@@ -62,7 +65,14 @@ class JobOnNode:
         """
         if letter.facts["what"] == "describe":
             return self._describe()
-        return self._end.answer(letter, TurnFiles(folder / "memory" / self._job))
+        return self._end.answer(letter, self._memories(folder))
+
+    def answer_apart(self, letter: Letter, folder: Path) -> tuple[Letter, Indices | None]:
+        """Have a client trained, and return its update apart, as an exact sum holds it."""
+        return self._end.answer_apart(letter, self._memories(folder))
+
+    def _memories(self, folder: Path) -> TurnFiles:
+        return TurnFiles(folder / "memory" / self._job)
 
     def _describe(self) -> Letter:
         sizes = [len(examples) for examples in self._data.partitions]

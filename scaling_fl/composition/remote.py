@@ -17,6 +17,7 @@ from scaling_fl.core.letters import Letter
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.remote import NODE_TURN, VERSION, Post, RemoteClients
+from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.task import Batch, Indices
 from scaling_fl.learning.training.local import LocalTrainer
@@ -29,6 +30,8 @@ class Office(Post, Protocol):
 
     owns_data: bool
     """Whether every node has data of its own, and so is one client."""
+    is_secure: bool
+    """Whether the sum of the updates alone arrives."""
 
     @property
     def num_nodes(self) -> int:
@@ -52,6 +55,8 @@ class KnownNodes:
             UserError: a node cannot take part; the text names it.
         """
         _check_settings(config)
+        if office.is_secure:
+            _check_sealed(config)
         self._config, self._office = config, office
         self.of_job = {
             "version": VERSION,
@@ -114,6 +119,7 @@ class KnownNodes:
         )
         found.post, found.of_job = self._office, self.of_job
         found.oldest = lambda number: _oldest(config, number)
+        found.sealed = SealedSum() if self._office.is_secure else None
         return found
 
 
@@ -143,6 +149,34 @@ def _check_settings(config: Config) -> None:
         raise InputError(
             f"merge.method must give one model for all with clients on other machines, because "
             f"the server evaluates, got {config.merge.method}; choose another one."
+        )
+
+
+def _check_sealed(config: Config) -> None:
+    """Refuse what needs more than the sum of the updates.
+
+    Raises:
+        InputError: naming all settings that do.
+    """
+    given = {
+        "merge.method": (config.merge.method, ("mean", "task_arithmetic")),
+        "upload.codec": (config.upload.codec, ("none",)),
+        "upload.density": (config.upload.density, (1.0,)),
+        "upload.values": (config.upload.values, ("update",)),
+        "upload.error_feedback": (config.upload.error_feedback, (False,)),
+        "scaffold": (config.scaffold, (False,)),
+        "privacy.target_quantile": (config.privacy.target_quantile, (None,)),
+        "number of different site_ids": (len(set(config.site_ids)), (1,)),
+    }
+    found = [
+        f"{path} must be {' or '.join(map(str, allowed))}, got {value}"
+        for path, (value, allowed) in given.items()
+        if value not in allowed
+    ]
+    if found:
+        raise InputError(
+            f"with secure-sum the server learns the sum of the updates alone: {'; '.join(found)}; "
+            "change these, or leave secure-sum off."
         )
 
 

@@ -9,6 +9,7 @@ from scaling_fl.core.linears import linears_of
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.scaffold import Controls
+from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.schedules import SCHEDULES
@@ -22,8 +23,11 @@ def make_server(
     clients: Clients,
     exchange: Exchange,
     privacy: Privacy | None = None,
+    sealed: SealedSum | None = None,
 ) -> Server:
     """Make the server of all ``clients``; its scratch buffer is the trainer's vector.
+
+    ``sealed`` takes the sum of updates that are not here.
 
     Raises:
         UserError: a function of the user cannot be found.
@@ -40,6 +44,7 @@ def make_server(
         layout=trainer.layout,
         linears=linears_of(trainer.model),
         controls=_make_controls(config, trainer, clients, exchange),
+        sealed=sealed,
     )
 
 

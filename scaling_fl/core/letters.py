@@ -8,6 +8,8 @@ from typing import Any
 
 from scaling_fl.core.json_text import json_text
 
+SUM, INTEGERS = -1, "integers"
+"""In place of a client, who the letter with the sum of all is from; and the part that it is in."""
 _LENGTH = struct.Struct("<Q")
 
 

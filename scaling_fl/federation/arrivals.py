@@ -30,6 +30,8 @@ class Reply:
     """The number of privacy units in the update: 1 client, or the number of its groups."""
     num_unclipped: int = 0
     """The number of groups with a norm of at most the clip, when the client clips its groups."""
+    is_sealed: bool = False
+    """Whether the update is in a sum that comes apart, and there is no payload."""
 
 
 NOT_SUMMABLE = f"its update is not finite or has a coordinate beyond {LIMIT:g}"
@@ -140,7 +142,7 @@ class Arrivals:
         self, reply: Reply, out: Tensor, *, as_arrived: bool
     ) -> tuple[Update | None, ClientReport]:
         """Decode an update, and say in its report whether it is left out; None: there is none."""
-        if reply.report.failure is not None:
+        if reply.is_sealed or reply.report.failure is not None:
             return None, reply.report
         try:
             update = self._update(reply, self._next_buffer() if as_arrived else out)

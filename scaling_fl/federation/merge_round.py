@@ -17,6 +17,7 @@ from scaling_fl.core.linears import Linear
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.seeding import derive
 from scaling_fl.federation.base import Move, product
+from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.methods.merging.merge import SentTerm, Term, Update, Updates
 from scaling_fl.methods.pairs import Pair
 
@@ -75,7 +76,7 @@ class MergeRound:
     returns another function to sum terms, as privacy needs. ``seed`` is that of the round,
     ``start`` the global vector before the round, and ``trained`` makes what ``Round`` describes.
     ``factors`` are A and B of each pair (flat, one after the other), as this worker's clients left
-    them.
+    them. ``sealed`` has the sum of the updates that are not here.
     """
 
     def __init__(
@@ -93,13 +94,14 @@ class MergeRound:
         linears: Sequence[Linear],
         trained: Callable[[Update], Tensor],
         factors: Mapping[int, Sequence[Tensor]],
+        sealed: SealedSum | None = None,
     ) -> None:
         self._exchange, self._sums, self._gather_cohort = exchange, sums, gather_cohort
         self._scratch: Tensor | None = scratch
         self._size, self._device = scratch.numel(), scratch.device
         # A wrapped method of its own would be a circle, which keeps the round's state alive.
         self._wrap = wrap
-        self._seed = seed
+        self._seed, self._sealed = seed, sealed
         self.start, self.pairs, self.tensors, self.linears = start, pairs, tensors, linears
         self.trained, self._factors = trained, factors
         self._cohort: Cohort | None = None
@@ -230,6 +232,8 @@ class MergeRound:
         sums.clear()
         for vector, share in terms:
             sums.add(vector, share)
+        if self._sealed:
+            self._sealed.add_to(sums.integers)
         self._total(sums)
         return sums
 

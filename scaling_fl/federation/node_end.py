@@ -1,13 +1,16 @@
 """A node's end: a letter comes, one of the node's clients has its turn, and a letter goes back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from scaling_fl.core.exact_sum import ExactSum, is_summable
 from scaling_fl.core.letters import Letter
 from scaling_fl.core.state import GlobalState, Memory
 from scaling_fl.federation.arrivals import Reply
@@ -17,6 +20,7 @@ from scaling_fl.federation.client_end import ClientEnd
 from scaling_fl.federation.link import Download, Link
 from scaling_fl.federation.remote import BASE, CHOICE, PAYLOAD
 from scaling_fl.federation.scaffold import CONTROL
+from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.pairs import Pair
 from scaling_fl.methods.wire.codecs import Codec
 from scaling_fl.methods.wire.direction import PLAIN, Payload
@@ -42,8 +46,16 @@ class Remembering(Protocol):
 class NodeEnd:
     """Trains the clients of a node as the server's letters say."""
 
-    def __init__(self, clients: Clients, device: torch.device, pairs: list[Pair]) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        device: torch.device,
+        pairs: list[Pair],
+        bound: Callable[[Tensor, float], object] | None = None,
+    ) -> None:
+        """``bound(update, clip)`` bounds the update of a client whose unit of privacy it is."""
         self._clients, self._device, self._pairs = clients, device, pairs
+        self._bound = bound
         self._groups = clients.groups
 
     def answer(self, letter: Letter, memories: Remembering) -> Letter:
@@ -53,6 +65,30 @@ class NodeEnd:
             Forgotten: the client remembers no turn of that round.
             ValueError: the letter is none of this federation.
         """
+        return _answer(self._trained(letter, memories))
+
+    def answer_apart(
+        self, letter: Letter, memories: Remembering
+    ) -> tuple[Letter, NDArray[np.int64] | None]:
+        """Have a client trained, and return its update apart, as an exact sum holds its term.
+
+        None in place of the update where it cannot be summed.
+        """
+        reply, facts = self._trained(letter, memories), letter.facts
+        link = self._clients.tiers[reply.report.tier].link
+        state = torch.empty(link.size, device=self._device)
+        update, _ = ServerEnd(link).update(reply.payload, _download(letter, link), state)
+        said = Letter(_facts(reply))
+        if not (math.isfinite(reply.report.metrics["loss"]) and is_summable(update)):
+            return Letter({**said.facts, "diverged": True}), None
+        update = update.clone()
+        if self._bound:
+            self._bound(update, _clip(facts))
+        found = ExactSum(link.size, self._device)
+        found.add(update, float(facts["share"]))
+        return said, found.integers.cpu().numpy()
+
+    def _trained(self, letter: Letter, memories: Remembering) -> Reply:
         facts = letter.facts
         client, number, turn = int(facts["client"]), int(facts["round"]), int(facts["turn"])
         link = self._clients.tiers[self._clients.tier_of[client]].link
@@ -74,11 +110,11 @@ class NodeEnd:
             round_number=number,
             learning_rate=float(facts["learning_rate"]),
             memory=memory,
-            clip=float(facts.get("clip", math.inf)),
+            clip=_clip(facts),
         )
         memories.keep(client, number, {**reply.memory, **of_base})
         memories.forget(client, int(facts["oldest"]))
-        return _answer(reply)
+        return reply
 
     def _moved(self, letter: Letter, before: Tensor | None) -> Tensor | None:
         """Return what the base has moved by: as it came, or by the factors of the last move."""
@@ -132,9 +168,14 @@ def _download(letter: Letter, link: Link) -> Download:
     )
 
 
-def _answer(reply: Reply) -> Letter:
+def _clip(facts: Mapping[str, Any]) -> float:
+    clip = facts.get("clip")
+    return math.inf if clip is None else float(clip)
+
+
+def _facts(reply: Reply) -> dict[str, Any]:
     report = reply.report
-    facts: dict[str, Any] = {
+    return {
         "client": report.client,
         "round": report.round,
         "metrics": report.metrics,
@@ -142,6 +183,10 @@ def _answer(reply: Reply) -> Letter:
         "num_examples": report.num_examples,
         "num_unclipped": reply.num_unclipped,
     }
+
+
+def _answer(reply: Reply) -> Letter:
+    facts = _facts(reply)
     sent: Mapping[str, Payload] = {PAYLOAD: reply.payload, **reply.extras}
     try:
         return Letter(facts, {name: bytes(payload) for name, payload in sent.items()})

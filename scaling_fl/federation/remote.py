@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scaling_fl.core.json_text import number
-from scaling_fl.core.letters import Letter
+from scaling_fl.core.json_text import finite, number
+from scaling_fl.core.letters import INTEGERS, SUM, Letter
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState, Tensors
 from scaling_fl.federation.arrivals import NOT_SUMMABLE, Reply
@@ -22,6 +22,7 @@ from scaling_fl.federation.client import ClientProgress, Clients
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.link import Download, Link, count_at
 from scaling_fl.federation.scaffold import CONTROL
+from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.methods.wire.codecs import Codec
 from scaling_fl.methods.wire.direction import PLAIN, Payload
 
@@ -31,6 +32,7 @@ NODE_TURN = "node.turn"
 """The key under which the server remembers the round of a client's last turn that counted."""
 CHOICE, PAYLOAD, BASE = "choice", "payload", "base"
 """The parts of letters; the control variate and what a merge needs have names of their own."""
+NOTHING = Payload(0, 0, vector=torch.empty(0))
 MOST_METRICS = 100
 SHOWN = 160
 """Characters that are shown of what is wrong with an answer."""
@@ -59,6 +61,9 @@ class RemoteClients(Clients):
     post: Post
     of_job: Mapping[str, Any]
     oldest: Callable[[int], int]
+    shares: Callable[[list[int]], dict[int, float]]
+    sealed: SealedSum | None = None
+    """Takes the sum of the updates, where the server must not see each."""
 
     def train_each(
         self,
@@ -77,6 +82,7 @@ class RemoteClients(Clients):
         its report says why.
         """
         number, carried = state.round + 1, dict[int, dict[str, bytes]]()
+        shares = self.shares(list(mine)) if self.sealed else {}
         letters = {}
         for client in mine:
             tier = self.tier_of[client]
@@ -97,11 +103,28 @@ class RemoteClients(Clients):
                 num_groups = len(self.groups.examples[client])
                 drawn = self.groups.sample(num_groups, number, client, state.digest)
                 facts |= {"groups": list(drawn), "clip": clip}
+            if self.sealed:
+                facts |= {
+                    "share": shares[client],
+                    "clip": finite(clip),
+                    "size": state.vector.numel(),
+                }
             parts = parts | ({BASE: bytes(base)} if base else {})
             letters[client] = Letter({**self.of_job, **facts}, parts)
-        for client, answer in self.post.exchange(letters, check):
+        answers = self.post.exchange(letters, check)
+        for client, answer in self._unsealed(answers) if self.sealed else answers:
             sent = downloads.sent(self.tier_of[client])
             yield self._reply(letters[client], answer, sent)
+
+    def _unsealed(
+        self, answers: Iterator[tuple[int, Letter | str]]
+    ) -> Iterator[tuple[int, Letter | str]]:
+        """Put the sum of all by, and yield the answers of the clients."""
+        found = dict(answers)
+        total = found.pop(SUM, "")
+        if isinstance(total, Letter) and self.sealed:
+            self.sealed.put(total.parts[INTEGERS])
+        yield from found.items()
 
     def _base_for(self, memory: Tensors, client: int, had_last_turn: bool) -> Payload | None:
         """As ``send_base``, but a client whose last turn did not count may not have the base."""
@@ -139,7 +162,7 @@ class RemoteClients(Clients):
         about = (facts["client"], facts["round"])
         if about != (report.client, report.round):
             raise ValueError(f"an answer about client and round {about}")
-        wanted = self._wanted(link, sent)
+        wanted = {} if self.sealed else self._wanted(link, sent)
         metrics = _metrics(facts["metrics"])
         if not math.isfinite(loss := metrics["loss"]):
             return self._left_out(report, f"its loss is {loss}", asked)
@@ -163,6 +186,12 @@ class RemoteClients(Clients):
             upload_bytes=sum(map(len, answer.parts.values())),
             seconds=float(_real(facts["seconds"]) or 0.0),
         )
+        if self.sealed:
+            num_bytes = 8 * link.size
+            report = replace(report, upload_bytes=num_bytes, update_norm=math.nan)
+            return Reply(
+                report=report, payload=NOTHING, num_units=self._num_units(asked), is_sealed=True
+            )
         memory = {NODE_TURN: torch.tensor([float(report.round)])}
         num_units = self._num_units(asked)
         return Reply(
@@ -175,9 +204,8 @@ class RemoteClients(Clients):
         )
 
     def _left_out(self, report: ClientReport, failure: str, asked: Letter) -> Reply:
-        nothing = Payload(0, 0, vector=torch.empty(0))
         num_units = self._num_units(asked)
-        return Reply(report=replace(report, failure=failure), payload=nothing, num_units=num_units)
+        return Reply(report=replace(report, failure=failure), payload=NOTHING, num_units=num_units)
 
     def _num_units(self, asked: Letter) -> int:
         return len(asked.facts["groups"]) if self.groups else 1

@@ -185,6 +185,7 @@ def _training_metrics(step: Step) -> dict[str, float]:
         return math.fsum(values) / num_examples
 
     names = dict.fromkeys(name for report in usable for name in report.metrics)
-    return {f"train.{name}": mean(name) for name in names} | {
-        "update.norm_mean": math.fsum(r.update_norm for r in usable) / len(usable),
-    }
+    found = {f"train.{name}": mean(name) for name in names}
+    norm = math.fsum(r.update_norm for r in usable) / len(usable)
+    # Where the server sees no single update, there is none.
+    return found if math.isnan(norm) else found | {"update.norm_mean": norm}

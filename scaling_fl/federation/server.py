@@ -23,6 +23,7 @@ from scaling_fl.federation.memory import memories_of_all
 from scaling_fl.federation.merge_round import Cohort, ExactSums, MergeRound
 from scaling_fl.federation.privacy import Guard, Privacy
 from scaling_fl.federation.scaffold import CONTROL, Controls
+from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.federation.server_end import ServerEnd
 from scaling_fl.methods.merging.merge import Merge, Update
 from scaling_fl.methods.merging.residual import residual
@@ -79,18 +80,20 @@ class Server:
         layout: Layout = NO_LAYOUT,
         linears: Sequence[Linear] = (),
         controls: Controls | None = None,
+        sealed: SealedSum | None = None,
     ) -> None:
         self._exchange, self._merge, self._optimiser = exchange, merge, optimiser
         self._scratch, self._links = scratch, links
         self._min_clients, self._privacy = min_clients, privacy
-        self._seed, self._controls = seed, controls
+        self._seed, self._controls, self._sealed = seed, controls, sealed
         self._pairs, self._tensors, self._linears = pairs_of(layout), layout.places, linears
         marks = adapter_coordinates(layout)
         is_part = bool(marks.any()) and not marks.all()
         self._adapter = marks.to(scratch.device) if is_part else None
         self._sums = ExactSums(exchange, scratch.numel(), scratch.device)
         self._buffers: list[Tensor] = []
-        self._merges_factors = privacy is None and keeps_factors(self._pairs, links)
+        sees_each = privacy is None and sealed is None
+        self._merges_factors = sees_each and keeps_factors(self._pairs, links)
 
     def downloads(self, state: GlobalState) -> Downloads:
         """Return the downloads of the round after ``state``."""
@@ -138,7 +141,7 @@ class Server:
             clients=reports,
             update_norm=norm,
             unmoved=self._unmoved(state.vector, vector) if shares else "",
-            metrics={} if guard else round.metrics,  # they depend on single clients
+            metrics={} if guard or self._sealed else round.metrics,  # they depend on single clients
             exchange_seconds=time.perf_counter() - began - elsewhere,
         )
 
@@ -174,6 +177,7 @@ class Server:
             linears=self._linears,
             trained=lambda update: self._trained(update, state, downloads),
             factors=factors,
+            sealed=self._sealed,
         )
         return arrivals, guard, round
 

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from scaling_fl.core.letters import Letter
 from scaling_fl.core.places import Place
 from scaling_fl.federation.node_end import Forgotten
 from scaling_fl.flower.resident import LOCK, SOCKET
+from scaling_fl.flower.secure_node import answer_secure
 
 IDLE_SECONDS = 900.0
 """After which a resident ends; the next message starts another one."""
@@ -38,8 +39,11 @@ def answer_here(letter: Letter, place: Place) -> Letter:
     """
     try:
         about = json_text({name: letter.facts[name] for name in _OF_JOB})
-        owned = None if place.train_path is None else place
-        return _job(about, owned).answer(letter, place.folder)
+        job = partial(_job, about, None if place.train_path is None else place)
+        if "secure" not in letter.facts:
+            return job().answer(letter, place.folder)
+        secrets = place.folder / "secrets" / str(letter.facts["job"])
+        return answer_secure(letter, secrets, lambda each: job().answer_apart(each, place.folder))
     except Forgotten:
         return Letter({"failure": "forgotten"})
     except Exception as error:

@@ -77,7 +77,8 @@ def _accept(listening: socket.socket, nodes: "Office") -> None:
 
 def _serve(connection: Connection, nodes: "Office") -> None:
     """Serve one worker until it is gone."""
-    facts = {"num_nodes": nodes.num_nodes, "owns_data": nodes.owns_data}
+    names = ("num_nodes", "owns_data", "is_secure")
+    facts = {name: getattr(nodes, name) for name in names}
     with connection, suppress(EOFError, OSError):
         send(connection, Letter(facts))
         while True:

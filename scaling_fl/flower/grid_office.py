@@ -41,6 +41,8 @@ class Patience:
 class GridOffice:
     """Carries letters to the nodes of a grid."""
 
+    is_secure = False
+
     def __init__(self, grid: Grid, patience: Patience, check: Callable[[], None]) -> None:
         """Wait for all nodes.
 

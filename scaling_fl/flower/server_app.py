@@ -7,6 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from scaling_fl.flower.desk import run_with, training
 from scaling_fl.flower.grid_office import GridOffice, Patience
+from scaling_fl.flower.secure_office import SecureOffice
 
 app = ServerApp()
 
@@ -21,5 +22,6 @@ def main(grid: Grid, context: Context) -> None:
     """
     given = context.run_config
     patience = Patience(nodes=float(given["wait-seconds"]), round=float(given["round-seconds"]))
-    nodes = GridOffice(grid, patience, lambda: None)
+    office = GridOffice(grid, patience, lambda: None)
+    nodes = SecureOffice(office) if given["secure-sum"] else office
     run_with(nodes, training(shlex.split(str(given["with"]))))

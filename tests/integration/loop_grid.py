@@ -11,6 +11,7 @@ from one_process import QuickRun
 
 from scaling_fl.flower.client_app import app as client_app
 from scaling_fl.flower.grid_office import GridOffice, Patience
+from scaling_fl.flower.secure_office import SecureOffice
 
 Tamper = Callable[[Message, Message], Message | None]
 """(letter, answer) -> what arrives in place of the answer; None: nothing."""
@@ -86,6 +87,9 @@ def broken(message: Message, code: int, reason: str) -> Message:
     return Message(Error(code, reason), reply_to=message)
 
 
-def run_on_nodes(run: QuickRun, grid: LoopGrid, patience: Patience | None = None) -> QuickRun:
+def run_on_nodes(
+    run: QuickRun, grid: LoopGrid, patience: Patience | None = None, *, is_secure: bool = False
+) -> QuickRun:
     """Run a federation whose clients are on the nodes of a grid."""
-    return run.start_here(office=GridOffice(grid, patience or Patience(), lambda: None))
+    office = GridOffice(grid, patience or Patience(), lambda: None)
+    return run.start_here(office=SecureOffice(office) if is_secure else office)

@@ -1,0 +1,163 @@
+"""The server learns the sum of the updates alone, and comes to the same state as with each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from harness import settings
+from loop_grid import LoopGrid, broken, run_on_nodes
+from one_process import QuickRun
+
+from scaling_fl.core.errors import InputError, UserError
+from scaling_fl.core.letters import INTEGERS
+from scaling_fl.flower.content import letter_of
+from scaling_fl.runtime.record.journal import JobRecord
+
+IDS = (70, 20, 50, 30)
+LORA: dict[str, Any] = {"adapter": {"kind": "lora", "rank": 4}}
+ROWS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "half of the clients, scaled": {
+        "clients_per_round": 2,
+        "merge": {"method": "task_arithmetic", "scale": 0.5},
+    },
+    "tiers": LORA | {"tiers": [{"rank": 1}, {}], "download": {"codec": "nf4"}},
+    "clip and noise": LORA
+    | {"weighting": "uniform", "privacy": {"clip": 0.05, "noise_multiplier": 0.5}},
+    "groups": LORA
+    | {
+        "weighting": "uniform",
+        "privacy": {
+            **{"clip": 0.05, "noise_multiplier": 0.5, "unit": "group"},
+            **{"groups_per_client": 3, "groups_per_round": 2},
+        },
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCALING_FL_NOISE_SECRET", "0123456789abcdef" * 3)
+    settings(tmp_path)
+    return tmp_path / "home" / "scaling_fl"
+
+
+def a_run(folder: Path, **changes: Any) -> QuickRun:
+    return QuickRun(folder, shared=folder.parent, **changes)
+
+
+def same_state(one: QuickRun, other: QuickRun) -> bool:
+    ours, theirs = one.state(3), other.state(3)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def reasons(record: JobRecord) -> dict[tuple[int, int], str]:
+    return {(row["round"], row["client"]): row["reason"] for row in record.failures}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_state_is_that_without_masks(name: str, tmp_path: Path) -> None:
+    engine = a_run(tmp_path / "engine", **ROWS[name]).start_here()
+    secure = run_on_nodes(a_run(tmp_path / "secure", **ROWS[name]), LoopGrid(IDS), is_secure=True)
+    assert same_state(secure, engine)
+    assert secure.record.metrics.keys() <= engine.record.metrics.keys()
+    losses = [run.record.metrics["validation.loss"]["values"] for run in (secure, engine)]
+    assert losses[0] == losses[1]
+    assert secure.record.failures == []
+
+
+def drop(client: int, what: str) -> Callable[[Message, Message], Message | None]:
+    """Lose the answers of a client to one kind of letter, in round 2."""
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        facts = letter_of(message.content).facts
+        if (facts.get("round"), facts.get("client"), facts.get("secure")) == (2, client, what):
+            return broken(message, 5, "")
+        return reply
+
+    return tamper
+
+
+@pytest.mark.parametrize("what", ["keys", "shares", "masked"])
+def test_a_client_that_drops_out_leaves_the_sum_of_the_others(what: str, tmp_path: Path) -> None:
+    grids = (LoopGrid(IDS, drop(1, what)), LoopGrid(IDS, drop(1, "masked")))
+    secure = run_on_nodes(a_run(tmp_path / "secure"), grids[0], is_secure=True)
+
+    def lose(message: Message, reply: Message) -> Message:
+        facts = letter_of(message.content).facts
+        gone = (facts.get("round"), facts.get("client")) == (2, 1)
+        return broken(message, 5, "") if gone else reply
+
+    plain = run_on_nodes(a_run(tmp_path / "plain"), LoopGrid(IDS, lose))
+    assert reasons(secure.record) == {(2, 1): "its node was lost"}
+    assert reasons(plain.record) == reasons(secure.record)
+    assert same_state(secure, plain)
+
+
+def test_a_client_that_is_lost_after_it_sent_its_vector_is_in_the_sum(tmp_path: Path) -> None:
+    engine = a_run(tmp_path / "engine").start_here()
+    grid = LoopGrid(IDS, drop(1, "reveal"))
+    secure = run_on_nodes(a_run(tmp_path / "secure"), grid, is_secure=True)
+    assert secure.record.failures == []
+    assert same_state(secure, engine)
+
+
+def test_too_few_that_are_left_fail_the_round(tmp_path: Path) -> None:
+    def lose(message: Message, reply: Message) -> Message:
+        facts = letter_of(message.content).facts
+        gone = facts.get("secure") == "masked" and facts["client"] in (1, 2)
+        return broken(message, 5, "") if gone and facts["round"] == 2 else reply
+
+    run = a_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"there is no sum: 3 of 4 clients must go on \(client 1"):
+        run_on_nodes(run, LoopGrid(IDS, lose), is_secure=True)
+    assert run.record.last_round == 1
+    again = run_on_nodes(a_run(tmp_path / "run"), LoopGrid(IDS), is_secure=True)
+    whole = a_run(tmp_path / "whole").start_here()
+    assert same_state(again, whole)
+
+
+def test_a_single_client_of_a_round_is_not_shown(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", clients_per_round=1)
+    with pytest.raises(UserError, match="the sum of a single client is its update"):
+        run_on_nodes(run, LoopGrid(IDS), is_secure=True)
+
+
+def test_what_arrives_are_masked_vectors_alone(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    def look(message: Message, reply: Message) -> Message:
+        answer = letter_of(reply.content)
+        seen.extend(answer.parts.values())
+        assert answer.parts.keys() <= {INTEGERS}
+        return reply
+
+    run_on_nodes(a_run(tmp_path / "run"), LoopGrid(IDS, look), is_secure=True)
+    assert len(seen) == 12
+    for data in seen:
+        bits = np.unpackbits(np.frombuffer(data, np.uint8))
+        assert abs(bits.mean() - 0.5) < 0.01
+    assert len(set(seen)) == 12
+
+
+def test_secrets_of_a_former_round_are_gone_and_nobody_else_may_read_them(
+    tmp_path: Path, home: Path
+) -> None:
+    run_on_nodes(a_run(tmp_path / "run"), LoopGrid(IDS), is_secure=True)
+    files = list((home / "node-1" / "secrets").rglob("*.json"))
+    assert [path.name for path in files] == ["round-000003.json"]
+    assert files[0].stat().st_mode & 0o077 == 0
+
+
+def test_what_needs_more_than_the_sum_is_refused_at_once(tmp_path: Path) -> None:
+    changes = LORA | {"merge": {"method": "median"}, "upload": {"codec": "nf4"}}
+    run = a_run(tmp_path / "run", **changes)
+    with pytest.raises(
+        InputError, match=r"merge.method must be mean .*; upload.codec must be none"
+    ):
+        run_on_nodes(run, LoopGrid(IDS), is_secure=True)
