@@ -1,6 +1,7 @@
 """The command ``scripts/flower_run.py``: a federation on Flower, simulated on this machine."""
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,8 +11,16 @@ from typing import Any
 
 from scaling_fl.commands.caller import script
 from scaling_fl.commands.command_line import read_command_line
-from scaling_fl.commands.endings import ROOT, Misused, end, raise_on_signals, show, stage
-from scaling_fl.core.errors import UserError
+from scaling_fl.commands.endings import (
+    MISUSED,
+    ROOT,
+    Misused,
+    end,
+    raise_on_signals,
+    show,
+    stage,
+)
+from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.flower.control import COMPLETED, Control, FlowerRun
 from scaling_fl.flower.output import Filter
 from scaling_fl.flower.programs import TYPED, check_installed
@@ -19,6 +28,9 @@ from scaling_fl.flower.simulation import NODES, simulation
 
 NUM_NODES = 2
 """Simulated nodes, if nobody says how many."""
+
+_BEFORE = re.compile(r"^(Simulation|ServerApp) failed with exception: ")
+_CODE = re.compile(r"^the run ended with exit code (\d+)\b")
 
 
 def main(words: Sequence[str], *, federation: Mapping[str, Any], app: Path) -> int:
@@ -84,7 +96,7 @@ def run_to_the_end(
                 control.stop(run_id)
         raise
     if found.status != COMPLETED:
-        raise UserError(f"the run on Flower {_how(found)}")
+        raise _failure(found)
 
 
 def _shown() -> Callable[[str], None]:
@@ -98,7 +110,11 @@ def _shown() -> Callable[[str], None]:
     return show_line
 
 
-def _how(found: FlowerRun) -> str:
+def _failure(found: FlowerRun) -> UserError:
+    """Say why a run failed, or that the training command has said so, and end with its code."""
+    why = _BEFORE.sub("", " ".join(found.details.split()))
+    if code := _CODE.search(why):
+        text = "the run on Flower failed; the line above that starts with Error: says why"
+        return InputError(text) if int(code[1]) == MISUSED else UserError(text)
     how = found.status.rpartition(":")[2]
-    why = " ".join(found.details.split())
-    return how if why in ("", "N/A") else f"{how}: {why}"
+    return UserError(f"the run on Flower {how if why in ('', 'N/A') else f'{how}: {why}'}")

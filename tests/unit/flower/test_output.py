@@ -42,3 +42,26 @@ def test_the_line_of_a_client_is_shown_without_who_printed_it() -> None:
     assert shown(f"{mark}loading the model") == ["loading the model"]
     again = "\x1b[32m [repeated 5x across cluster] (Ray deduplicates logs)\x1b[0m"
     assert shown(f"{mark}loading the model{again}") == []
+
+
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    '  File "/app/small.py", line 27, in main',
+    "    raise error",
+]
+
+
+def test_a_traceback_is_shown_whole() -> None:
+    lines = ["before", *TRACEBACK, "RuntimeError: a fault", "after"]
+    assert "\n".join(shown(*lines)) == "\n".join(lines)
+
+
+def test_a_sentence_to_the_user_needs_no_traceback() -> None:
+    ends = ["scaling_fl.core.errors.UserError: not all nodes came", ""]
+    assert shown("before", *TRACEBACK, *ends, "after") == ["before", "", "after"]
+
+
+def test_the_line_of_a_client_comes_between_those_of_a_traceback() -> None:
+    first, *rest = TRACEBACK
+    lines = [first, "(ClientAppActor pid=7) loading", *rest, "ValueError: x"]
+    assert shown(*lines) == ["loading", "\n".join([*TRACEBACK, "ValueError: x"])]
