@@ -108,7 +108,7 @@ def _run(folder: Path, words: Sequence[str], app: Path) -> None:
     if Path(found.cwd) != Path.cwd():
         stage(f"the record of the run is written below {found.cwd}, where this was started")
     run_to_the_end(
-        found.control(os.environ), words, app, partial(found.is_alive, SUPERLINK), stops=True
+        found.control(os.environ), found.mark, words, app, partial(found.is_alive, SUPERLINK)
     )
 
 

@@ -22,6 +22,8 @@ from scaling_fl.commands.endings import (
 )
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.flower.control import COMPLETED, Control, FlowerRun
+from scaling_fl.flower.following import Following
+from scaling_fl.flower.marked import ask_to_end
 from scaling_fl.flower.output import Filter
 from scaling_fl.flower.programs import TYPED, check_installed
 from scaling_fl.flower.simulation import NODES, simulation
@@ -29,6 +31,8 @@ from scaling_fl.flower.simulation import NODES, simulation
 NUM_NODES = 2
 """Simulated nodes, if nobody says how many."""
 
+_TRAINING = "scaling_fl.commands.training_over_nodes"
+_CLOSING_SECONDS = 30.0
 _BEFORE = re.compile(r"^(Simulation|ServerApp) failed with exception: ")
 _CODE = re.compile(r"^the run ended with exit code (\d+)\b")
 
@@ -45,7 +49,9 @@ def _run(words: Sequence[str], federation: Mapping[str, Any], app: Path) -> None
     stage("starting Flower's simulation")
     typed = {TYPED: f"{script('flower_run.py')}{_options(federation)}"}
     with simulation(os.environ | typed, _memory()) as running:
-        run_to_the_end(running.control, words, app, running.is_alive, federation=federation)
+        run_to_the_end(
+            running.control, running.mark, words, app, running.is_alive, federation=federation
+        )
 
 
 def _options(federation: Mapping[str, Any]) -> str:
@@ -73,30 +79,35 @@ def check_words(words: Sequence[str], app: Path, *, has_data: bool = True) -> No
 
 def run_to_the_end(
     control: Control,
+    mark: str,
     words: Sequence[str],
     app: Path,
     is_alive: Callable[[], bool],
     *,
     federation: Mapping[str, Any] | None = None,
-    stops: bool = False,
 ) -> None:
-    """Submit an app and show what it prints.
-
-    ``stops`` has Flower end the run if this is interrupted; a SuperLink that ends needs no telling.
+    """Submit an app, show what it prints, and end its run in good order if this is interrupted.
 
     Raises:
         UserError: the run did not complete.
     """
     run_id = control.submit(app, {"with": shlex.join(words)}, federation)
+    following = Following(control, run_id, _shown(), is_alive)
     try:
-        found = control.follow(run_id, _shown(), is_alive)
+        found = following.until_over()
     except KeyboardInterrupt:
-        if stops:
-            with suppress(UserError):
-                control.stop(run_id)
+        with suppress(UserError):
+            _interrupt(following, mark)
         raise
     if found.status != COMPLETED:
         raise _failure(found)
+
+
+def _interrupt(following: Following, mark: str) -> None:
+    """Have the training command record where it was, and show what it says; then end the run."""
+    is_asked = ask_to_end(mark, _TRAINING)
+    if not (is_asked and following.until_over(_CLOSING_SECONDS).is_over):
+        following.control.stop(following.run_id)
 
 
 def _shown() -> Callable[[str], None]:

@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,6 @@ from scaling_fl.flower.programs import program
 COMPLETED = "finished:completed"
 _BEFORE = ("Using SuperLink: ", "Listing all runs", "Displaying information")
 _ASK_SECONDS = 60.0
-_LOOK_SECONDS = 30.0
-"""How often a run without any output is asked about."""
 
 
 class FlowerRefused(UserError):
@@ -88,33 +86,9 @@ class Control:
         found = self._ask("supernode", "list", self.connection)["nodes"]
         return {str(node["node-id"]): str(node["status"]) for node in found}
 
-    def follow(
-        self, run_id: str, show: Callable[[str], None], is_alive: Callable[[], bool]
-    ) -> FlowerRun:
-        """Show what a run prints until it is over, and return what became of it.
-
-        The command that follows the output may break off early, so Flower is asked, not it.
-
-        Raises:
-            FlowerRefused: the SuperLink has ended.
-        """
-        num_shown = 0
-        while True:
-            with self._output(run_id) as lines:
-                for number, line in enumerate(lines):
-                    if line is not None and number >= num_shown:
-                        show(line)
-                        num_shown = number + 1
-                    if line is None and (not is_alive() or self.run(run_id).is_over):
-                        break
-            if not is_alive():
-                raise FlowerRefused("the SuperLink has ended before the run was over")
-            if (found := self.run(run_id)).is_over:
-                return found
-
     @contextmanager
-    def _output(self, run_id: str) -> Iterator[Iterator[str | None]]:
-        """Give the lines that a run prints; None stands for half a minute without any."""
+    def output(self, run_id: str, look_seconds: float) -> Iterator[Iterator[str | None]]:
+        """Give the lines that a run prints; None stands for so many seconds without any."""
         with subprocess.Popen(
             [program("flwr"), "log", run_id, self.connection, "--stream"],
             env=dict(self.environ),
@@ -124,7 +98,7 @@ class Control:
             start_new_session=True,
         ) as process:
             try:
-                yield _patient_lines(process.stdout) if process.stdout else iter(())
+                yield _patient_lines(process.stdout, look_seconds) if process.stdout else iter(())
             finally:
                 process.kill()
 
@@ -173,11 +147,11 @@ def _why(answer: Mapping[str, Any], stderr: str) -> str:
     return said.rstrip(".") or "it said nothing"
 
 
-def _patient_lines(output: IO[bytes]) -> Iterator[str | None]:
+def _patient_lines(output: IO[bytes], look_seconds: float) -> Iterator[str | None]:
     # Waiting in select, and in no lock: a signal may end it at any moment.
     rest = b""
     while True:
-        if not select.select([output], [], [], _LOOK_SECONDS)[0]:
+        if not select.select([output], [], [], look_seconds)[0]:
             yield None
             continue
         if not (read := os.read(output.fileno(), 1 << 16)):

@@ -39,6 +39,22 @@ def _environ(pid: int) -> list[bytes]:
         return []
 
 
+def ask_to_end(mark: str, word: str) -> int:
+    """Ask the processes with a mark whose command has a word to end; return how many there are."""
+    found = [pid for pid in marked(mark) if word.encode() in _command(pid)]
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    return len(found)
+
+
+def _command(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
 def end_marked(
     mark: str, others: Mapping[int, str] | None = None, *, grace_seconds: float = GRACE_SECONDS
 ) -> int:
@@ -65,7 +81,11 @@ def end_known(known: Mapping[int, str], *, grace_seconds: float = GRACE_SECONDS)
 def _end(find: Callable[[], set[int]], grace_seconds: float) -> int:
     asked: set[int] = set()
     deadline = time.monotonic() + grace_seconds
-    while left := find():
+    num_empty = 0
+    # A process that is just being started has no environment for a moment: look twice.
+    while num_empty < 2:
+        left = find()
+        num_empty = 0 if left else num_empty + 1
         is_late = time.monotonic() > deadline
         # Whoever was started meanwhile has not been asked yet.
         for pid in left if is_late else left - asked:

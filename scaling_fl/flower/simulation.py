@@ -40,6 +40,7 @@ class Simulation:
     """A SuperLink that simulates its nodes."""
 
     control: Control
+    mark: str
     process: "subprocess.Popen[bytes]"
 
     def is_alive(self) -> bool:
@@ -65,7 +66,7 @@ def simulation(environ: Mapping[str, str], memory: Path) -> Iterator[Simulation]
         process = start_program("flower-superlink", options, variables, folder=Path.cwd(), log=log)
         try:
             wait_for_health(process, port, log)
-            yield Simulation(control(variables), process)
+            yield Simulation(control(variables), folder.name, process)
         finally:
             end_marked(folder.name)
             process.kill()  # it is only without /proc that it may still live

@@ -1,5 +1,6 @@
 """How the command ends is what Flower, or the training command on it, says of the run."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,20 @@ class Ended(Control):
         object.__setattr__(self, "settings", settings)
         return "7"
 
-    def follow(self, run_id, show, is_alive):
-        show("round 1/1 | train loss 0.5\n")
+    @contextmanager
+    def output(self, run_id, look_seconds):
+        yield iter(["round 1/1 | train loss 0.5"])
+
+    def run(self, run_id):
         return self.found
+
+    def stop(self, run_id):
+        object.__setattr__(self, "stopped", run_id)
 
 
 def run(status: str, details: str = "N/A", words: tuple[str, ...] = ("demo",)) -> Ended:
     link = Ended(status, details)
-    run_to_the_end(link, words, Path("/app"), lambda: True)
+    run_to_the_end(link, "no mark", words, Path("/app"), lambda: True)
     return link
 
 
@@ -87,3 +94,14 @@ def test_without_flower_it_is_one_line(
     monkeypatch.setattr(flower_run, "raise_on_signals", lambda: None)
     assert main(["demo"], federation={}, app=ROOT) == 1
     assert capsys.readouterr().err == "Error: Flower must be installed.\n"
+
+
+def test_an_interrupted_command_ends_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flower_run, "show", interrupt)
+    link = Ended("running")
+    with pytest.raises(KeyboardInterrupt):
+        run_to_the_end(link, "no mark", ["demo"], Path("/app"), lambda: True)
+    assert link.stopped == "7"

@@ -10,6 +10,7 @@ import pytest
 
 from scaling_fl.flower import control
 from scaling_fl.flower.control import COMPLETED, Control, FlowerRefused, toml_text
+from scaling_fl.flower.following import Following
 
 RUN = {"run-id": "7", "status": COMPLETED, "status-details": "N/A"}
 
@@ -76,7 +77,7 @@ def test_a_run_is_followed_until_flower_says_that_it_is_over(flwr: Flwr) -> None
     flwr.answers("ls", {"success": True, "runs": [RUN]})
     flwr.answers("log", "one\ntwo\n")
     shown: list[str] = []
-    found = OWN.follow("7", shown.append, lambda: True)
+    found = Following(OWN, "7", shown.append, lambda: True).until_over()
     assert (shown, found.status, found.is_over) == (["one", "two"], COMPLETED, True)
 
 
@@ -93,14 +94,14 @@ def test_output_that_breaks_off_is_not_shown_twice(
         if len(shown) == 2:
             flwr.answers("ls", {"success": True, "runs": [RUN]})
 
-    OWN.follow("7", show, lambda: True)
+    Following(OWN, "7", show, lambda: True).until_over()
     assert shown == ["one", "two"]
 
 
 def test_a_superlink_that_has_ended_ends_the_following(flwr: Flwr) -> None:
     flwr.answers("log", "one\n")
     with pytest.raises(FlowerRefused, match="the SuperLink has ended before the run was over"):
-        OWN.follow("7", lambda line: None, lambda: False)
+        Following(OWN, "7", lambda line: None, lambda: False).until_over()
 
 
 def test_nodes_and_their_states_are_read(flwr: Flwr) -> None:

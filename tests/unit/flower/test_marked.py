@@ -4,12 +4,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from scaling_fl.flower.marked import end_marked, marked
+from scaling_fl.flower.marked import ask_to_end, end_marked, marked
 from scaling_fl.flower.programs import MARK
 from scaling_fl.runtime.storage.processes import process_start
 
@@ -34,6 +34,14 @@ def start(code: str, mark: str | None, **more: object) -> "subprocess.Popen[byte
     )
 
 
+def wait_for(found: Callable[[], set[int]], expected: set[int]) -> set[int]:
+    """Wait while processes are being started: for a moment they have no environment."""
+    deadline = time.monotonic() + 10
+    while (pids := found()) != expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return pids
+
+
 def ended(process: "subprocess.Popen[bytes]") -> int:
     assert process.stdout
     process.stdout.close()
@@ -45,7 +53,7 @@ def test_a_process_and_its_child_in_another_session_are_ended(mark: str) -> None
     parent = start(f"import subprocess, sys; print({child}.pid, flush=True); {WAITING}", mark)
     assert parent.stdout
     pid = int(parent.stdout.readline())
-    assert marked(mark) == {parent.pid, pid}
+    assert wait_for(lambda: marked(mark), {parent.pid, pid}) == {parent.pid, pid}
     assert end_marked(mark) == 2
     assert (ended(parent), process_start(pid)) == (-15, None)
 
@@ -55,7 +63,7 @@ def test_one_that_has_lost_its_mark_is_found_by_its_session(mark: str) -> None:
     parent = start(f"import subprocess, sys; print({child}.pid, flush=True); {WAITING}", mark)
     assert parent.stdout
     pid = int(parent.stdout.readline())
-    assert marked(mark) == {parent.pid}
+    assert wait_for(lambda: marked(mark), {parent.pid}) == {parent.pid}
     assert end_marked(mark) == 2
     assert (ended(parent), process_start(pid)) == (-15, None)
 
@@ -80,7 +88,19 @@ def test_a_pid_that_another_process_has_by_now_is_left_alone(mark: str) -> None:
 
 def test_processes_with_another_mark_are_left_alone(mark: str) -> None:
     process = start(WAITING, f"{mark}-other")
+    assert wait_for(lambda: marked(f"{mark}-other"), {process.pid}) == {process.pid}
     assert end_marked(mark) == 0
     assert process.poll() is None
     assert end_marked(f"{mark}-other") == 1
     assert ended(process) == -15
+
+
+def test_only_the_command_with_a_word_is_asked_to_end(mark: str) -> None:
+    one, other = start(WAITING, mark), start(f"{WAITING}  # other", mark)
+    both = {one.pid, other.pid}
+    assert wait_for(lambda: marked(mark), both) == both
+    assert ask_to_end(mark, WAITING) == 1
+    assert ended(one) == -15
+    assert other.poll() is None
+    assert end_marked(mark) == 1
+    assert ended(other) == -15
