@@ -60,9 +60,11 @@ def parser() -> argparse.ArgumentParser:
             add("--data", metavar="TABLE", help="a table whose rows are dealt to the nodes")
         if name == "run":
             command.usage = "scripts/flower_local.py run FOLDER [options] with SETTING ..."
-            command.add_argument(
-                "--app", type=Path, default=ROOT, metavar="APP", help="another Flower app than this"
-            )
+            add = command.add_argument
+            what = "let the server learn the sum of updates alone"
+            add("--secure-sum", action="store_true", help=what)
+            what = "another Flower app than this"
+            add("--app", type=Path, default=ROOT, metavar="APP", help=what)
     return parser
 
 
@@ -80,5 +82,6 @@ if __name__ == "__main__":
     if options.command == "start":
         sys.exit(main_start(options.folder, options.nodes, options.data))
     if options.command == "run":
-        sys.exit(main_run(options.folder, settings, options.app.resolve()))
+        app, is_secure = options.app.resolve(), options.secure_sum
+        sys.exit(main_run(options.folder, settings, app, is_secure=is_secure))
     sys.exit({"status": main_status, "stop": main_stop}[options.command](options.folder))

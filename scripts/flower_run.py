@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--cpus", type=int, default=1, metavar="N", help="cores that each one has (default 1)")
     add("--gpus", type=float, default=0.0, metavar="SHARE", help="of a GPU, for each (default 0)")
+    add("--secure-sum", action="store_true", help="let the server learn the sum of updates alone")
     add("--app", type=Path, default=ROOT, metavar="FOLDER", help="another Flower app than this")
     return parser
 
@@ -64,4 +65,5 @@ if __name__ == "__main__":
         "client-resources-num-cpus": options.cpus,
         "client-resources-num-gpus": options.gpus,
     }
-    sys.exit(main(settings, federation=federation, app=options.app.resolve()))
+    app = options.app.resolve()
+    sys.exit(main(settings, federation=federation, app=app, is_secure=options.secure_sum))

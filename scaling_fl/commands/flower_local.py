@@ -28,9 +28,9 @@ def main_status(folder: Path) -> int:
     return _end(partial(_status, folder))
 
 
-def main_run(folder: Path, words: Sequence[str], app: Path) -> int:
+def main_run(folder: Path, words: Sequence[str], app: Path, *, is_secure: bool = False) -> int:
     """Run an app with the ``words`` after ``with`` on the nodes; returns the exit code."""
-    return _end(partial(_run, folder, words, app))
+    return _end(partial(_run, folder, words, app, is_secure))
 
 
 def main_stop(folder: Path) -> int:
@@ -99,7 +99,7 @@ def _status(folder: Path) -> None:
         show(f"run {run.run_id}: {run.status}")
 
 
-def _run(folder: Path, words: Sequence[str], app: Path) -> None:
+def _run(folder: Path, words: Sequence[str], app: Path, is_secure: bool) -> None:
     check_installed()
     found = _deployment(folder)
     if not found.is_alive(SUPERLINK):
@@ -107,9 +107,9 @@ def _run(folder: Path, words: Sequence[str], app: Path) -> None:
     check_words(words, app, has_data=False)
     if Path(found.cwd) != Path.cwd():
         stage(f"the record of the run is written below {found.cwd}, where this was started")
-    run_to_the_end(
-        found.control(os.environ), found.mark, words, app, partial(found.is_alive, SUPERLINK)
-    )
+    is_alive = partial(found.is_alive, SUPERLINK)
+    control = found.control(os.environ)
+    run_to_the_end(control, found.mark, words, app, is_alive, is_secure=is_secure)
 
 
 def _stop(folder: Path) -> None:

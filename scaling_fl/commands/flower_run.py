@@ -37,20 +37,28 @@ _BEFORE = re.compile(r"^(Simulation|ServerApp) failed with exception: ")
 _CODE = re.compile(r"^the run ended with exit code (\d+)\b")
 
 
-def main(words: Sequence[str], *, federation: Mapping[str, Any], app: Path) -> int:
+def main(
+    words: Sequence[str], *, federation: Mapping[str, Any], app: Path, is_secure: bool = False
+) -> int:
     """Run an app with the ``words`` after ``with`` in a simulation; returns the exit code."""
     raise_on_signals()
-    return end(partial(_run, words, federation, app))
+    return end(partial(_run, words, federation, app, is_secure))
 
 
-def _run(words: Sequence[str], federation: Mapping[str, Any], app: Path) -> None:
+def _run(words: Sequence[str], federation: Mapping[str, Any], app: Path, is_secure: bool) -> None:
     check_installed(needs_ray=True)
     check_words(words, app)
     stage("starting Flower's simulation")
     typed = {TYPED: f"{script('flower_run.py')}{_options(federation)}"}
     with simulation(os.environ | typed, _memory()) as running:
         run_to_the_end(
-            running.control, running.mark, words, app, running.is_alive, federation=federation
+            running.control,
+            running.mark,
+            words,
+            app,
+            running.is_alive,
+            federation=federation,
+            is_secure=is_secure,
         )
 
 
@@ -85,13 +93,16 @@ def run_to_the_end(
     is_alive: Callable[[], bool],
     *,
     federation: Mapping[str, Any] | None = None,
+    is_secure: bool = False,
 ) -> None:
     """Submit an app, show what it prints, and end its run in good order if this is interrupted.
 
     Raises:
         UserError: the run did not complete.
     """
-    run_id = control.submit(app, {"with": shlex.join(words)}, federation)
+    settings: dict[str, Any] = {"with": shlex.join(words)}
+    settings |= {"secure-sum": True} if is_secure else {}  # another app may not have that key
+    run_id = control.submit(app, settings, federation)
     following = Following(control, run_id, _shown(), is_alive)
     try:
         found = following.until_over()

@@ -11,7 +11,7 @@ from scaling_fl.commands.command_line import CommandLine
 from scaling_fl.config import defaults
 from scaling_fl.config.typed import merged, read_value
 from scaling_fl.flower.programs import TYPED
-from scaling_fl.runtime.machines.office import ADDRESS
+from scaling_fl.runtime.machines.office import ADDRESS, SECURE
 from scaling_fl.runtime.tracking.runs import from_here
 
 
@@ -37,11 +37,17 @@ def resume_command(line: CommandLine, named: Mapping[str, Any]) -> str:
     options = [text for item in line.options.items() for text in item]
     words = [*line.typed.named, *(f"{key}={_here(text)}" for key, text in typed.items())]
     if ADDRESS in os.environ:
-        if typed_before := os.environ.get(TYPED):
-            return f"{typed_before} {shlex.join(['with', *words])}"
-        given = json.dumps(shlex.join(words), ensure_ascii=False)  # a string of TOML, too
-        return f"flwr run . --stream -c {shlex.quote(f'with={given}')}"
+        return _over_nodes(words, is_secure=SECURE in os.environ)
     return f"{script('train_federated.py')} {shlex.join([*options, 'with', *words])}"
+
+
+def _over_nodes(words: list[str], *, is_secure: bool) -> str:
+    if typed_before := os.environ.get(TYPED):
+        option = ["--secure-sum"] if is_secure else []
+        return f"{typed_before} {shlex.join([*option, 'with', *words])}"
+    given = json.dumps(shlex.join(words), ensure_ascii=False)  # a string of TOML, too
+    option = [" secure-sum=true"] if is_secure else []
+    return f"flwr run . --stream -c {shlex.quote(''.join([f'with={given}', *option]))}"
 
 
 def _here(text: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling_fl.core.letters import Letter
-from scaling_fl.runtime.machines.office import ADDRESS, send
+from scaling_fl.runtime.machines.office import ADDRESS, SECURE, send
 
 if TYPE_CHECKING:
     from scaling_fl.composition.remote import Office
@@ -42,6 +42,7 @@ def run_with(nodes: "Office", command: Sequence[str]) -> None:
             threading.Thread(target=_accept, args=(listening, nodes), daemon=True).start()
             # Flower has put the code of the run on the path.
             found = {ADDRESS: str(path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            found |= {SECURE: "1"} if nodes.is_secure else {}
             code = _run(command, os.environ | found)
     if code:
         raise RunFailed(f"the run ended with exit code {code}; its output says why")

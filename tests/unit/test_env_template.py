@@ -24,7 +24,11 @@ OF_RUN_LOCAL |= {"SCALING_FL_DIRTY", "SCALING_FL_RUNNER", "SCALING_FL_CONTAINER"
 # What the program sets for libraries, whatever it was.
 OVERRULED = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "GIT_PYTHON_REFRESH"}
 OVERRULED |= {"DISABLE_SAFETENSORS_CONVERSION"}
-OF_FLOWER = {"FLWR_HOME", "SCALING_FL_OFFICE"}  # Flower's own, and between two of our processes
+OF_FLOWER = {
+    "FLWR_HOME",
+    "SCALING_FL_OFFICE",
+    "SCALING_FL_OFFICE_SECURE",
+}  # Flower's own, and between two of our processes
 OTHERS = OF_THE_SYSTEM | OF_LAUNCHERS | OF_RUN_LOCAL | OVERRULED | OF_FLOWER
 # In a container, what run-local.sh mounts, and what a debugger's file sets.
 MOUNTED = {"SCALING_FL_CACHE", "HF_HOME", "GOOGLE_APPLICATION_CREDENTIALS"}

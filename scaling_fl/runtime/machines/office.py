@@ -12,6 +12,8 @@ from scaling_fl.core.letters import Letter
 
 ADDRESS = "SCALING_FL_OFFICE"
 """The variable with the path of the socket."""
+SECURE = "SCALING_FL_OFFICE_SECURE"
+"""The variable that is set where the sum of the updates alone arrives."""
 _POLL_SECONDS = 0.2
 
 
