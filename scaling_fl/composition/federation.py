@@ -25,6 +25,7 @@ from scaling_fl.composition.record import Note, make_recorder
 from scaling_fl.composition.remote import KnownNodes, Office, check_memory, job_of
 from scaling_fl.composition.secrecy import (
     EARLIER_PROMISES,
+    Seal,
     make_seal,
     make_secrecy,
     read_begun,
@@ -39,7 +40,6 @@ from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.remote import RemoteClients
 from scaling_fl.federation.rounds import Hooks, Rounds, run_rounds
 from scaling_fl.federation.server import Server
 from scaling_fl.federation.stopping import Stopping
@@ -135,22 +135,14 @@ def build(
         UserError: the configuration, the data or the checkpoint cannot be used.
     """
     note(_placement_sentence(config, exchange, device))
-    owned = office is not None and office.owns_data
-    num_clients = (
-        office.num_nodes if office and owned else count_clients(config, len(exchange.sites))
-    )
-    if problems := cohort_problems(config, num_clients):
-        raise InputError("; ".join(str(problem) for problem in problems))
-    begun = read_begun(config, job, exchange)
-    budget = make_budget(config, num_clients, note, begun=begun)
-    seal = make_seal(begun, exchange) if budget and budget.is_noisy else None
-    if budget and budget.is_noisy and seal is None:
-        note(EARLIER_PROMISES)
+    num_clients = _number_of_clients(config, office, exchange)
+    budget, seal = _promise(config, num_clients, read_begun(config, job, exchange), exchange, note)
     nodes = None
     if office:
         stage("asking the nodes")
         nodes = KnownNodes(config, office, job_of(job, exchange), num_clients)
-    data = nodes.data() if nodes and owned else load_data(config, num_clients, stage)
+    is_elsewhere = office is not None and office.owns_data
+    data = nodes.data() if nodes and is_elsewhere else load_data(config, num_clients, stage)
     check_same_data(data, exchange)
     for caveat in data.caveats:
         note(caveat)
@@ -190,11 +182,8 @@ def build(
     check_memory(state, config, is_remote=nodes is not None)
     if nodes:
         clients = nodes.clients(clients, config)
-    sealed = clients.sealed if isinstance(clients, RemoteClients) else None
-    server = make_server(config, trainer, clients, exchange, privacy, sealed)
+    server = make_server(config, trainer, clients, exchange, privacy)
     rounds = make_rounds(config, clients, trainer.layout, num_clients, budget, draws)
-    if isinstance(clients, RemoteClients):
-        clients.shares = rounds.shares
     return Federation(
         state=forget_unused(state, config, is_remote=nodes is not None),
         rounds=rounds,
@@ -206,6 +195,33 @@ def build(
         stopping=make_stopping(config, clients, rounds, budget, state, exchange),
         recorder=recorder,
     )
+
+
+def _number_of_clients(config: Config, office: Office | None, exchange: Exchange) -> int:
+    """Count the clients: the nodes, where each has data of its own."""
+    owns_data = office is not None and office.owns_data
+    num_sites = len(exchange.sites)
+    found = office.num_nodes if office and owns_data else count_clients(config, num_sites)
+    if problems := cohort_problems(config, found):
+        raise InputError("; ".join(str(problem) for problem in problems))
+    return found
+
+
+def _promise(
+    config: Config,
+    num_clients: int,
+    begun: dict[str, Any] | None,
+    exchange: Exchange,
+    note: Note,
+) -> tuple[Budget | None, Seal | None]:
+    """Make the budget of privacy, and with noise the seal on what the record must not tell."""
+    budget = make_budget(config, num_clients, note, begun=begun)
+    if not (budget and budget.is_noisy):
+        return budget, None
+    seal = make_seal(begun, exchange)
+    if seal is None:
+        note(EARLIER_PROMISES)
+    return budget, seal
 
 
 def _fingerprint_to_keep(

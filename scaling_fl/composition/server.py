@@ -8,8 +8,8 @@ from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.linears import linears_of
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.privacy import Privacy
+from scaling_fl.federation.remote import RemoteClients
 from scaling_fl.federation.scaffold import Controls
-from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.federation.server import Server
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.schedules import SCHEDULES
@@ -23,11 +23,8 @@ def make_server(
     clients: Clients,
     exchange: Exchange,
     privacy: Privacy | None = None,
-    sealed: SealedSum | None = None,
 ) -> Server:
     """Make the server of all ``clients``; its scratch buffer is the trainer's vector.
-
-    ``sealed`` takes the sum of updates that are not here.
 
     Raises:
         UserError: a function of the user cannot be found.
@@ -44,7 +41,7 @@ def make_server(
         layout=trainer.layout,
         linears=linears_of(trainer.model),
         controls=_make_controls(config, trainer, clients, exchange),
-        sealed=sealed,
+        sealed=clients.sealed if isinstance(clients, RemoteClients) else None,
     )
 
 

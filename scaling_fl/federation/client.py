@@ -95,10 +95,15 @@ class Clients:
         *,
         learning_rate: float,
         clip: float,
+        shares: Mapping[int, float] | None = None,
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Reply]:
-        """Train the clients of this worker one after the other, in the round after ``state``."""
+        """Train the clients of this worker one after the other, in the round after ``state``.
+
+        ``shares`` are those of the clients in the mean, which matter where clients weigh their own
+        updates.
+        """
         for client in mine:
             yield self.train(
                 downloads.received_by(client, self.tier_of[client]),

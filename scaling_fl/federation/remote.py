@@ -61,7 +61,6 @@ class RemoteClients(Clients):
     post: Post
     of_job: Mapping[str, Any]
     oldest: Callable[[int], int]
-    shares: Callable[[list[int]], dict[int, float]]
     sealed: SealedSum | None = None
     """Takes the sum of the updates, where the server must not see each."""
 
@@ -73,6 +72,7 @@ class RemoteClients(Clients):
         *,
         learning_rate: float,
         clip: float,
+        shares: Mapping[int, float] | None = None,
         progress: ClientProgress | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Reply]:
@@ -82,7 +82,6 @@ class RemoteClients(Clients):
         its report says why.
         """
         number, carried = state.round + 1, dict[int, dict[str, bytes]]()
-        shares = self.shares(list(mine)) if self.sealed else {}
         letters = {}
         for client in mine:
             tier = self.tier_of[client]
@@ -105,7 +104,7 @@ class RemoteClients(Clients):
                 facts |= {"groups": list(drawn), "clip": clip}
             if self.sealed:
                 facts |= {
-                    "share": shares[client],
+                    "share": (shares or {})[client],
                     "clip": finite(clip),
                     "size": state.vector.numel(),
                 }

@@ -85,17 +85,18 @@ def run_rounds(
         if rounds.epsilon:
             state = _with_shared_digest(state, exchange)
         cohort = rounds.cohort(number, state.digest)
-        downloads = server.downloads(state)
+        downloads, shares = server.downloads(state), rounds.shares(cohort)
         replies = clients.train_each(
             mine(cohort),
             downloads,
             state,
+            shares=shares,
             learning_rate=rounds.learning_rate(number),
             clip=server.clip(state),
             progress=hooks.progress if rounds.disclosure.of_clients else None,
             check=hooks.check,
         )
-        state, step = server.step(state, downloads, rounds.shares(cohort), replies)
+        state, step = server.step(state, downloads, shares, replies)
         clients.hold_base(state)
         del downloads, replies  # with them, the memory of the state before
         if not rounds.disclosure.of_bytes:
