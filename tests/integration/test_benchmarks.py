@@ -192,3 +192,15 @@ def test_a_planned_time_is_compared_with_that_of_the_run(
     few = tiny | {"num_clients": 2, "data": tiny["data"] | {"max_train_examples": 8}}
     compare("ties", federations()["the same, ties"] | few, 1)
     assert capsys.readouterr().out.count("ratio: ") == 2
+
+
+@pytest.mark.nightly  # Flower starts twice
+def test_flowers_own_the_engine_and_the_front_do_the_same_work(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("ray")
+    from against_flower import TINY, compare
+    from setting import one_epoch
+
+    compare("4 tiny", one_epoch(4, 8, TINY), 3)
+    assert "digests are equal" in capsys.readouterr().out
