@@ -6,6 +6,7 @@ Source: Maas et al., Learning Word Vectors for Sentiment Analysis, ACL 2011.
 import hashlib
 import io
 import os
+import platform
 import re
 import shutil
 import tarfile
@@ -150,6 +151,12 @@ def _downloaded(cache_dir: Path | None) -> Path:
 def _download(staging: Path) -> None:
     from torchtext.datasets import IMDB
 
+    if not hasattr(tarfile, "data_filter"):
+        raise FetchError(
+            "imdb is unpacked by Python 3.11.4 or newer alone, because an archive may reach out "
+            f"of its folder in {platform.python_version()}; download {_ARCHIVE} yourself and give "
+            "it as train_path and test_path, which unpacks nothing."
+        )
     silent = io.StringIO()
     try:
         with (

@@ -118,10 +118,16 @@ def test_a_worker_that_dies_without_a_word_has_shown_its_last_lines() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_asks_the_workers_to_end(number: int) -> None:
+    given = signal.getsignal(number)
+    if given == signal.SIG_IGN:  # as in the background of a shell, where it is to do nothing
+        signal.signal(number, signal.SIG_DFL)
     before = signal.getsignal(number)
     play = Play(f"emit('ready'); {SLEEP}", SLEEP)
-    assert play.run(number) == number
-    assert signal.getsignal(number) == before
+    try:
+        assert play.run(number) == number
+        assert signal.getsignal(number) == before
+    finally:
+        signal.signal(number, given)
     play.assert_gone()
 
 

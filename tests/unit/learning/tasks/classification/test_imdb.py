@@ -15,6 +15,11 @@ from scaling_fl.learning.tasks.classification import imdb
 from scaling_fl.learning.text.labelled import DataError
 
 ARCHIVE = "aclImdb_v1.tar.gz"
+CAN_UNPACK = hasattr(tarfile, "data_filter")
+SAFELY = {"filter": "data"} if CAN_UNPACK else {}
+unpacks = pytest.mark.skipif(
+    not CAN_UNPACK, reason="Python before 3.11.4 unpacks no archive safely"
+)
 
 
 @pytest.fixture
@@ -136,7 +141,7 @@ def test_a_tarball_is_read_as_the_folder_that_it_unpacks_to(tmp_path):
     again = [(name, f"again {text}") for name, text in reviews(1)]
     path = pack(tmp_path / ARCHIVE, reviews(2) + hidden + again)
     with tarfile.open(path) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+        archive.extractall(tmp_path / "unpacked", **SAFELY)
     from_folder, from_tarball = (
         imdb.load("test", str(tmp_path / "unpacked")),
         imdb.load("test", path),
@@ -182,6 +187,7 @@ def download(tarball, monkeypatch):
         thread.join()
 
 
+@unpacks
 @pytest.mark.servers
 def test_torchtexts_download_is_kept_as_one_file_and_done_once(
     download, tarball, monkeypatch, tmp_path, capfd
@@ -197,6 +203,7 @@ def test_torchtexts_download_is_kept_as_one_file_and_done_once(
     assert "extraction_filter" not in tarfile.TarFile.__dict__
 
 
+@unpacks
 @pytest.mark.servers
 def test_another_archive_than_the_published_one_is_refused(download, tmp_path):
     with pytest.raises(FetchError, match="the imdb archive must have md5 7c2ac02c"):
@@ -204,6 +211,7 @@ def test_another_archive_than_the_published_one_is_refused(download, tmp_path):
     assert not (tmp_path / "cache" / "imdb").exists()
 
 
+@unpacks
 @pytest.mark.servers
 def test_an_archive_that_reaches_out_of_its_folder_writes_nothing(download, tarball, tmp_path):
     with tarfile.open(tarball, "w:gz") as archive:
@@ -213,3 +221,10 @@ def test_an_archive_that_reaches_out_of_its_folder_writes_nothing(download, tarb
     with pytest.raises(FetchError, match=r"torchtext could not \(OutsideDestinationError\)"):
         imdb.load("test", None, cache_dir=tmp_path / "cache")
     assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def test_a_python_that_unpacks_nothing_safely_downloads_nothing(monkeypatch, tmp_path):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    with pytest.raises(FetchError, match=r"3\.11\.4 or newer .* give it as train_path"):
+        imdb.load("test", None, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache" / "imdb").exists()
