@@ -21,6 +21,7 @@ from scaling_fl.commands.flower_local import (  # noqa: E402
     main_status,
     main_stop,
 )
+from scaling_fl.commands.flower_run import split_at_with  # noqa: E402
 
 _EPILOG = """\
 examples:
@@ -68,16 +69,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Part what stands before the first ``with`` from what follows it."""
-    if "with" not in words:
-        return words, []
-    place = words.index("with")
-    return words[:place], words[place + 1 :]
-
-
 if __name__ == "__main__":
-    before, settings = split(sys.argv[1:])
+    before, settings = split_at_with(sys.argv[1:])
     options = parser().parse_args(before)
     if options.command == "start":
         sys.exit(main_start(options.folder, options.nodes, options.data))

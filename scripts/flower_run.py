@@ -15,7 +15,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
-from scaling_fl.commands.flower_run import NUM_NODES, main  # noqa: E402
+from scaling_fl.commands.flower_run import NUM_NODES, main, split_at_with  # noqa: E402
 
 _EPILOG = """\
 examples:
@@ -49,16 +49,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Part what stands before the first ``with`` from what follows it."""
-    if "with" not in words:
-        return words, []
-    place = words.index("with")
-    return words[:place], words[place + 1 :]
-
-
 if __name__ == "__main__":
-    before, settings = split(sys.argv[1:])
+    before, settings = split_at_with(sys.argv[1:])
     options = parser().parse_args(before)
     federation = {
         "num-supernodes": options.nodes,

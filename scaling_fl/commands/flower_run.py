@@ -37,6 +37,14 @@ _BEFORE = re.compile(r"^(Simulation|ServerApp) failed with exception: ")
 _CODE = re.compile(r"^the run ended with exit code (\d+)\b")
 
 
+def split_at_with(words: list[str]) -> tuple[list[str], list[str]]:
+    """Part what stands before the first ``with`` from what follows it."""
+    if "with" not in words:
+        return words, []
+    place = words.index("with")
+    return words[:place], words[place + 1 :]
+
+
 def main(
     words: Sequence[str], *, federation: Mapping[str, Any], app: Path, is_secure: bool = False
 ) -> int:

@@ -83,7 +83,6 @@ class JobOnNode:
             "frozen": self._frozen,
             "size": self._size,
             "meaning": self._data.task.meaning,
-            "torch": torch.__version__,
         }
         return Letter(facts)
 

@@ -29,8 +29,8 @@ def train(message: Message, context: Context) -> Message:
 def _answer(message: Message, context: Context) -> Message:
     try:
         answer = _answered(letter_of(message.content), context)
+    # All of them: Flower would send the text of one to the server, and it may tell of the data.
     except Exception:
-        # The text of an exception may tell of the data: it stays on the node.
         traceback.print_exc()
         answer = Letter({"failure": "failed"})
     return Message(content_of(answer), reply_to=message)

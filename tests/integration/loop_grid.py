@@ -45,6 +45,8 @@ class LoopGrid(Grid):
             run_id=1, node_id=node, node_config=config, state=RecordDict(), run_config={}
         )
 
+    # A grid must have these four; no office calls them.
+
     def set_run(self, run: Any) -> None:
         raise NotImplementedError
 

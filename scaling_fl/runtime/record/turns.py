@@ -1,6 +1,5 @@
 """What the clients of a node remember, as files of the node: one for each client and turn."""
 
-import shutil
 from pathlib import Path
 
 from torch import Tensor
@@ -44,10 +43,6 @@ class TurnFiles:
         before = [number for number in self._rounds(client) if number <= oldest]
         for number in before[:-1]:
             self._file(client, number).unlink(missing_ok=True)
-
-    def forget_all(self) -> None:
-        """Drop all that the clients of the job remember."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _rounds(self, client: int) -> list[int]:
         found = self._file(client, 0).parent.glob("round-*.safetensors")

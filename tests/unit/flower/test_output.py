@@ -17,7 +17,7 @@ def shown(*lines: str) -> list[str]:
         "\x1b[93mWARNING \x1b[0m:   Since flwr 1.32, default simulated SuperNodes changed.",
         "\x1b[92mINFO \x1b[0m:      ",
         "Using SuperLink: own (127.0.0.1:39555)",
-        "Successfully installed small-app to /tmp/h/apps/tests.small-app.1.0.0.eaec34bb.",
+        "Successfully installed small-app to /home/apps/tests.small-app.1.0.0.eaec34bb.",
         "/env/lib/python3.11/site-packages/ray/worker.py:2051: FutureWarning: Tip: In future",
         "Failed to load CPU gemm_4bit_forward from kernels-community: No module named 'kernels'.",
         "  warnings.warn(",

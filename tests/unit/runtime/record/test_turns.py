@@ -51,11 +51,3 @@ def test_a_file_that_was_cut_off_while_it_was_written_is_none(tmp_path: Path) ->
     assert files.load(0, 2) is None
     files.keep(0, 2, VALUE)
     assert files.load(0, 2)
-
-
-def test_all_of_a_job_can_be_forgotten(tmp_path: Path) -> None:
-    files = TurnFiles(tmp_path / "job")
-    files.keep(0, 1, VALUE)
-    files.forget_all()
-    files.forget_all()
-    assert files.load(0, 1) is None
