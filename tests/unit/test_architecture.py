@@ -34,7 +34,7 @@ LAYERS["commands"] = LAYERS["jobs"] | {"jobs", "submission", "sweeps", "conforma
 # The floors of each wing that has folders, from below: no arrow goes up or along a floor.
 FLOORS: dict[str, list[set[str]]] = {
     "methods": [{"wire", "privacy"}, {"merging"}],
-    "learning": [{"text", "models"}, {"tables", "training"}, {"questions"}, {"tasks"}],
+    "learning": [{"text", "models"}, {"tables", "training"}, {"questions", "images"}, {"tasks"}],
     "runtime": [{"storage", "machines"}, {"record"}, {"tracking"}],
     "reporting": [{"report"}],
     "commands": [{"sweeps"}],
