@@ -29,7 +29,7 @@ from scaling_fl.core.waiting import told_when_slow
 from scaling_fl.learning.models.hub import hub_answers, is_fetched, not_fetched
 from scaling_fl.learning.models.outline import outline_classifier
 from scaling_fl.learning.models.packaged import minilm_folder
-from scaling_fl.learning.models.probe import check_answers
+from scaling_fl.learning.models.probe import check_answers, text_inputs
 from scaling_fl.learning.models.smollm2 import smollm2_folder
 
 NICKNAMES = {
@@ -113,16 +113,28 @@ def load_classifier(
     check_length(name, getattr(config, "max_position_embeddings", None), max_seq_len)
     check_vocabulary(name, getattr(config, "vocab_size", len(tokenizer)), tokenizer)
     config.pad_token_id = tokenizer.pad_token_id
-    model = _load_weights(name, cache_dir, config, max_seq_len)
-    check_answers(model, tokenizer, name=name, num_labels=num_labels, max_seq_len=max_seq_len)
+    model = load_weights(AutoModelForSequenceClassification, name, cache_dir, config)
+    for path, module in model.named_modules():
+        # Models like RoBERTa count positions from the index after that of their padding.
+        padding: Any = getattr(module, "padding_idx", None)
+        if path.endswith("position_embeddings") and padding is not None:
+            weight: Any = module.weight
+            check_length(name, len(weight) - padding - 1, max_seq_len)
+    inputs = text_inputs(tokenizer, name, max_seq_len)
+    check_answers(model, inputs, name=name, num_labels=num_labels, what="a text")
     return model
 
 
-def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> nn.Module:
+def load_weights(kind: Any, name: str, cache_dir: Path, config: Any) -> nn.Module:
+    """Load a classifier of a kind (an Auto class of transformers) with all weights of its encoder.
+
+    Raises:
+        UserError: it cannot be loaded, or lacks some of them.
+    """
     # Otherwise transformers asks a service of the hub to convert weights to safetensors.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     model, loaded = from_hub(
-        AutoModelForSequenceClassification.from_pretrained,
+        kind.from_pretrained,
         name,
         cache_dir,
         config=config,
@@ -142,11 +154,6 @@ def _load_weights(name: str, cache_dir: Path, config: Any, max_seq_len: int) -> 
             f"and lacks {len(lacking)}, such as {lacking[0]}; save the model again."
         )
     model.made_anew = tuple(sorted(fresh))
-    for path, module in model.named_modules():
-        # Models like RoBERTa count positions from the index after that of their padding.
-        padding = getattr(module, "padding_idx", None)
-        if path.endswith("position_embeddings") and padding is not None:
-            check_length(name, len(module.weight) - padding - 1, max_seq_len)
     return model  # type: ignore[no-any-return]
 
 

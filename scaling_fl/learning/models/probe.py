@@ -1,5 +1,6 @@
-"""A first look at a model: does it classify texts, by the texts alone and by its weights alone?"""
+"""A first look at a model: does it classify, by its input alone and by its weights alone?"""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,15 +12,16 @@ _TEXTS = ["The first of two texts.", "Two"]
 
 
 def check_answers(
-    model: nn.Module, tokenizer: Any, *, name: str, num_labels: int, max_seq_len: int
+    model: nn.Module, inputs: Mapping[str, Tensor], *, name: str, num_labels: int, what: str
 ) -> None:
-    """Have a classifier answer two short texts as in training, twice with the same dropout.
+    """Have a classifier answer two inputs as in training, twice with the same dropout.
+
+    ``what`` is what one of these is, such as "a text".
 
     Raises:
-        UserError: the model needs more than a text, does not give a logit for each label, answers
-            differently the second time, or answers by what it keeps of the texts in its buffers.
+        UserError: the model needs more than that, does not give a logit for each label, answers
+            differently the second time, or answers by what it keeps of the inputs in its buffers.
     """
-    inputs = _inputs(tokenizer, name, max_seq_len)
     before = {path: buffer.clone() for path, buffer in model.named_buffers()}
     model.train()
     try:
@@ -28,25 +30,26 @@ def check_answers(
     except Exception as error:  # whatever a model raises that is made for other inputs
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise UserError(
-            f"model={name} must classify a text by its tokens alone, and fails on one "
+            f"model={name} must classify {what} by itself, and fails on one "
             f"({type(error).__name__}: {reason}); choose another model."
         ) from error
-    if first.shape != (len(_TEXTS), num_labels):
+    num_inputs = len(next(iter(inputs.values())))
+    if first.shape != (num_inputs, num_labels):
         raise UserError(
-            f"model={name} must give a text {num_labels} logits, one for each label, and gives "
-            f"{len(_TEXTS)} texts logits of the shape {tuple(first.shape)}; choose another model."
+            f"model={name} must give {what} {num_labels} logits, one for each label, and gives "
+            f"{num_inputs} of them logits of the shape {tuple(first.shape)}; choose another model."
         )
     _check_buffers(model, before, inputs, name)
     if not torch.equal(first, second):
         raise UserError(
-            f"model={name} must answer a text twice alike when its dropout is the same, and does "
+            f"model={name} must answer {what} twice alike when its dropout is the same, and does "
             "not, so that no run with it could be repeated or resumed; choose another model."
         )
     model.eval()
 
 
 def _check_buffers(
-    model: nn.Module, before: dict[str, Tensor], inputs: dict[str, Tensor], name: str
+    model: nn.Module, before: dict[str, Tensor], inputs: Mapping[str, Tensor], name: str
 ) -> None:
     """Put buffers that training changes back; refuse a model whose answers depend on them."""
     now = dict(model.named_buffers())
@@ -66,8 +69,12 @@ def _check_buffers(
             )
 
 
-def _inputs(tokenizer: Any, name: str, max_seq_len: int) -> dict[str, Tensor]:
-    """Tokenise and pad the texts as those of a batch are."""
+def text_inputs(tokenizer: Any, name: str, max_seq_len: int) -> dict[str, Tensor]:
+    """Tokenise and pad two short texts as those of a batch are.
+
+    Raises:
+        UserError: the tokenizer makes no tokens of them.
+    """
     rows = tokenizer(_TEXTS, truncation=True, max_length=max_seq_len)["input_ids"]
     tokenizer.backend_tokenizer.no_truncation()  # or it would be saved with the tokenizer
     if not all(rows):
@@ -85,7 +92,7 @@ def _inputs(tokenizer: Any, name: str, max_seq_len: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+def _logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     torch.manual_seed(0)
     logits: Tensor = model(**inputs).logits
     return logits

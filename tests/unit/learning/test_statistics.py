@@ -14,7 +14,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.learning.models.adapters import adapt
 from scaling_fl.learning.statistics import fisher, grams
 from scaling_fl.learning.task import Batch, BatchLoss, LossFunction, MakeStatistic
-from scaling_fl.learning.tasks.classification.family import beside_the_encoder
+from scaling_fl.learning.tasks.classification.labels import beside_the_encoder
 from scaling_fl.learning.tasks.classification.scoring import loss as classify
 from tests.tiny_models import FAMILIES, make_adapter, make_batch, make_classification, save_model
 

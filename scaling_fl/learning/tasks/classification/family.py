@@ -1,13 +1,11 @@
 """The family of tasks that give a text one of several labels."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,15 +22,13 @@ from scaling_fl.learning.task import (
     Split,
 )
 from scaling_fl.learning.tasks.classification import scoring
-from scaling_fl.learning.tasks.classification.histograms import entropy_bits, label_histograms
+from scaling_fl.learning.tasks.classification.labels import OfOneLabel
 from scaling_fl.learning.text.labelled import Corpus, DataError, Labelled, subset
 from scaling_fl.learning.text.tokenised import TokenisedExamples, tokenise
 
-_SHOWN_LABELS = 5
-
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(OfOneLabel):
     """A sequence classifier on the texts of a corpus."""
 
     name: str
@@ -42,14 +38,6 @@ class Classification:
     @property
     def label_names(self) -> list[str]:
         return list(self.corpus.LABELS)
-
-    @property
-    def meaning(self) -> dict[str, Any]:
-        return {"labels": self.label_names}
-
-    @property
-    def num_counts(self) -> int:
-        return scoring.num_counts(len(self.label_names))
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -90,47 +78,16 @@ class Classification:
         )
 
     def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
-        histograms = label_histograms(examples.strata, clients, len(self.label_names))
-        entropies = [entropy_bits(histogram) for histogram in histograms]
-        fields = {
-            "label_names": self.label_names,
-            "histograms": histograms.tolist(),
-            "entropies": entropies,
-        }
-        sentence = (
-            f"{len(examples)} examples of {len(self.label_names)} labels: "
-            f"{self._counted(histograms.sum(0))}; label entropy "
-            f"{entropy_bits(histograms.sum(0)):.2f} bits in all, {min(entropies):.2f} to "
-            f"{max(entropies):.2f} bits at the clients"
-        )
+        found = super().describe(examples, clients)
         if self.options.columns.text_pair and not self._separates_pairs():
-            sentence += "; the tokenizer puts nothing between the two texts of a pair"
-        return PartitionDescription(fields, sentence)
-
-    def _counted(self, counts: Indices) -> str:
-        """Name the first labels with their numbers of examples."""
-        names = [n if len(n) <= 30 else f"{n[:27]}..." for n in self.label_names]
-        named = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
-        more = ", ..." * (len(named) > _SHOWN_LABELS)
-        return ", ".join(named[:_SHOWN_LABELS]) + more
+            more = "; the tokenizer puts nothing between the two texts of a pair"
+            return found._replace(sentence=found.sentence + more)
+        return found
 
     def _separates_pairs(self) -> bool:
         backend = self.tokenizer.backend_tokenizer
         alone, beside = (backend.num_special_tokens_to_add(is_pair) for is_pair in (False, True))
         return bool(beside > alone)
-
-    def caveat(self, test: Examples) -> str:
-        present = set(test.strata.tolist())
-        absent = [name for i, name in enumerate(self.label_names) if i not in present]
-        if not absent:
-            return ""
-        shown = ", ".join(absent[:_SHOWN_LABELS])
-        more = f" and {len(absent) - _SHOWN_LABELS} more" * (len(absent) > _SHOWN_LABELS)
-        return (
-            f"no test example is of {shown}{more} ({len(absent)} of {len(self.label_names)} "
-            "labels): the metrics say nothing about them, and f1_macro is the mean over the labels "
-            "that occur or are answered"
-        )
 
     def load_model(self) -> nn.Module:
         return load_classifier(
@@ -142,29 +99,11 @@ class Classification:
             cache_dir=self.options.cache_dir,
         )
 
-    def heads(self, model: Any) -> list[str]:
-        return beside_the_encoder(model)
-
     def loss(self, model: nn.Module, batch: Batch) -> BatchLoss:
         return scoring.loss(model, batch)
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:
         return scoring.count(model, batch, num_labels=len(self.label_names))
-
-    def metrics(self, counts: Tensor, *, detailed: bool) -> dict[str, float]:
-        found = scoring.metrics(counts, self.label_names, per_class=detailed)
-        confusion = scoring.confusion_matrix(counts, len(self.label_names))
-        for name, metric in self.options.metrics.items():
-            found[name] = float(metric(confusion.copy(), self.label_names))
-        return found
-
-    def baseline(self, examples: Examples) -> dict[str, float]:
-        """Return the share of the commonest label, and the entropy of the labels in nats."""
-        (histogram,) = label_histograms(
-            examples.strata, [np.arange(len(examples))], len(self.label_names)
-        )
-        loss = entropy_bits(histogram) * math.log(2)
-        return {"accuracy": float(histogram.max() / histogram.sum()), "loss": loss}
 
     def largest_batch(self, size: int) -> Batch:
         longest = self.options.max_seq_len
@@ -213,12 +152,3 @@ def classification(name: str, corpus: Corpus) -> MakeTask:
         messages = classification("messages", sys.modules[__name__])
     """
     return partial(Classification, name, corpus)
-
-
-def beside_the_encoder(model: Any) -> list[str]:
-    """Name the children of a classifier that have weights and are not its encoder."""
-    return [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and next(child.parameters(), None) is not None
-    ]

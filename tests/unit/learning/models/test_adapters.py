@@ -13,7 +13,7 @@ from scaling_fl.core.vector import Layout
 from scaling_fl.learning.models import adapters
 from scaling_fl.learning.models.adapters import Adapter, frozen_digest
 from scaling_fl.learning.task import Batch
-from scaling_fl.learning.tasks.classification.family import beside_the_encoder
+from scaling_fl.learning.tasks.classification.labels import beside_the_encoder
 from scaling_fl.learning.tasks.classification.scoring import loss
 from scaling_fl.learning.training.local import LocalTrainer
 from tests.tiny_models import (

@@ -22,7 +22,7 @@ from scaling_fl.learning.models.adapter_card import adapter_card
 from scaling_fl.learning.models.adapters import Adapter, adapt, frozen_and_new
 from scaling_fl.learning.models.export import merge_adapter, save_adapter, save_classifier
 from scaling_fl.learning.models.loading import load_classifier, load_tokenizer
-from scaling_fl.learning.tasks.classification.family import beside_the_encoder
+from scaling_fl.learning.tasks.classification.labels import beside_the_encoder
 from scaling_fl.learning.text.plain_text import plain_text_tokenizer
 from tests.tiny_models import FAMILIES, make_adapter, save_model
 

@@ -211,7 +211,7 @@ def test_a_tokenizer_is_saved_without_what_a_first_look_has_cut(bert: Path, tmp_
         (
             "t5",
             {"eos_token_id": 99},
-            r"by its tokens alone, and fails on one \(\w+Error: .*\)",
+            r"classify a text by itself, and fails on one \(\w+Error: .*\)",
         ),
     ],
 )
