@@ -91,6 +91,11 @@ def add_test_data(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="one client's model, where each client keeps a part",
     )
+    add(
+        "--node",
+        metavar="FOLDER",
+        help="memory/JOB on the node of that client, if the client was on another machine",
+    )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
 

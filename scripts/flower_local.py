@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # The script also works where the package is not installed.
 
 from scaling_fl.commands.flower_local import (  # noqa: E402
+    main_forget,
     main_run,
     main_start,
     main_status,
@@ -29,6 +30,7 @@ examples:
   scripts/flower_local.py start shop --nodes 3 --data reviews.csv
   scripts/flower_local.py run fed with demo num_rounds=3
   scripts/flower_local.py status fed
+  scripts/flower_local.py forget fed
   scripts/flower_local.py stop fed
 
 start also brings back what has died of a deployment. A run is tracked under
@@ -51,14 +53,20 @@ def parser() -> argparse.ArgumentParser:
         "start": "start a SuperLink and its nodes, or what has died of them",
         "run": "run on the nodes; what follows with is that of train_federated.py",
         "status": "say what runs",
+        "forget": "have nodes forget JOB; without JOB, list the jobs that they remember",
         "stop": "end all processes; keys, memories and data stay in FOLDER",
     }.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.add_argument("folder", type=Path, metavar="FOLDER", help="of the deployment")
+        what = "of the deployment, or of one node" if name == "forget" else "of the deployment"
+        command.add_argument("folder", type=Path, metavar="FOLDER", help=what)
         if name == "start":
             add = command.add_argument
             add("--nodes", type=int, metavar="N", help="how many (default 2, or those of FOLDER)")
             add("--data", metavar="TABLE", help="a table whose rows are dealt to the nodes")
+            what = "another one, that each node is tested by rows of"
+            add("--test-data", metavar="TABLE", help=what)
+        if name == "forget":
+            command.add_argument("job", nargs="?", metavar="JOB", help="its name or its uid")
         if name == "run":
             command.usage = "scripts/flower_local.py run FOLDER [options] with SETTING ..."
             add = command.add_argument
@@ -73,7 +81,10 @@ if __name__ == "__main__":
     before, settings = split_at_with(sys.argv[1:])
     options = parser().parse_args(before)
     if options.command == "start":
-        sys.exit(main_start(options.folder, options.nodes, options.data))
+        tables = {"--data": options.data, "--test-data": options.test_data}
+        sys.exit(main_start(options.folder, options.nodes, tables))
+    if options.command == "forget":
+        sys.exit(main_forget(options.folder, options.job))
     if options.command == "run":
         app, is_secure = options.app.resolve(), options.secure_sum
         sys.exit(main_run(options.folder, settings, app, is_secure=is_secure))

@@ -70,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the model of one client alone, where each client keeps a part of it",
     )
+    add(
+        "--node",
+        metavar="FOLDER",
+        help="memory/JOB on the node of that client, if the client was on another machine",
+    )
     add("--json", action="store_true", help="write one JSON object, and nothing else")
     return parser
 

@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
         help="whose model to write, where each client keeps a part of it",
     )
     add(
+        "--node",
+        metavar="FOLDER",
+        help="memory/JOB on the node of that client, if the client was on another machine",
+    )
+    add(
         "--quantize",
         metavar="CODEC",
         choices=CODECS,

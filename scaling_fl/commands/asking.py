@@ -8,7 +8,8 @@ import torch
 from scaling_fl.commands.endings import Misused, stage
 from scaling_fl.commands.evaluation_request import EvaluationRequest, changes_of
 from scaling_fl.composition.federation import choose_device
-from scaling_fl.composition.restored import evaluate_vector, model_of, put, restore, settings_of
+from scaling_fl.composition.own_models import model_of
+from scaling_fl.composition.restored import evaluate_vector, put, restore, settings_of
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, ConfigurationError
 from scaling_fl.config.evaluation_rules import evaluation_problems
@@ -45,7 +46,7 @@ def ask(request: EvaluationRequest) -> str:
         torch.set_num_threads(saved.num_threads)  # the last bits of sums depend on it
     stage(f"loading model {config.model}")
     trainer = restore(saved, config, task, device)
-    vector = model_of(saved, request.client, saved.checkpoint.vector)
+    vector = model_of(saved, request.client, saved.checkpoint.vector, node=request.node)
     metrics: dict[str, float] = {}
     if measured:
         stage(f"asking {_asked(measured)}")

@@ -15,10 +15,9 @@ from scaling_fl.commands.asking import ask
 from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.commands.evaluation_request import EvaluationRequest, changes_of
 from scaling_fl.composition.federation import choose_device
+from scaling_fl.composition.own_models import model_of, own_parts
 from scaling_fl.composition.restored import (
     evaluate_vector,
-    model_of,
-    own_parts,
     received_by_tier,
     restore,
     settings_of,
@@ -106,7 +105,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     for suffix, vector in vectors.items():
         found = evaluate_vector(
             trainer,
-            vector if own else model_of(saved, request.client, vector),
+            vector if own else model_of(saved, request.client, vector, node=request.node),
             [of_test(task, examples)],
             batch_size=config.val_batch_size,
             own=own,

@@ -24,6 +24,8 @@ class EvaluationRequest:
     max_test_examples: int | None = None
     device: str | None = None
     client: int | None = None
+    node: str | None = None
+    """The folder of the job on the client's node, if the client's part of the model is there."""
     per_class: bool = False
     tiers: bool = False
     json: bool = False

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from scaling_fl.commands.endings import Misused, end, show, stage
+from scaling_fl.composition.own_models import model_of
 from scaling_fl.composition.restored import (
     check_alike,
-    model_of,
     moved_base,
     restore,
     settings_of,
@@ -51,6 +51,8 @@ class ExportRequest:
     out: Path
     weights: list[float] | None = None
     client: int | None = None
+    node: str | None = None
+    """The folder of the job on the client's node, if the client's part of the model is there."""
     quantize: str | None = None
     model: str | None = None
     adapter: bool = False
@@ -125,7 +127,10 @@ def merge(request: ExportRequest) -> str:
             f"{states[0].where} has moved it, as merge.method=exact and stack do; drop --adapter "
             "for a folder with the whole model."
         )
-    vectors = [model_of(state, request.client, state.checkpoint.vector) for state in states]
+    vectors = [
+        model_of(state, request.client, state.checkpoint.vector, node=request.node)
+        for state in states
+    ]
     mean = mean_of(vectors, weights, request.quantize)
     task = make_task(config, labels=states[0].label_names)
     stage(f"loading model {config.model}")

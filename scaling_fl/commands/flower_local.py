@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,17 +10,21 @@ from scaling_fl.commands.caller import script
 from scaling_fl.commands.endings import Misused, end, raise_on_signals, show, stage
 from scaling_fl.commands.flower_run import check_words, run_to_the_end
 from scaling_fl.core.errors import UserError
+from scaling_fl.core.places import MEMORY
 from scaling_fl.flower.deploying import start, stop
-from scaling_fl.flower.deployment import SUPERLINK, TRAIN, Deployment, read_deployment
+from scaling_fl.flower.deployment import SUPERLINK, TEST, TRAIN, Deployment, read_deployment
 from scaling_fl.flower.programs import TYPED, check_installed
 from scaling_fl.flower.superlink import HOST
+from scaling_fl.reporting.summary import size
+from scaling_fl.runtime.record.turns import remembered_jobs
 
 NAME = "flower_local.py"
 
 
-def main_start(folder: Path, num_nodes: int | None, data: str | None) -> int:
-    """Start a deployment; returns the exit code."""
-    return _end(partial(_start, folder, num_nodes, data))
+def main_start(folder: Path, num_nodes: int | None, tables: Mapping[str, str | None]) -> int:
+    """Start a deployment; ``tables`` by option. Returns the exit code."""
+    given = {option: table for option, table in tables.items() if table is not None}
+    return _end(partial(_start, folder, num_nodes, given))
 
 
 def main_status(folder: Path) -> int:
@@ -33,6 +37,11 @@ def main_run(folder: Path, words: Sequence[str], app: Path, *, is_secure: bool =
     return _end(partial(_run, folder, words, app, is_secure))
 
 
+def main_forget(folder: Path, job: str | None) -> int:
+    """Have nodes forget a job, or list what they remember; returns the exit code."""
+    return _end(partial(_forget, folder, job))
+
+
 def main_stop(folder: Path) -> int:
     """End a deployment; returns the exit code."""
     return _end(partial(_stop, folder))
@@ -43,12 +52,14 @@ def _end(action: Callable[[], None]) -> int:
     return end(action)
 
 
-def _start(folder: Path, num_nodes: int | None, data: str | None) -> None:
+def _start(folder: Path, num_nodes: int | None, tables: Mapping[str, str]) -> None:
     check_installed()
     if num_nodes is not None and num_nodes < 1:
         raise Misused(f"--nodes must be at least 1, got {num_nodes}")
+    if "--test-data" in tables and not ({"--data"} & tables.keys() or _have_data(folder)):
+        raise Misused("--test-data needs --data: nodes without data of their own train on no rows")
     environ = os.environ | {TYPED: _command("run", folder)}
-    found, started = start(folder, num_nodes, data, environ, stage)
+    found, started = start(folder, num_nodes, tables, environ, stage)
     if not started:
         show(f"The deployment in {folder} is running already; nothing was started.")
     elif SUPERLINK not in started:
@@ -61,8 +72,9 @@ def _tell(found: Deployment, folder: Path) -> None:
     port = found.programs[SUPERLINK].port
     show(f"A SuperLink listens on {HOST}:{port} (TLS; it takes registered nodes alone).")
     for name in found.nodes:
-        own = found.node_folder(name) / TRAIN
+        own, tests = (found.node_folder(name) / file for file in (TRAIN, TEST))
         data = _rows(own) if own.exists() else "the data that settings name"
+        data += f", and {_rows(tests)} to be tested by" if tests.exists() else ""
         show(f"{name} is online, with its key and its memory in {folder / name}, and {data}.")
     show(
         f"\nTo run on them:   {_command('run', folder)} with demo num_rounds=3"
@@ -110,6 +122,29 @@ def _run(folder: Path, words: Sequence[str], app: Path, is_secure: bool) -> None
     is_alive = partial(found.is_alive, SUPERLINK)
     control = found.control(os.environ)
     run_to_the_end(control, found.mark, words, app, is_alive, is_secure=is_secure)
+
+
+def _forget(folder: Path, job: str | None) -> None:
+    found = read_deployment(folder)
+    nodes = [found.node_folder(name) for name in found.nodes] if found else [folder]
+    jobs = [(node, each) for node in nodes for each in remembered_jobs(node / MEMORY)]
+    chosen = [(node, each) for node, each in jobs if job in (None, each.name, each.uid)]
+    if job and not chosen:
+        known = ", ".join(sorted({each.name or each.uid for _, each in jobs})) or "none"
+        raise UserError(f"JOB must be one that the nodes of {folder} remember ({known}), got {job}")
+    if not chosen:
+        show(f"Nothing is remembered in {folder}.")
+    for node, each in chosen:
+        clients = f"{each.num_clients} client{'s' * (each.num_clients != 1)}"
+        what = f"{each.name} ({each.uid}): {clients}, {size(each.num_bytes)}"
+        if job:
+            each.forget()
+        show(f"{node.name} {'has forgotten' if job else 'remembers'} {what}")
+
+
+def _have_data(folder: Path) -> bool:
+    found = read_deployment(folder)
+    return found is not None and all((found.node_folder(n) / TRAIN).exists() for n in found.nodes)
 
 
 def _stop(folder: Path) -> None:

@@ -14,7 +14,8 @@ import torch
 from scaling_fl.commands.asking import language_task
 from scaling_fl.commands.endings import Misused, end, show, stage
 from scaling_fl.composition.federation import choose_device
-from scaling_fl.composition.restored import model_of, put, restore_untrained, settings_of
+from scaling_fl.composition.own_models import model_of
+from scaling_fl.composition.restored import put, restore_untrained, settings_of
 from scaling_fl.config import Config
 from scaling_fl.core.errors import InputError
 from scaling_fl.core.json_text import json_text
@@ -46,6 +47,8 @@ class AnswersRequest:
     model: str | None = None
     device: str | None = None
     client: int | None = None
+    node: str | None = None
+    """The folder of the job on the client's node, if the client's part of the model is there."""
     json: bool = False
 
 
@@ -98,7 +101,8 @@ def answers(request: AnswersRequest) -> tuple[Saved, Config, list[Answered]]:
     trainer = restore_untrained(saved, config, task, device)
     stage("answering before and after the training")
     before = _answer(trainer, asked, task.tokenizer)
-    put(saved, model_of(saved, request.client, saved.checkpoint.vector), trainer)
+    vector = model_of(saved, request.client, saved.checkpoint.vector, node=request.node)
+    put(saved, vector, trainer)
     after = _answer(trainer, asked, task.tokenizer)
     return saved, config, [Answered(*row) for row in zip(prompts, before, after, strict=True)]
 

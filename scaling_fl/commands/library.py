@@ -107,17 +107,19 @@ class RunResult:
             )
         return self.checkpoints[-1]
 
-    def load_model(self, client: int | None = None) -> Any:
+    def load_model(self, client: int | None = None, node: str | None = None) -> Any:
         """Load the trained model: one of transformers, with its adapter merged in, on the CPU.
 
-        Where clients keep a part of the model (``merge.method=share_a``), name the ``client``.
+        Where clients keep a part of the model (``merge.method=share_a``), name the ``client`` and,
+        if it was on another machine, the folder of the job on its ``node``.
 
         Raises:
             UserError: there is no checkpoint, or the base model is not to be had.
             UserError: the client is not named where models differ, or named where they do not.
         """
         # By its name, because it needs torch, which takes seconds to import.
-        return import_module("scaling_fl.commands.model").load_model(self.checkpoint, client)
+        load = import_module("scaling_fl.commands.model").load_model
+        return load(self.checkpoint, client, node)
 
     def __repr__(self) -> str:
         return summary(self.run.facts())

@@ -42,6 +42,8 @@ class Data:
     """What a model is measured on besides the test examples."""
     is_elsewhere: bool = False
     """Whether only the clients' machines have the training examples, and their number is known."""
+    tests_are_elsewhere: bool = False
+    """Whether that holds for the test examples, too."""
     notes: list[str] = field(default_factory=list)
     """What is worth knowing of the data, in sentences; with noise, nobody else must know it."""
 
@@ -53,7 +55,8 @@ class Data:
     @property
     def caveats(self) -> list[str]:
         """What the metrics cannot tell, in sentences."""
-        found = [self.task.caveat(self.test), *(each.note for each in self.beside)]
+        of_test = "" if self.tests_are_elsewhere else self.task.caveat(self.test)
+        found = [of_test, *(each.note for each in self.beside)]
         return [text for text in found if text]
 
 

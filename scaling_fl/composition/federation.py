@@ -190,7 +190,7 @@ def build(
         notices=Notices(config.model_dump(mode="json"), rounds.learning_rate),
         clients=clients,
         server=server,
-        evaluator=make_evaluator(config, trainer, data),
+        evaluator=make_evaluator(config, trainer, data, nodes),
         exchange=exchange,
         stopping=make_stopping(config, clients, rounds, budget, state, exchange),
         recorder=recorder,
@@ -238,15 +238,23 @@ def _fingerprint_to_keep(
     )
 
 
-def make_evaluator(config: Config, trainer: LocalTrainer, data: Data) -> Evaluator:
-    """Make the evaluator of the test examples and of what else is measured."""
+def make_evaluator(
+    config: Config, trainer: LocalTrainer, data: Data, nodes: KnownNodes | None = None
+) -> Evaluator:
+    """Make the evaluator of the test examples and of what else is measured.
+
+    Test examples that clients answer are those of the ``nodes``, where the clients are there.
+    """
+    personal = personal_of_merge(config, trainer.layout)
+    is_elsewhere = nodes is not None and data.test_owners is not None
     return Evaluator(
         trainer,
         data.measured,
         batch_size=config.val_batch_size,
         detailed=config.per_class_metrics,
         owners=data.test_owners,
-        personal=personal_of_merge(config, trainer.layout),
+        personal=personal,
+        ask_nodes=nodes.evaluation(data, personal) if nodes and is_elsewhere else None,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from scaling_fl.config.merges import row_of
 from scaling_fl.core.records import RoundReport
+from scaling_fl.federation.evaluator import MISSING
 
 _SHOWN = 5
 
@@ -24,11 +25,12 @@ class Notices:
 
     def of(self, report: RoundReport) -> list[str]:
         """Return what is to be told of a round; empty when everything moves as it should."""
+        missing = _of_evaluation(report)
         if self._learning_rate(report.round) == 0:  # as in the last round of a linear schedule
-            return []
+            return missing
         able = self._able(report)
         found = [self._of_clients(report, able), self._of_state(report, able)]
-        return [text for text in found if text]
+        return missing + [text for text in found if text]
 
     def _able(self, report: RoundReport) -> set[int]:
         """Return the clients that can move what they send.
@@ -75,3 +77,10 @@ class Notices:
             f"check learning_rate ({rate:g} with optimiser={optimiser}), server.learning_rate"
             f"{targets}"
         )
+
+
+def _of_evaluation(report: RoundReport) -> list[str]:
+    missing = int(report.metrics.get(MISSING, 0))
+    clients = f"{missing} client{'s' * (missing != 1)}"
+    text = f"round {report.round} has no validation metrics, because the nodes of {clients} did "
+    return [f"{text}not answer for their test examples; their logs say why."] if missing else []

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scaling_fl.composition.data import Data, hash_of_owners
 from scaling_fl.composition.tasks import make_task
@@ -17,9 +18,10 @@ from scaling_fl.core.letters import Letter
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import Clients
 from scaling_fl.federation.remote import NODE_TURN, VERSION, Post, RemoteClients
+from scaling_fl.federation.remote_evaluation import NodesEvaluation
 from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.learning.models.adapters import frozen_digest
-from scaling_fl.learning.task import Batch, Indices
+from scaling_fl.learning.task import Batch, Indices, MeasuresMore, Split
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.runtime.record.journal import JournalTail, fold
 from scaling_fl.runtime.tracking.places import JobPlaces
@@ -30,6 +32,8 @@ class Office(Post, Protocol):
 
     owns_data: bool
     """Whether every node has data of its own, and so is one client."""
+    owns_tests: bool
+    """Whether every node has test data of its own, too."""
     is_secure: bool
     """Whether the sum of the updates alone arrives."""
 
@@ -47,20 +51,24 @@ class Office(Post, Protocol):
 class KnownNodes:
     """The nodes of a job, as its server knows them."""
 
-    def __init__(self, config: Config, office: Office, job: str, num_clients: int) -> None:
-        """Ask all nodes what they have; ``job`` names the job to them.
+    def __init__(
+        self, config: Config, office: Office, job: Mapping[str, str], num_clients: int
+    ) -> None:
+        """Ask all nodes what they have; ``job`` tells them which job it is (see ``job_of``).
 
         Raises:
             InputError: a setting cannot be had with clients on other machines.
             UserError: a node cannot take part; the text names it.
         """
-        _check_settings(config)
+        _check_personal(config)
+        if office.owns_data:
+            _check_owned(config, office)
         if office.is_secure:
             _check_sealed(config)
         self._config, self._office = config, office
         self.of_job = {
             "version": VERSION,
-            "job": job,
+            **job,
             "settings": config.model_dump(mode="json"),
             "num_clients": num_clients,
             "num_threads": torch.get_num_threads(),
@@ -73,15 +81,25 @@ class KnownNodes:
         """Make the server's view of data that only the nodes have."""
         task = make_task(self._config)
         sizes = [found["num_examples"][n] for n, found in enumerate(self._found)]
-        test = task.load_examples("test")
-        key = " ".join(str(found["train"]) for found in self._found)
+        test, owners = self._tests() if self._office.owns_tests else (None, None)
         return Data(
             task=task,
-            train=ElsewhereExamples(key, sum(sizes)),
-            test=test,
+            train=self._elsewhere("train", sum(sizes)),
+            test=test or task.load_examples("test"),
             partitions=[np.arange(size) for size in sizes],
+            test_owners=owners,
+            beside=task.load_measurements() if isinstance(task, MeasuresMore) else [],
             is_elsewhere=True,
+            tests_are_elsewhere=owners is not None,
         )
+
+    def _tests(self) -> tuple["ElsewhereExamples", Indices]:
+        sizes = [int(found["num_tests"]) for found in self._found]
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        return self._elsewhere("test", len(owners)), owners
+
+    def _elsewhere(self, split: Split, number: int) -> "ElsewhereExamples":
+        return ElsewhereExamples(" ".join(str(found[split]) for found in self._found), number)
 
     def check(self, data: Data, trainer: LocalTrainer) -> None:
         """Refuse a node that would train something else.
@@ -97,6 +115,8 @@ class KnownNodes:
         if not self._office.owns_data:
             expected["training data"] = ("train", data.train.key)
             expected["split"] = ("owners", hash_of_owners(data.partitions))
+            if data.test_owners is not None:
+                expected["test data"] = ("test", data.test.key)
         for number, found in enumerate(self._found):
             for what, (name, value) in expected.items():
                 if found.get(name) != value:
@@ -122,6 +142,15 @@ class KnownNodes:
         found.sealed = SealedSum() if self._office.is_secure else None
         return found
 
+    def evaluation(self, data: Data, personal: Tensor | None) -> NodesEvaluation:
+        """Make what has the nodes answer the test examples of their clients."""
+        return NodesEvaluation(
+            post=self._office,
+            of_job=self.of_job,
+            num_counts=data.task.num_counts,
+            personal=personal,
+        )
+
 
 class ElsewhereExamples:
     """Examples that are on other machines: only their number is known here."""
@@ -144,11 +173,26 @@ class ElsewhereExamples:
         raise AssertionError("the examples are on other machines")
 
 
-def _check_settings(config: Config) -> None:
-    if row_of(config.merge.method).personal:
+def _check_personal(config: Config) -> None:
+    if row_of(config.merge.method).personal and config.init_from:
         raise InputError(
-            f"merge.method must give one model for all with clients on other machines, because "
-            f"the server evaluates, got {config.merge.method}; choose another one."
+            f"init_from must be left alone with merge.method={config.merge.method} and clients on "
+            f"other machines, which begin with the base model, got {config.init_from}; drop it."
+        )
+
+
+def _check_owned(config: Config, office: Office) -> None:
+    """Refuse what cannot be evaluated where nodes have data of their own."""
+    row, method = row_of(config.merge.method), config.merge.method
+    if row.personal and not office.owns_tests:
+        raise InputError(
+            f"merge.method={method} needs test data on nodes that have data of their own, because "
+            "each client answers by its own part of the model; give each node a test-path."
+        )
+    if row.moves_base is not None and office.owns_tests:
+        raise InputError(
+            f"merge.method={method} needs the test data on the server, because the base of the "
+            "model moves there; leave the test-path of the nodes out, or choose another merge."
         )
 
 
@@ -186,16 +230,17 @@ def check_memory(state: GlobalState, config: Config, *, is_remote: bool) -> None
     Raises:
         InputError: the clients of the rounds before remember on their nodes, or on the server.
     """
-    remembers = config.upload.error_feedback or config.scaffold
+    is_personal = bool(row_of(config.merge.method).personal)
+    remembers = config.upload.error_feedback or config.scaffold or is_personal
     elsewhere = any(
         (NODE_TURN in tensors) != is_remote for tensors in state.memory.clients.values() if tensors
     )
     if remembers and elsewhere:
         here, there = ("this command", "`flwr run`")[:: -1 if is_remote else 1]
         raise InputError(
-            "upload.error_feedback and scaffold need what the clients remember of the rounds "
-            f"before, which {there} has kept, not {here}; go on with {there}, or start anew with "
-            "another job_name."
+            "upload.error_feedback, scaffold and merge.method=share_a need what the clients "
+            f"remember of the rounds before, which {there} has kept, not {here}; go on with "
+            f"{there}, or start anew with another job_name."
         )
 
 
@@ -215,10 +260,11 @@ def _oldest(config: Config, number: int) -> int:
     return max(0, saved - config.keep_last + 1) * config.save_every
 
 
-def job_of(job: JobPlaces | None, exchange: Exchange) -> str:
-    """Give every worker the name that nodes know the job by: worker 0 reads its record."""
+def job_of(job: JobPlaces | None, exchange: Exchange) -> dict[str, str]:
+    """Give every worker the uid and the name of the job, for its nodes: worker 0 reads them."""
     mine = []
     if exchange.rank == 0 and job:
-        mine = [{"job": fold(JournalTail(Path(job["journal"])).read_new()).uid}]
+        record = fold(JournalTail(Path(job["journal"])).read_new())
+        mine = [{"job": record.uid, "job_name": record.job_name or ""}]
     (found,) = exchange.gather(mine)
-    return str(found["job"])
+    return {name: str(found[name]) for name in ("job", "job_name")}

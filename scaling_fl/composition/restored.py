@@ -1,7 +1,7 @@
 """A state that a run has saved, put back into its model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,21 @@ from scaling_fl.composition.clients import make_link
 from scaling_fl.composition.data import deal, owners_of_test
 from scaling_fl.composition.fingerprint import FROZEN, MEANING, OWNERS
 from scaling_fl.composition.model import adapted, load_model
+from scaling_fl.composition.own_models import OwnParts, memory_of, personal_parts
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, ConfigurationError, read_single_settings
-from scaling_fl.config.merges import row_of
 from scaling_fl.config.model_rules import weights_problem
 from scaling_fl.core.errors import UserError
 from scaling_fl.core.exchange import SingleExchange
-from scaling_fl.core.state import GlobalState, Memory, Tensors
+from scaling_fl.core.state import GlobalState
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.base import MOVED
 from scaling_fl.federation.downloads import Downloads
 from scaling_fl.federation.evaluator import Evaluator
-from scaling_fl.federation.personal import with_own
 from scaling_fl.learning.models.adapters import frozen_digest
 from scaling_fl.learning.models.quantised import dequantised, placed
-from scaling_fl.learning.task import Examples, Indices, Measurement, Task
+from scaling_fl.learning.task import Examples, Measurement, Task
 from scaling_fl.learning.training.local import LocalTrainer
-from scaling_fl.methods.pairs import coordinates_of
 from scaling_fl.runtime.record.manifest import layout_differences
 from scaling_fl.runtime.tracking.places import Saved
 
@@ -56,7 +54,7 @@ def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
     if data.get("cache_dir") and not Path(data["cache_dir"]).expanduser().is_dir():
         data["cache_dir"] = None
     is_same_task = changes.get("task_name") in (None, stored["task_name"])
-    if data.get("test_share") is None and not (_personal_parts(saved) and is_same_task):
+    if data.get("test_share") is None and not (personal_parts(saved) and is_same_task):
         kept.pop("partition", None)
     config = read_single_settings({**kept, **changes, "data": data})
     if problem := weights_problem(config.model):
@@ -154,7 +152,7 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     config = read_single_settings(saved.checkpoint.config)
     if not config.tiers:
         raise UserError(f"{saved.where} is of a run without tiers; leave --tiers out.")
-    if _personal_parts(saved):
+    if personal_parts(saved):
         raise UserError(
             f"{saved.where} has a model for each client and none for a tier; leave --tiers out."
         )
@@ -165,81 +163,6 @@ def received_by_tier(saved: Saved) -> list[Tensor]:
     return [downloads.received(tier).vector for tier in range(len(links))]
 
 
-def memory_of(saved: Saved) -> Memory:
-    """Return what the server and the clients of a run remember."""
-    tensors = {
-        name.removeprefix("memory."): tensor
-        for name, tensor in saved.checkpoint.optimiser.items()
-        if name.startswith("memory.")
-    }
-    return Memory.from_tensors(tensors)
-
-
-@dataclass(frozen=True)
-class OwnParts:
-    """What the clients of a run keep of the model, and who answers which test examples by it."""
-
-    personal: Tensor
-    """bool of the layout's size: the coordinates that clients keep."""
-    memories: Mapping[int, Tensors]
-    owners: Indices | None = None
-    """The client that answers each test example, -1: none; None: the global vector does."""
-
-    def of(self, client: int, vector: Tensor, option: str) -> Tensor:
-        """Return the vector of one client's model, on the global ``vector``.
-
-        The client was given as ``option``.
-
-        Raises:
-            UserError: the client has taken part in no round.
-        """
-        if client not in self.memories:
-            known = ", ".join(map(str, sorted(self.memories)))
-            raise UserError(
-                f"{option} must be one that has taken part in a round ({known}), got {client}; "
-                "name another one."
-            )
-        return with_own(vector, self.personal, self.memories[client])
-
-
-def own_parts(saved: Saved) -> OwnParts | None:
-    """Return what the clients of a run keep; None: every client has the global model."""
-    parts = _personal_parts(saved)
-    if not parts:
-        return None
-    return OwnParts(coordinates_of(parts, saved.checkpoint.layout), memory_of(saved).clients)
-
-
-def _personal_parts(saved: Saved) -> tuple[str, ...]:
-    return row_of(read_single_settings(saved.checkpoint.config).merge.method).personal
-
-
-def model_of(
-    saved: Saved, client: int | None, vector: Tensor, *, option: str = "--client"
-) -> Tensor:
-    """Return the vector of a run's model or, where clients keep a part of it, of a client's.
-
-    ``vector`` is the global one, or what a tier receives of it. The client was given as ``option``.
-
-    Raises:
-        UserError: the client is not named where models differ, or named where they do not.
-    """
-    own = own_parts(saved)
-    if own and client is not None:
-        return own.of(client, vector, option)
-    if own:
-        raise UserError(
-            f"{option} must name a client, because each client of {saved.where} keeps a part of "
-            "its model; give its number."
-        )
-    if client is not None:
-        raise UserError(
-            f"{option} needs a run whose clients keep a part of the model (merge.method=share_a), "
-            f"and {saved.where} has one model for all; leave it out."
-        )
-    return vector
-
-
 def with_owners(
     own: OwnParts, saved: Saved, config: Config, task: Task, test: Examples
 ) -> OwnParts:
@@ -248,6 +171,7 @@ def with_owners(
     Raises:
         UserError: the training data cannot be read, or is not that of the run.
     """
+    own.check_are_here(own.memories)
     stored = saved.checkpoint.config
     kept = {name: stored[name] for name in (*_OF_MODEL, *_OF_TEST, "iid_split") if name in stored}
     data = {**kept["data"], "cache_dir": config.data.cache_dir}

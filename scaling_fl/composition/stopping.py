@@ -90,21 +90,23 @@ def _metrics_of_task(config: Config, trainer: LocalTrainer, data: Data) -> list[
     model.eval()  # without dropout, nothing is drawn
     with torch.inference_mode():
         if config.stop_when.is_of_training:
-            batch = _first_batch(data.train, config.batch_size).to(device)
+            size, elsewhere = config.batch_size, data.is_elsewhere
+            batch = _first_batch(data, data.train, size, is_elsewhere=elsewhere).to(device)
             return ["loss", *trainer.loss(model, batch).sums]
         return [
             f"{each.name}.{name}".removeprefix(".")
             for each in data.measured
-            for batch in [
-                _first_batch(each.examples, min(config.val_batch_size, each.most_at_once)).to(
-                    device
-                )
-            ]
-            for name in each.metrics(each.count(model, batch), False)
+            for size in [min(config.val_batch_size, each.most_at_once)]
+            for elsewhere in [data.tests_are_elsewhere and each.examples is data.test]
+            for batch in [_first_batch(data, each.examples, size, is_elsewhere=elsewhere)]
+            for name in each.metrics(each.count(model, batch.to(device)), False)
         ]
 
 
-def _first_batch(examples: Examples, size: int) -> Batch:
+def _first_batch(data: Data, examples: Examples, size: int, *, is_elsewhere: bool) -> Batch:
+    """Return a batch of examples; where they are on other machines, one that is made up."""
+    if is_elsewhere:
+        return data.task.largest_batch(1)
     return examples.batch(np.arange(min(size, len(examples))))
 
 

@@ -152,7 +152,9 @@ def cross_problems(
     if not _are_bad(bad, ("evaluation.questions",)):
         yield from question_problems(config)
     counts = ("site_ids", "num_clients", "clients_per_round", "min_clients", "clients", "cohorts")
-    is_known = num_nodes == 1 and config.partition.kind != "column"
+    # Where the data is not named, each of Flower's nodes may have its own, and be a client.
+    is_named = has_data or config.train_path is not None
+    is_known = num_nodes == 1 and config.partition.kind != "column" and is_named
     if not _are_bad(bad, counts) and (is_known or config.num_clients is not None):
         yield from cohort_problems(config, config.num_clients or len(config.site_ids))
 

@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+MEMORY = "memory"
+"""What the folder is named that has the memory of each job, below the folder of a node."""
+
 
 @dataclass(frozen=True)
 class Place:
-    """A node's number, the folder of its own, and its own training data, if it has any."""
+    """A node's number, the folder of its own, and its own data, if it has any."""
 
     partition: int
     folder: Path
     train_path: str | None = None
+    test_path: str | None = None
+    """Only with a ``train_path``."""

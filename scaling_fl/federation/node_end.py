@@ -52,10 +52,14 @@ class NodeEnd:
         device: torch.device,
         pairs: list[Pair],
         bound: Callable[[Tensor, float], object] | None = None,
+        first: Tensor | None = None,
     ) -> None:
-        """``bound(update, clip)`` bounds the update of a client whose unit of privacy it is."""
+        """``bound(update, clip)`` bounds the update of a client whose unit of privacy it is.
+
+        ``first`` (fp32, the vector's size) has what clients keep before their first turns.
+        """
         self._clients, self._device, self._pairs = clients, device, pairs
-        self._bound = bound
+        self._bound, self._first = bound, first
         self._groups = clients.groups
 
     def answer(self, letter: Letter, memories: Remembering) -> Letter:
@@ -99,7 +103,7 @@ class NodeEnd:
         moved = self._moved(letter, memory.pop(MOVED, None))
         of_base = {} if moved is None else {MOVED: moved}
         self._clients.hold_base(GlobalState(torch.empty(0), memory=Memory(of_base)))
-        received = ClientEnd(link).receive(_download(letter, link), self._device)
+        received = ClientEnd(link).receive(_download(letter, link), self._device, self._first)
         received = replace(received, num_bytes=sum(map(len, letter.parts.values())))
         if self._groups:
             drawn = [int(group) for group in facts["groups"]]

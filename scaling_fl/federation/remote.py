@@ -26,7 +26,7 @@ from scaling_fl.federation.sealed import SealedSum
 from scaling_fl.methods.wire.codecs import Codec
 from scaling_fl.methods.wire.direction import PLAIN, Payload
 
-VERSION = 1
+VERSION = 2
 """Of the letters: a server and its nodes must have the same."""
 NODE_TURN = "node.turn"
 """The key under which the server remembers the round of a client's last turn that counted."""
@@ -87,7 +87,7 @@ class RemoteClients(Clients):
             tier = self.tier_of[client]
             if tier not in carried:
                 carried[tier] = _parts(downloads.sent(tier))
-            parts, turn = carried[tier], _turn_of(state, client)
+            parts, turn = carried[tier], turn_of(state.memory.clients.get(client, {}))
             base = self._base_for(state.memory.server, client, turn == state.round)
             facts = {
                 "what": "train",
@@ -239,9 +239,12 @@ def _parts(sent: Download) -> dict[str, bytes]:
     return {name: part for name, part in parts.items() if part}
 
 
-def _turn_of(state: GlobalState, client: int) -> int:
-    """Return the round of a client's last turn that counted; 0: it had none, or remembers none."""
-    turn = state.memory.clients.get(client, {}).get(NODE_TURN)
+def turn_of(memory: Tensors) -> int:
+    """Return the round of a client's last turn that counted, by what the server knows of it.
+
+    0: it had none, or remembers none.
+    """
+    turn = memory.get(NODE_TURN)
     return 0 if turn is None else int(turn)
 
 

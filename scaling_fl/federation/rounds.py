@@ -10,7 +10,7 @@ from scaling_fl.core.records import RoundReport
 from scaling_fl.core.state import GlobalState
 from scaling_fl.federation.client import ClientProgress, Clients
 from scaling_fl.federation.disclosure import Disclosure
-from scaling_fl.federation.evaluator import Evaluator
+from scaling_fl.federation.evaluator import EVALUATION_BYTES, MISSING, Evaluator
 from scaling_fl.federation.placement import deal
 from scaling_fl.federation.privacy import CLIP
 from scaling_fl.federation.server import Server, Step
@@ -77,7 +77,7 @@ def run_rounds(
         return [client for client in cohort if worker_of[client] == exchange.rank]
 
     def evaluated(state: GlobalState) -> dict[str, float]:
-        return _evaluate(state, rounds, server, evaluate, exchange)
+        return _evaluate(state, rounds, server, evaluate, exchange, hooks.check)
 
     clients.hold_base(state)
     for number in range(state.round + 1, rounds.num_rounds + 1):
@@ -122,17 +122,28 @@ def _with_shared_digest(state: GlobalState, exchange: Exchange) -> GlobalState:
 
 
 def _evaluate(
-    state: GlobalState, rounds: Rounds, server: Server, evaluate: Evaluator, exchange: Exchange
+    state: GlobalState,
+    rounds: Rounds,
+    server: Server,
+    evaluate: Evaluator,
+    exchange: Exchange,
+    check: Callable[[], None],
 ) -> dict[str, float]:
     """Evaluate the global vector and, if it is asked for, what each tier would receive.
 
     Where clients keep a part of the model, each answers its own test examples, by its own part.
     """
     memories = state.memory.clients
-    metrics = evaluate(state.vector, exchange, memories)
+    metrics = evaluate(state.vector, exchange, memories, check)
     downloads = server.downloads(state)
+    if MISSING in metrics:
+        return metrics
     for tier in range(downloads.num_tiers * rounds.evaluates_download):
-        found = evaluate(downloads.received(tier).vector, exchange, memories)
+        found = evaluate(downloads.received(tier).vector, exchange, memories, check)
+        if MISSING in found:
+            return found
+        if EVALUATION_BYTES in found:
+            metrics[EVALUATION_BYTES] += found.pop(EVALUATION_BYTES)
         for name, value in found.items():
             of_all = name.replace("validation.", "download.", 1)
             metrics[f"{name}.tier{tier}" if downloads.num_tiers > 1 else of_all] = value

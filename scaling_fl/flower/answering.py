@@ -10,12 +10,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from scaling_fl.composition.node import JobOnNode
 from scaling_fl.core.errors import UserError
@@ -28,7 +26,7 @@ from scaling_fl.flower.secure_node import answer_secure
 
 IDLE_SECONDS = 900.0
 """After which a resident ends; the next message starts another one."""
-_OF_JOB = ("version", "job", "settings", "num_clients", "num_threads")
+_OF_JOB = ("version", "job", "job_name", "settings", "num_clients", "num_threads")
 
 
 def answer_here(letter: Letter, place: Place) -> Letter:
@@ -93,8 +91,7 @@ def _serve(listening: socket.socket, folder: Path, own: int) -> None:
 
 def _answer(connection: Connection, folder: Path) -> None:
     letter = Letter.from_bytes(connection.recv_bytes())
-    of_place: Mapping[str, Any] = letter.facts["place"]
-    place = Place(of_place["partition"], folder, of_place["train_path"])
+    place = Place(folder=folder, **letter.facts["place"])
     connection.send_bytes(answer_here(letter, place).to_bytes())
 
 

@@ -26,6 +26,12 @@ def train(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Have one of this node's clients answer its test examples."""
+    return _answer(message, context)
+
+
 def _answer(message: Message, context: Context) -> Message:
     try:
         answer = _answered(letter_of(message.content), context)
@@ -44,6 +50,7 @@ def _answered(letter: Letter, context: Context) -> Letter:
                 "partition": place.partition,
                 "num_partitions": int(context.node_config.get("num-partitions", 1)),
                 "owns_data": place.train_path is not None,
+                "owns_tests": place.test_path is not None,
             }
         )
     if "folder" in context.node_config:

@@ -17,7 +17,14 @@ from scaling_fl.flower.certificates import (
     write_node_key,
 )
 from scaling_fl.flower.control import toml_text
-from scaling_fl.flower.deployment import SUPERLINK, TRAIN, Deployment, Program, read_deployment
+from scaling_fl.flower.deployment import (
+    SUPERLINK,
+    TEST,
+    TRAIN,
+    Deployment,
+    Program,
+    read_deployment,
+)
 from scaling_fl.flower.programs import free_port
 from scaling_fl.flower.shares import deal
 from scaling_fl.flower.superlink import (
@@ -30,6 +37,8 @@ from scaling_fl.flower.superlink import (
 from scaling_fl.runtime.storage.processes import place, process_start
 
 LOG = "log.txt"
+FILES = {"--data": TRAIN, "--test-data": TEST}
+"""The file of a node that has its rows of a table, by the option that names the table."""
 NUM_NODES = 2
 ONLINE = "online"
 ONLINE_SECONDS = MISSED_SECONDS = 120.0
@@ -38,11 +47,16 @@ Say = Callable[[str], None]
 
 
 def start(
-    folder: Path, num_nodes: int | None, data: str | None, environ: Mapping[str, str], say: Say
+    folder: Path,
+    num_nodes: int | None,
+    tables: Mapping[str, str],
+    environ: Mapping[str, str],
+    say: Say,
 ) -> tuple[Deployment, list[str]]:
     """Start what does not run of a deployment; return it, and the names of what was started.
 
-    ``num_nodes`` is None for as many as there are, or two.
+    ``num_nodes`` is None for as many as there are, or two. ``tables`` are dealt to the nodes, by
+    the option that each was given as (see ``FILES``).
 
     Raises:
         UserError: the folder is that of another deployment, or a process does not start.
@@ -51,15 +65,15 @@ def start(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(folder):
         found = _deployment(folder, num_nodes)
-        if data and found.is_alive(SUPERLINK):
+        if tables and found.is_alive(SUPERLINK):
             raise InputError(
-                f"--data is dealt to nodes before they start, and those in {folder} are running; "
-                "stop them first"
+                f"{' and '.join(tables)} must be given before nodes start, and those in {folder} "
+                "are running; stop them first"
             )
         if all(found.is_alive(name) for name in (SUPERLINK, *found.nodes)):
             return found, []
         try:
-            return found, _bring_up(found, data, environ, say)
+            return found, _bring_up(found, tables, environ, say)
         except BaseException:
             found.end()
             raise
@@ -108,7 +122,7 @@ def _deployment(folder: Path, num_nodes: int | None) -> Deployment:
 
 
 def _bring_up(
-    found: Deployment, data: str | None, environ: Mapping[str, str], say: Say
+    found: Deployment, tables: Mapping[str, str], environ: Mapping[str, str], say: Say
 ) -> list[str]:
     started: list[str] = []
     if not found.is_alive(SUPERLINK):
@@ -120,8 +134,9 @@ def _bring_up(
         say("starting the SuperLink")
         _start_superlink(found, environ)
         started.append(SUPERLINK)
-    if data:
-        deal(data, [found.node_folder(name) / TRAIN for name in found.nodes])
+    for option, table in tables.items():
+        targets = [found.node_folder(name) / FILES[option] for name in found.nodes]
+        deal(table, targets, option=option)
     dead = [name for name in found.nodes if not found.is_alive(name)]
     _register(found, environ)
     _wait_until_missed(found, dead, environ, say)
@@ -213,8 +228,9 @@ def _node_config(found: Deployment, name: str) -> str:
         "num-partitions": found.num_nodes,
         "folder": str(folder),
     }
-    if (folder / TRAIN).exists():
-        config["train-path"] = str(folder / TRAIN)
+    for key, file in {"train-path": TRAIN, "test-path": TEST}.items():
+        if (folder / file).exists():
+            config[key] = str(folder / file)
     return "".join(f"{key} = {toml_text(value)}\n" for key, value in config.items())
 
 

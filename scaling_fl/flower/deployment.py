@@ -15,7 +15,8 @@ from scaling_fl.flower.programs import environment
 from scaling_fl.flower.superlink import control
 from scaling_fl.runtime.storage.processes import place, process_start
 
-RECORD, SUPERLINK, TRAIN = "deployment.json", "superlink", "train.jsonl"
+RECORD, SUPERLINK = "deployment.json", "superlink"
+TRAIN, TEST = "train.jsonl", "test.jsonl"
 
 
 @dataclass(frozen=True)

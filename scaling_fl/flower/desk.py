@@ -78,7 +78,7 @@ def _accept(listening: socket.socket, nodes: "Office") -> None:
 
 def _serve(connection: Connection, nodes: "Office") -> None:
     """Serve one worker until it is gone."""
-    names = ("num_nodes", "owns_data", "is_secure")
+    names = ("num_nodes", "owns_data", "owns_tests", "is_secure")
     facts = {name: getattr(nodes, name) for name in names}
     with connection, suppress(EOFError, OSError):
         send(connection, Letter(facts))

@@ -16,6 +16,7 @@ from scaling_fl.core.letters import Letter
 from scaling_fl.flower.content import content_of, letter_of
 
 QUERY, TRAIN = "query", "train"
+"""Flower's types of messages. To train and to evaluate, a letter asks by Flower's words."""
 WHO = Letter({"what": "who"})
 _POLL_SECONDS = 0.1
 _ANSWERS = {
@@ -55,10 +56,8 @@ class GridOffice:
         self.num_nodes = 0
         self._wait_for_nodes()
         self.num_nodes = len(self._ids)
-        owners = {bool(facts["owns_data"]) for facts in self._seen.values()}
-        if len(owners) > 1:
-            raise UserError("all nodes must have data of their own (train-path), or none.")
-        (self.owns_data,) = owners
+        self.owns_data = self._agreed("owns_data", "data of their own (train-path)")
+        self.owns_tests = self._agreed("owns_tests", "test data of their own (test-path)")
 
     def describe(self, letter: Letter) -> list[Letter | str]:
         letters = dict.fromkeys(self._ids, letter)
@@ -73,7 +72,15 @@ class GridOffice:
         here = {client: self._ids[n] for client, n in place_of.items() if n in self._ids}
         for client in letters.keys() - here.keys():
             yield client, AWAY
-        yield from self._answers({c: letters[c] for c in here}, here, TRAIN, check)
+        asked = {client: letters[client] for client in here}
+        kind = next((str(letter.facts["what"]) for letter in asked.values()), TRAIN)
+        yield from self._answers(asked, here, kind, check)
+
+    def _agreed(self, name: str, what: str) -> bool:
+        found = {bool(facts[name]) for facts in self._seen.values()}
+        if len(found) > 1:
+            raise UserError(f"all nodes must have {what}, or none.")
+        return found.pop()
 
     def _wait_for_nodes(self) -> None:
         deadline = time.monotonic() + self._patience.nodes

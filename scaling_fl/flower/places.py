@@ -9,11 +9,15 @@ from scaling_fl.core.places import Place
 
 
 def place_of(node_config: Mapping[str, Any]) -> Place:
-    """Read ``partition-id``, ``folder`` and ``train-path``; a simulated node has only the first."""
+    """Read ``partition-id``, ``folder``, ``train-path`` and ``test-path``.
+
+    A simulated node has only the first.
+    """
     partition = int(node_config.get("partition-id", 0))
-    train_path = node_config.get("train-path")
     folder = node_config.get("folder")
     if folder is None:
         home = os.environ.get("FLWR_HOME") or "~/.flwr"
         folder = Path(home).expanduser() / "scaling_fl" / f"node-{partition}"
-    return Place(partition, Path(str(folder)), None if train_path is None else str(train_path))
+    paths = [node_config.get(name) for name in ("train-path", "test-path")]
+    train, test = (None if path is None else str(path) for path in paths)
+    return Place(partition, Path(str(folder)), train, test if train else None)

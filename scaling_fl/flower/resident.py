@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def ask_resident(letter: Letter, place: Place) -> Letter:
         EOFError: it died meanwhile.
     """
     with _connected(place.folder) as connection:
-        of_place = {"partition": place.partition, "train_path": place.train_path}
+        of_place = {name: value for name, value in asdict(place).items() if name != "folder"}
         connection.send_bytes(Letter({**letter.facts, "place": of_place}, letter.parts).to_bytes())
         return Letter.from_bytes(connection.recv_bytes())
 

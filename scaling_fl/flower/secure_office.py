@@ -26,6 +26,7 @@ class SecureOffice:
     def __init__(self, inside: "Office") -> None:
         self._inside = inside
         self.num_nodes, self.owns_data = inside.num_nodes, inside.owns_data
+        self.owns_tests = inside.owns_tests
 
     def describe(self, letter: Letter) -> list[Letter | str]:
         return self._inside.describe(letter)
@@ -34,6 +35,9 @@ class SecureOffice:
         self, letters: Mapping[int, Letter], check: Callable[[], None]
     ) -> Iterator[tuple[int, Letter | str]]:
         if not letters:
+            return
+        if any(letter.facts["what"] != "train" for letter in letters.values()):
+            yield from self._inside.exchange(letters, check)
             return
         round = _SecureRound(self._inside, letters, check)
         try:

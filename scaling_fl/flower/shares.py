@@ -11,8 +11,10 @@ from scaling_fl.learning.tables.json_records import json_records
 from scaling_fl.learning.tables.records import columns_of, read_records
 
 
-def deal(table: str, targets: Sequence[Path]) -> list[int]:
+def deal(table: str, targets: Sequence[Path], *, option: str) -> list[int]:
     """Write the rows of a table to ``targets`` in turn, as JSONL; return how many each got.
+
+    The table was given as ``option``.
 
     Raises:
         InputError: the table cannot be read, or has too few rows.
@@ -26,7 +28,7 @@ def deal(table: str, targets: Sequence[Path]) -> list[int]:
             counts[place] += 1
     if not all(counts):
         raise InputError(
-            f"--data must have a row for each of the {len(targets)} nodes, got {sum(counts)} in "
+            f"{option} must have a row for each of the {len(targets)} nodes, got {sum(counts)} in "
             f"{table}; give a larger table or fewer --nodes"
         )
     return counts

@@ -29,7 +29,7 @@ sys.exit(int(sys.argv[1]))
 class Echo:
     """Nodes that send back what they get, but for client 2."""
 
-    num_nodes, owns_data, is_secure = 2, False, False
+    num_nodes, owns_data, owns_tests, is_secure = 2, False, False, False
 
     def describe(self, letter: Letter) -> list[Letter | str]:
         return [Letter({**letter.facts, "node": number}) for number in range(self.num_nodes)]

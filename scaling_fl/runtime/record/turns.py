@@ -1,5 +1,7 @@
 """What the clients of a node remember, as files of the node: one for each client and turn."""
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -7,13 +9,15 @@ from torch import Tensor
 from scaling_fl.runtime.record.tensor_files import read_tensors, write_tensors
 
 _NAME = "round-{:06d}.safetensors"
+_JOB = "job.txt"
+"""The file with the name that people gave to a job, whose folder is named after its uid."""
 
 
 class TurnFiles:
     """The memory of one job's clients, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, job_name: str = "") -> None:
+        self._folder, self._job_name = folder, job_name
 
     def load(self, client: int, round_number: int) -> dict[str, Tensor] | None:
         """Return what a client remembers of its turn in a round; None: nothing is known of it."""
@@ -30,6 +34,7 @@ class TurnFiles:
         """
         path = self._file(client, round_number)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._folder / _JOB).write_text(self._job_name, encoding="utf-8")
         for later in self._rounds(client):
             if later > round_number:
                 self._file(client, later).unlink(missing_ok=True)
@@ -50,3 +55,34 @@ class TurnFiles:
 
     def _file(self, client: int, round_number: int) -> Path:
         return self._folder / f"client-{client:06d}" / _NAME.format(round_number)
+
+
+@dataclass(frozen=True)
+class RememberedJob:
+    """What the clients of a node remember of a job."""
+
+    folder: Path
+    name: str
+    num_clients: int
+    num_bytes: int
+
+    @property
+    def uid(self) -> str:
+        return self.folder.name
+
+    def forget(self) -> None:
+        """Remove all that the node's clients remember of the job."""
+        shutil.rmtree(self.folder)
+
+
+def remembered_jobs(memory: Path) -> list[RememberedJob]:
+    """List the jobs in the folder ``memory`` of a node; a folder that is not there has none."""
+    return [
+        RememberedJob(
+            folder,
+            name.read_text(encoding="utf-8") if (name := folder / _JOB).exists() else "",
+            len(list(folder.glob("client-*"))),
+            sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
+        )
+        for folder in sorted(memory.glob("*/"))
+    ]

@@ -22,8 +22,9 @@ def this_process() -> Program:
     return Program(os.getpid(), process_start(os.getpid()) or "", 1)
 
 
-def begin(folder: Path, num_nodes: int | None = None, data: str | None = None) -> Deployment:
-    found, started = start(folder, num_nodes, data, {}, lambda text: None)
+def begin(folder: Path, num_nodes: int | None = None, **tables: str) -> Deployment:
+    given = {f"--{name}": table for name, table in tables.items()}
+    found, started = start(folder, num_nodes, given, {}, lambda text: None)
     assert started == []
     return found
 

@@ -13,7 +13,7 @@ ROWS = [{"text": f"row {n}, “quoted”", "label": n % 2} for n in range(7)]
 
 def dealt(table: Path, num_nodes: int = 3) -> list[list[dict[str, object]]]:
     targets = [table.parent / f"share{n}" for n in range(num_nodes)]
-    counts = deal(str(table), targets)
+    counts = deal(str(table), targets, option="--data")
     shares = [[json.loads(line) for line in path.read_text().splitlines()] for path in targets]
     assert counts == [len(share) for share in shares]
     return shares
