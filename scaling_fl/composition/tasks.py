@@ -6,7 +6,14 @@ from scaling_fl.composition import own
 from scaling_fl.config import Config
 from scaling_fl.config.own import is_own
 from scaling_fl.learning.cache import cache_folder
-from scaling_fl.learning.options import Columns, Load, MakeTask, QuestionOptions, TaskOptions
+from scaling_fl.learning.options import (
+    Columns,
+    ImageOptions,
+    Load,
+    MakeTask,
+    QuestionOptions,
+    TaskOptions,
+)
 from scaling_fl.learning.task import Metric, Task
 from scaling_fl.learning.tasks.classification import (
     agnews,
@@ -18,6 +25,9 @@ from scaling_fl.learning.tasks.classification import (
 )
 from scaling_fl.learning.tasks.classification.family import classification
 from scaling_fl.learning.tasks.classification.own_table import own_table
+from scaling_fl.learning.tasks.images.flair import flair
+from scaling_fl.learning.tasks.images.own import own_images
+from scaling_fl.learning.tasks.images.published import cifar10, fashion_mnist
 from scaling_fl.learning.tasks.instruction import rows
 from scaling_fl.learning.tasks.instruction.family import instruction_tuning
 
@@ -29,6 +39,10 @@ TASKS: dict[str, MakeTask] = {
     "20newsgroups": classification("20newsgroups", twenty_newsgroups),
     "20newsgroups_topics": classification("20newsgroups_topics", twenty_newsgroups_topics),
     "table": own_table,
+    "cifar10": cifar10,
+    "fashion_mnist": fashion_mnist,
+    "flair": flair,
+    "images": own_images,
     "generalnlp": instruction_tuning("generalnlp", rows.GENERALNLP, "alpaca"),
     "medical": instruction_tuning("medical", rows.MEDICAL, "alpaca"),
     "finance": instruction_tuning("finance", rows.INSTRUCTION_AND_INPUT, "alpaca"),
@@ -58,6 +72,7 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
         columns=Columns(
             text=_names(data.text) if is_table else (),
             text_pair=_names(data.text_pair),
+            image=data.image,
             label=data.label,
             client=config.partition.column,
             instruction=_names(data.instruction),
@@ -69,6 +84,9 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
         packing=config.packing,
         questions=_questions(config),
         load=Load(**config.load.model_dump()),
+        images=ImageOptions(
+            size=data.image_size, augment=data.augment, several_labels=data.multi_label
+        ),
         test_share=data.test_share,
         labels=tuple(labels) if labels else data.labels,
         metrics=own_metrics(config),

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 from scaling_fl.config.conditions import is_set, listed, value_at
+from scaling_fl.config.image_rules import missing_images
 from scaling_fl.config.own import is_own
 from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
-from scaling_fl.config.types import INSTRUCTION_TASKS
+from scaling_fl.config.types import IMAGE_TASKS, INSTRUCTION_TASKS
 
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
 DATA_PATHS = ("train_path", "test_path")
@@ -17,12 +18,24 @@ COLUMNS = ("data.text", "data.text_pair", "data.label", "partition.column")
 """The settings that name columns of a table of labelled texts."""
 OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", "partition.column")
 """The settings that name columns of a table of conversations."""
+OF_IMAGES = ("data.image", "data.label", "partition.column")
+"""The settings that name columns of a table of images."""
 TABLE_TASKS = ("table", *INSTRUCTION_TASKS)
+_NEEDED = {
+    "table": {"data.text": "the texts", "data.label": "the labels"},
+    "images": {"data.label": "the labels"},
+}
 _SHOWN_COLUMNS = 12
 _AGNEWS_TEXTS = ("description", "title", "both")
 
 ColumnsOf = Callable[[str, Literal["train", "test"]], Sequence[str]]
 """(path, "train" or "test") -> the names of a table's columns; raises UserError."""
+
+
+def has_columns(config: Config) -> bool:
+    """Say whether the rows of a task's data have columns that settings can name."""
+    is_of_images = config.task_name == "images" and config.data.image is not None
+    return config.task_name in (*TABLE_TASKS, "flair") or is_of_images
 
 
 def _is_unset_for_conversations(path: str) -> Callable[[Config], bool]:
@@ -40,9 +53,9 @@ DATA: tuple[Rule, ...] = (
     Rule(
         "partition.kind",
         ("task_name",),
-        lambda c: c.partition.kind != "column" or c.task_name in TABLE_TASKS or is_own(c.task_name),
+        lambda c: c.partition.kind != "column" or has_columns(c) or is_own(c.task_name),
         "must be another kind unless task_name is table, whose rows have columns",
-        "set task_name=table, or drop partition.kind",
+        "set task_name=table (or images with data.image), or drop partition.kind",
     ),
     Rule(
         "partition.kind",
@@ -74,10 +87,12 @@ def path_problems(config: Config, *, has_data: bool) -> Iterator[Problem]:
     is_packaged = config.task_name == "generalnlp" and len(missing) == 2
     if config.task_name in TABLE_TASKS and has_data and not is_packaged:
         yield from _missing_table(config, missing)
+    if config.task_name in IMAGE_TASKS and has_data:
+        yield from missing_images(config, missing)
     for path in DATA_PATHS:
         if path not in missing:
             yield from _missing_file(config, path, value_at(config, path))
-        elif not has_data:
+        elif not has_data or config.task_name in IMAGE_TASKS:
             continue
         elif config.task_name in FILE_TASKS:
             rule = f"must be given for {config.task_name}"
@@ -143,7 +158,7 @@ def column_problems(
     Raises:
         UserError: a table cannot be read.
     """
-    if config.task_name not in TABLE_TASKS:
+    if not has_columns(config) or config.task_name == "flair":
         return
     columns = None
     if columns_of and config.train_path and "train_path" not in bad:
@@ -155,12 +170,11 @@ def column_problems(
 
 
 def _unnamed_columns(config: Config, columns: Sequence[str] | None) -> Iterator[Problem]:
-    is_table = config.task_name == "table"
-    needed = {"data.text": "the texts", "data.label": "the labels"} if is_table else {}
+    needed = dict(_NEEDED.get(config.task_name, {}))
     if config.partition.kind == "column":
         needed["partition.column"] = "the clients"
     there = "" if columns is None else f"{config.train_path}, which has {_shown(columns)}"
-    for path in COLUMNS if is_table else OF_INSTRUCTIONS:
+    for path in _columns_of(config):
         names = _names(config, path)
         if not names and path in needed:
             word = path.partition(".")[2]
@@ -176,6 +190,11 @@ def _unnamed_columns(config: Config, columns: Sequence[str] | None) -> Iterator[
             elif columns is not None and list(columns).count(name) > 1:
                 rule = f"must name a column that is once in {there}"
                 yield Problem(path, rule, repr(name), "rename the others of that name")
+
+
+def _columns_of(config: Config) -> tuple[str, ...]:
+    """Return the settings that name columns of the table of a task."""
+    return {"table": COLUMNS, "images": OF_IMAGES}.get(config.task_name, OF_INSTRUCTIONS)
 
 
 def _columns_of_two_uses(config: Config) -> Iterator[Problem]:
@@ -197,8 +216,8 @@ def _columns_of_two_uses(config: Config) -> Iterator[Problem]:
 def _columns_of_test(
     config: Config, of_train: Sequence[str], columns: Sequence[str]
 ) -> Iterator[Problem]:
-    paths = COLUMNS if config.task_name == "table" else OF_INSTRUCTIONS
-    names = [name for path in paths[:3] for name in _names(config, path)]
+    paths = [path for path in _columns_of(config) if path != "partition.column"]
+    names = [name for path in paths for name in _names(config, path)]
     if lacking := [name for name in names if name in of_train and name not in columns]:
         yield Problem(
             "test_path",

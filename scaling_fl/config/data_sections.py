@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from scaling_fl.config.base import Section
-from scaling_fl.config.conditions import OF_INSTRUCTIONS, With, Without
+from scaling_fl.config.conditions import OF_INSTRUCTIONS, With, Without, WithSet, WithTask
 from scaling_fl.config.own import AnyPartition
 from scaling_fl.config.types import (
+    IMAGE_TASKS,
     INSTRUCTION_TASKS,
     ColumnName,
     Count,
@@ -33,6 +34,8 @@ class PartitionSettings(Section):
 
 
 _OF_TABLE = With("task_name", "table")
+_OF_LABELS = With("task_name", "table", "images")
+_OF_IMAGES = WithTask(*IMAGE_TASKS)
 _OF_OWN_INSTRUCTIONS = With("task_name", "instruction")
 
 
@@ -44,13 +47,16 @@ class DataSettings(Section):
     agnews: description (None), title or both."""
     text_pair: Annotated[OneOrSeveral, _OF_TABLE] = None
     """Columns that make a second text, which the model sees beside the first one."""
-    label: Annotated[ColumnName, _OF_TABLE] = None
+    image: Annotated[ColumnName, With("task_name", "images")] = None
+    """Column of paths of images (from the table's folder on), or of their content. None: train_path
+    is a folder with a folder of images for each label."""
+    label: Annotated[ColumnName, _OF_LABELS] = None
     """Column of the labels, which may be any names or numbers."""
-    labels: Annotated[Several, _OF_TABLE] = None
+    labels: Annotated[Several, _OF_LABELS] = None
     """All labels, in their order; None finds them in the training data and sorts them."""
     test_share: Annotated[
         Quantile | None,
-        With("task_name", "table", *INSTRUCTION_TASKS),
+        With("task_name", "table", "images", *INSTRUCTION_TASKS),
         Without("test_path", because="the test data is the one that is named"),
     ] = None
     """Share of the training rows, drawn by data_seed, that is held out as the test data; each label
@@ -71,9 +77,17 @@ class DataSettings(Section):
     template: Annotated[Location | None, OF_INSTRUCTIONS] = None
     """How a conversation becomes one text: chat (the tokenizer's own), alpaca (FlowerTune's) or a
     Jinja file of what is before the answer. None: chat for instruction, alpaca for the others."""
+    multi_label: Annotated[bool, WithSet(".image", because="a file is in one folder alone")] = False
+    """Images have any of several labels: lists, or texts with commas, semicolons or bars between.
+    Their metrics are average precision and F1."""
+    image_size: Annotated[Count | None, _OF_IMAGES] = None
+    """Pixels of a side of the square that the model sees; None: what its image processor says."""
+    augment: Annotated[bool, _OF_IMAGES] = True
+    """Cut a part (8 to 100 %) out of each training image at random, and mirror half of them."""
     max_train_examples: Count | None = None
     """Size of a random subset (by data_seed) of the training data; None takes everything."""
     max_test_examples: Count | None = None
     """Size of a random subset (by data_seed) of the test data; None takes everything."""
     cache_dir: LocalFolder | None = None
-    """Folder of downloads and tokenised text; None: $SCALING_FL_CACHE or ~/.cache/scaling_fl."""
+    """Folder of downloads, tokenised text and decoded images; None: $SCALING_FL_CACHE or
+    ~/.cache/scaling_fl."""

@@ -38,5 +38,8 @@ NEWER: dict[str, Any] = {
     "load.bits": 32,
     "load.double_quantisation": True,
     "load.attention": None,
+    **dict.fromkeys(("data.image", "data.image_size")),
+    "data.multi_label": False,
+    "data.augment": True,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

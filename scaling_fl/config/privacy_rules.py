@@ -63,9 +63,9 @@ PRIVACY: tuple[Rule, ...] = (
     _rule(
         _has_noise,
         "data.labels",
-        lambda c: c.task_name != "table" or c.data.labels is not None,
-        "must be given for a table with noise, because every checkpoint would tell the labels that"
-        " the data was found to have",
+        lambda c: c.task_name not in ("table", "images") or c.data.labels is not None,
+        "must be given for a table or a folder with noise, because every checkpoint would tell the"
+        " labels that the data was found to have",
         "list all labels, such as data.labels=no,yes, or drop the noise",
     ),
     _rule(

@@ -15,6 +15,7 @@ from scaling_fl.config.data_rules import (
 )
 from scaling_fl.config.effects import EFFECTS
 from scaling_fl.config.evaluation_rules import EVALUATION, question_problems
+from scaling_fl.config.image_rules import IMAGES
 from scaling_fl.config.load_rules import LOAD
 from scaling_fl.config.merge_row import MergeRow
 from scaling_fl.config.merges import row_of
@@ -67,6 +68,7 @@ RULES: tuple[Rule, ...] = (
     *EVALUATION,
     *BASE,
     *LOAD,
+    *IMAGES,
     Rule(
         "upload.values",
         ("download.density",),

@@ -115,7 +115,7 @@ class Config(Section):
     """Correct every client's steps by how its gradients differ from those of all (SCAFFOLD). The
     control variates that tell so travel beside the vector in fp32, both ways."""
     model: Location = "albert"
-    """albert, bert, distilbert, minilm, smollm2, tiny, a Hugging Face id or a local folder."""
+    """albert, bert, distilbert, minilm, smollm2, dinov2_small, tiny, a hub id or a local folder."""
     task_name: AnyTask = "spooky_author"
     """Task to learn, or one of your own as my_module:my_task."""
     train_path: Location | None = None

@@ -13,6 +13,10 @@ TaskName = Literal[
     "20newsgroups",
     "20newsgroups_topics",
     "table",
+    "cifar10",
+    "fashion_mnist",
+    "flair",
+    "images",
     "generalnlp",
     "medical",
     "finance",
@@ -20,6 +24,7 @@ TaskName = Literal[
     "instruction",
 ]
 INSTRUCTION_TASKS = ("generalnlp", "medical", "finance", "code", "instruction")
+IMAGE_TASKS = ("cifar10", "fashion_mnist", "flair", "images")
 OptimiserName = Literal["sgd", "adam", "adamw", "adamw_8bit", "paged_adamw_8bit"]
 ServerOptimiserName = Literal["sgd", "adam", "adamw", "adagrad", "yogi"]
 ScheduleKind = Literal["constant", "linear", "cosine"]
@@ -47,6 +52,9 @@ QuestionRule = Literal["likelihood", "generation"]
 WatchedMetric = Literal[
     "validation.accuracy",
     "validation.f1_macro",
+    "validation.average_precision_macro",
+    "validation.average_precision_micro",
+    "validation.f1_micro",
     "validation.loss",
     "validation.perplexity",
     "validation.token_accuracy",

@@ -14,6 +14,8 @@ class Columns:
     text: tuple[str, ...] = ()
     text_pair: tuple[str, ...] = ()
     """Columns of a second text beside the first one; empty: there is none."""
+    image: str | None = None
+    """A column of paths, or of the content, of images."""
     label: str | None = None
     client: str | None = None
     instruction: tuple[str, ...] = ()
@@ -32,6 +34,18 @@ class Load:
     """With 4 bits, quantise the scales of the blocks, too."""
     attention: str | None = None
     """What computes attention: eager, sdpa or flash_attention_2; None: transformers chooses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """What a run chooses of its images."""
+
+    size: int | None = None
+    """Pixels of a side of what the model sees; None: what its image processor says."""
+    augment: bool = True
+    """Whether training images are cut at random and mirrored."""
+    several_labels: bool = False
+    """Whether an image may have several labels, or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +77,7 @@ class TaskOptions:
     text: str | None
     columns: Columns = Columns()
     load: Load = Load()
+    images: ImageOptions = ImageOptions()
     test_share: float | None = None
     """Share of the training data that is held out as the test data."""
     labels: tuple[str, ...] | None = None

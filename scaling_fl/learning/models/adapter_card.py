@@ -58,6 +58,41 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 
 {origin}
 """
+_IMAGE_CARD = """\
+---
+library_name: peft
+---
+
+# An adapter for {base_model}
+
+It gives an image {kind} {num_labels} labels: {labels}.
+
+```python
+import torch
+from peft import PeftModel
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+folder = "."  # where this file is
+labels = {names!r}
+base = AutoModelForImageClassification.from_pretrained(
+    {place},
+    num_labels=len(labels),
+    id2label=dict(enumerate(labels)),
+    label2id={{name: number for number, name in enumerate(labels)}},
+    problem_type="{problem_type}",
+    dtype=torch.float32,
+    ignore_mismatched_sizes=True,  # the head comes with the adapter
+)
+model = PeftModel.from_pretrained(base, folder)
+processor = AutoImageProcessor.from_pretrained(folder)
+```
+{note}
+{origin}
+"""
+_OF_ANOTHER_SIZE = """
+It was trained on images of another size than its base: call it with
+`interpolate_pos_encoding=True`.
+"""
 BESIDE = "base_model"
 """The folder, inside that of the adapter, of a base model that cannot be had anywhere else."""
 
@@ -69,6 +104,21 @@ def adapter_card(base_model: str, label_names: Sequence[str], pad_token_id: int)
         labels=", ".join(label_names),
         names=list(label_names),
         pad_token_id=pad_token_id,
+        **_base(base_model),
+    )
+
+
+def image_card(
+    base_model: str, label_names: Sequence[str], problem_type: str, *, is_of_another_size: bool
+) -> str:
+    """Write the text for an adapter of a classifier of images."""
+    return _IMAGE_CARD.format(
+        kind="any of" if problem_type.startswith("multi") else "one of",
+        num_labels=len(label_names),
+        labels=", ".join(label_names),
+        names=list(label_names),
+        problem_type=problem_type,
+        note=_OF_ANOTHER_SIZE * is_of_another_size,
         **_base(base_model),
     )
 

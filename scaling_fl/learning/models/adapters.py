@@ -20,11 +20,13 @@ DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
     "gpt2": ("c_attn", "c_proj", "c_fc"),
+    **dict.fromkeys(("vit", "deit", "beit", "swin", "dinov2"), ("q_proj", "v_proj")),
 }
 """Layers that get an adapter, by model type, where PEFT names none or we deviate.
 
-Queries and values, as in arXiv 2106.09685. For GPT-2, whose queries and values are one layer, all
-linear layers, as in arXiv 2406.05233. A type that neither knows gets adapters in all of them.
+Queries and values, as in arXiv 2106.09685 and, for images, in arXiv 2406.05233. For GPT-2, whose
+queries and values are one layer, all linear layers, as in arXiv 2406.05233. A type that neither
+knows gets adapters in all of them.
 """
 ALL_LINEAR = "all-linear"
 

@@ -9,9 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
+from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.models.adapters import frozen_and_new
 from scaling_fl.learning.models.base import ADAPTER
+from scaling_fl.learning.models.vision import Looks
 
+_BILINEAR = 2
+"""Pillow's number of the way in which images are scaled."""
 _PREFIX = "base_model.model."
 """Where PEFT's wrapper keeps the model, by which the weights in its files are named."""
 
@@ -46,12 +50,14 @@ def _merge_layers(model: nn.Module, place: str) -> None:
             model.set_submodule(name, module.modules_to_save[ADAPTER])
 
 
-def detach_classifier(model: Any, label_names: Sequence[str]) -> None:
+def detach_classifier(
+    model: Any, label_names: Sequence[str], problem_type: str = "single_label_classification"
+) -> None:
     """Give a classifier weights of its own, on the CPU, and the names of its labels."""
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: number for number, name in enumerate(label_names)}
     # The base may have been trained for another kind of problem, which decides how others score.
-    model.config.problem_type = "single_label_classification"
+    model.config.problem_type = problem_type
     for parameter in model.parameters():
         # transformers would take views of one vector for weights that are tied to each other.
         parameter.data = parameter.detach().cpu().clone()
@@ -70,21 +76,55 @@ def save_classifier(
     _save_tokenizer(tokenizer, folder)
 
 
+def save_image_classifier(
+    model: Any, folder: Path, *, label_names: Sequence[str], looks: Looks, problem_type: str
+) -> None:
+    """Write a classifier of images without an adapter for ``from_pretrained``.
+
+    The folder then holds config.json, the weights as safetensors, and an image processor.
+    """
+    detach_classifier(model, label_names, problem_type)
+    disable_progress_bar()
+    model.save_pretrained(folder)
+    save_looks(looks, folder)
+
+
+def save_looks(looks: Looks, folder: Path) -> None:
+    """Write an image processor that shows a model what it saw when it was evaluated."""
+    sides = {"height": looks.size, "width": looks.size}
+    processor = {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": looks.size},
+        "resample": _BILINEAR,
+        "do_center_crop": True,
+        "crop_size": sides,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(looks.mean),
+        "image_std": list(looks.std),
+    }
+    (folder / "preprocessor_config.json").write_text(json_text(processor), encoding="utf-8")
+
+
 def save_adapter(
     model: Any,
     folder: Path,
     *,
     base_model: str,
-    peft_type: str,
+    peft_type: str | None,
     card: str,
-    tokenizer: Any,
+    tokenizer: Any = None,
     splits_special_tokens: bool = True,
 ) -> None:
     """Write a LoRA or DoRA adapter and all that its base model lacks, for ``PeftModel``.
 
     ``base_model`` is where others find the model that was adapted, ``peft_type`` is PEFT's type of
-    its task. The folder then holds adapter_config.json and adapter_model.safetensors, the
-    tokenizer's files, and a README.md with the text of ``card``, which says how to load them.
+    its task, if it has one. The folder then holds adapter_config.json, adapter_model.safetensors,
+    the files of a tokenizer, if one is given, and a README.md with the text of ``card``, which says
+    how to load them.
     What the base model does not hold is no longer adapted in ``model`` afterwards, but merged.
     """
     from peft import get_peft_model_state_dict
@@ -109,7 +149,8 @@ def save_adapter(
     plain = {f"{_PREFIX}{name}": value.detach().cpu().clone() for name, value in weights.items()}
     # transformers and PEFT expect this format to stand in the metadata of every file.
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    _save_tokenizer(tokenizer, folder, splits_special_tokens=splits_special_tokens)
+    if tokenizer is not None:
+        _save_tokenizer(tokenizer, folder, splits_special_tokens=splits_special_tokens)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

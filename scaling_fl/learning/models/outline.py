@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
 from transformers.utils import logging as transformers_logging
 
 from scaling_fl.core.errors import UserError
@@ -31,6 +36,16 @@ def outline_classifier(file: Path, *, num_labels: int) -> nn.Module:
     return _outline(kind, file, torch.float32, num_labels=num_labels)
 
 
+def outline_image_classifier(file: Path, *, num_labels: int) -> nn.Module:
+    """Make a classifier of images without weights from a config.json.
+
+    Raises:
+        UserError: transformers has no such classifier.
+    """
+    kind = AutoModelForImageClassification
+    return _outline(kind, file, torch.float32, num_labels=num_labels)
+
+
 def outline_causal(file: Path, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Make a causal language model without weights from a config.json; ``dtype`` is that of these.
 
@@ -44,7 +59,7 @@ def _outline(kind: Any, file: Path, dtype: torch.dtype, **options: Any) -> nn.Mo
     transformers_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(str(file), trust_remote_code=False, **options)
-        config.pad_token_id = config.pad_token_id or 0
+        config.pad_token_id = getattr(config, "pad_token_id", None) or 0
         with META:
             model: nn.Module = kind.from_config(config, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:

@@ -47,9 +47,12 @@ def test_the_tables_have_the_names_that_the_configuration_allows(names: Any, tab
     assert sorted(table) == sorted(get_args(names))
 
 
-@pytest.mark.parametrize("task_name", sorted(TASKS.keys() - {"table", *types.INSTRUCTION_TASKS}))
+@pytest.mark.parametrize(
+    "task_name", sorted(TASKS.keys() - {"table", "images", *types.INSTRUCTION_TASKS})
+)
 def test_every_classification_has_labels_of_its_own(task_name: str) -> None:
-    config = make_config(task_name=task_name, train_path=__file__, test_path=__file__)
+    model = {"model": "tiny"} if task_name in types.IMAGE_TASKS else {}
+    config = make_config(task_name=task_name, train_path=__file__, test_path=__file__, **model)
     labels = make_task(config).meaning["labels"]
     assert len(labels) == len(set(labels)) >= 2
 

@@ -81,9 +81,9 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {**PRIVATE, "privacy": {"clip": 1.0, "noise_multiplier": 1.0}},
-        "data.labels must be given for a table with noise, because every checkpoint would tell the "
-        "labels that the data was found to have, got None with privacy.clip=1.0; list all labels, "
-        "such as data.labels=no,yes, or drop the noise.",
+        "data.labels must be given for a table or a folder with noise, because every checkpoint "
+        "would tell the labels that the data was found to have, got None with privacy.clip=1.0; "
+        "list all labels, such as data.labels=no,yes, or drop the noise.",
     ),
     (
         {

@@ -103,7 +103,7 @@ class Classification(OfOneLabel):
         return scoring.loss(model, batch)
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:
-        return scoring.count(model, batch, num_labels=len(self.label_names))
+        return scoring.count(model, batch)
 
     def largest_batch(self, size: int) -> Batch:
         longest = self.options.max_seq_len

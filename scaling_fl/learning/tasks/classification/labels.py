@@ -33,8 +33,12 @@ class OfOneLabel:
     def num_counts(self) -> int:
         return scoring.num_counts(len(self.label_names))
 
+    def histograms(self, examples: Examples, clients: Sequence[Indices]) -> Indices:
+        """Count the labels of every client, given its examples: int64 (clients, labels)."""
+        return label_histograms(examples.strata, clients, len(self.label_names))
+
     def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
-        histograms = label_histograms(examples.strata, clients, len(self.label_names))
+        histograms = self.histograms(examples, clients)
         entropies = [entropy_bits(histogram) for histogram in histograms]
         fields = {
             "label_names": self.label_names,
@@ -57,8 +61,8 @@ class OfOneLabel:
         return ", ".join(named[:_SHOWN_LABELS]) + more
 
     def caveat(self, test: Examples) -> str:
-        present = set(test.strata.tolist())
-        absent = [name for i, name in enumerate(self.label_names) if i not in present]
+        (counts,) = self.histograms(test, [np.arange(len(test))])
+        absent = [name for name, count in zip(self.label_names, counts, strict=True) if not count]
         if not absent:
             return ""
         shown = ", ".join(absent[:_SHOWN_LABELS])
@@ -81,9 +85,7 @@ class OfOneLabel:
 
     def baseline(self, examples: Examples) -> dict[str, float]:
         """Return the share of the commonest label, and the entropy of the labels in nats."""
-        (histogram,) = label_histograms(
-            examples.strata, [np.arange(len(examples))], len(self.label_names)
-        )
+        (histogram,) = self.histograms(examples, [np.arange(len(examples))])
         loss = entropy_bits(histogram) * math.log(2)
         return {"accuracy": float(histogram.max() / histogram.sum()), "loss": loss}
 

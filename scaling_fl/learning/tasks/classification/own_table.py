@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +13,7 @@ import numpy as np
 from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.options import TaskOptions
-from scaling_fl.learning.tables.cells import (
-    cell_name,
-    cell_text,
-    refuse_missing,
-    sorted_names,
-)
+from scaling_fl.learning.tables.cells import cell_text, refuse_missing, sorted_names
 from scaling_fl.learning.tables.records import (
     Records,
     columns_of,
@@ -29,15 +23,17 @@ from scaling_fl.learning.tables.records import (
 from scaling_fl.learning.tables.sources import require_path
 from scaling_fl.learning.task import Examples, Indices, Split
 from scaling_fl.learning.tasks.classification.family import Classification
-from scaling_fl.learning.text.labelled import DataError, Labelled, held_out
+from scaling_fl.learning.tasks.classification.own_labels import (
+    check_labels,
+    label_numbers,
+    names_in,
+    needed,
+)
+from scaling_fl.learning.text.labelled import Labelled, held_out
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 
 _FORMAT_VERSION = 1
 _FACTS = "facts.json"
-_MOST_LABELS = 10_000
-"""A confusion matrix of so many labels takes 800 MB."""
-_MOST_UNIQUE, _FEW_ROWS = 0.5, 20
-"""A column is no column of labels when more than this share of its rows differ from each other."""
 
 
 @dataclass(frozen=True)
@@ -64,33 +60,17 @@ class OwnTable:
         def build(staging: Path) -> None:
             wanted = [name for name in (columns.label, columns.client) if name]
             records = read_records(path, "train", wanted)
-            found = sorted_names(self._named(records, columns.label, "label"))
+            found = sorted_names(names_in(records, columns.label, "label"))
             declared = records.classes.get(str(columns.label))
             facts = {"labels": list(declared or found), "clients": []}
             if columns.client:
-                facts["clients"] = sorted_names(self._named(records, columns.client, "client"))
-            self._check_labels(records, found)
+                facts["clients"] = sorted_names(names_in(records, columns.client, "client"))
+            check_labels(records, columns.label, found)
             (staging / _FACTS).write_text(json_text(facts), encoding="utf-8")
 
         folder = cache_folder(self.options.cache_dir) / "tables" / key[:32]
         cached_folder(folder, is_whole=_is_whole, build=build)
         return dict(json.loads((folder / _FACTS).read_text(encoding="utf-8")))
-
-    def _check_labels(self, records: Records, labels: Sequence[str]) -> None:
-        column = self.options.columns.label
-        found = f"{records.path}, column {column!r}"
-        if len(labels) < 2:
-            raise DataError(
-                f"{found}: there must be two labels or more, got {labels[0]!r} in every row; name "
-                "another column by data.label."
-            )
-        is_unique = len(records) >= _FEW_ROWS and len(labels) > _MOST_UNIQUE * len(records)
-        if is_unique or len(labels) > _MOST_LABELS:
-            raise DataError(
-                f"{found}: labels must be few (at most {_MOST_LABELS}) and occur more than once, "
-                f"got {len(labels)} different ones in {len(records)} rows, such as "
-                f"{labels[0][:40]!r}; name the column of the labels by data.label."
-            )
 
     def load(
         self,
@@ -103,21 +83,21 @@ class OwnTable:
         """Read a split, which may be a part of the training table."""
         columns, share = self.options.columns, self.options.test_share
         path, source = self._source(split, path)
-        wanted = [*columns.text, *columns.text_pair, _needed("label", columns.label)]
+        wanted = [*columns.text, *columns.text_pair, needed("label", columns.label)]
         has_clients = columns.client is not None and (
             source == "train" or columns.client in columns_of(path, source)
         )
         records = read_records(path, source, wanted + [str(columns.client)] * has_clients)
-        labels = self._named(records, columns.label, "label")
+        labels = names_in(records, columns.label, "label")
         owners = None
         if has_clients:
             index = {name: number for number, name in enumerate(self.client_names)}
             # Whose test data are is worth a note, but nothing depends on it.
-            names = self._named(records, columns.client, "client", gaps=source == "test")
+            names = names_in(records, columns.client, "client", gaps=source == "test")
             owners = np.array([index.get(name, -1) for name in names], dtype=np.int64)
         found = Labelled(
-            _texts(records, _needed("text", columns.text)),
-            _numbers(records, labels, self.LABELS, str(columns.label)),
+            _texts(records, needed("text", columns.text)),
+            label_numbers(records, labels, self.LABELS, str(columns.label)),
             _texts(records, columns.text_pair) if columns.text_pair else None,
             owners,
         )
@@ -152,16 +132,6 @@ class OwnTable:
         source: Split = "train" if self.options.test_share is not None else split
         return require_path("table", source, self.options.paths[source]), source
 
-    def _named(
-        self, records: Records, column: str | None, what: str, *, gaps: bool = False
-    ) -> list[str]:
-        """Read the names of labels or clients; with ``gaps`` one that is missing is empty."""
-        column = _needed(what, column)
-        names = [cell_name(records, row, column) for row in range(len(records))]
-        if not gaps:
-            refuse_missing(records, [name is None for name in names], column, f"the {what}")
-        return [name or "" for name in names]
-
 
 @dataclass(frozen=True)
 class TableClassification(Classification):
@@ -186,33 +156,12 @@ def own_table(options: TaskOptions) -> TableClassification:
     return TableClassification("table", OwnTable(options), options)
 
 
-def _needed(what: str, given: Any) -> Any:
-    if not given:
-        raise DataError(f"data.{what} must name the column of the {what}s, got none; give it.")
-    return given
-
-
 def _texts(records: Records, columns: Sequence[str]) -> list[str]:
     """Join the cells of each row by a space; a cell that is missing is left out."""
     cells = [[cell_text(records, row, column) for row in range(len(records))] for column in columns]
     texts = [" ".join(filter(None, parts)) for parts in zip(*cells, strict=True)]
     refuse_missing(records, [not text for text in texts], " and ".join(columns), "the text")
     return texts
-
-
-def _numbers(records: Records, names: Sequence[str], labels: Sequence[str], column: str) -> Indices:
-    """Turn the names of labels into numbers."""
-    index = {name: number for number, name in enumerate(labels)}
-    if unknown := Counter(name for name in names if name not in index):
-        first = next(row for row, name in enumerate(names) if name not in index)
-        listed = ", ".join(f"{name[:40]!r} ({n}x)" for name, n in unknown.most_common(5))
-        known = ", ".join(labels[:6]) + (f", ... ({len(labels)})" if len(labels) > 6 else "")
-        raise DataError(
-            f"{records.place(first, column)}: a label must be one of those that the model learns "
-            f"({known}), got {listed}; correct or remove these rows, or list all labels by "
-            "data.labels."
-        )
-    return np.array([index[name] for name in names], dtype=np.int64)
 
 
 def _digest(content: Any) -> str:

@@ -14,10 +14,13 @@ from scaling_fl.learning.task import Batch, BatchLoss, Indices
 
 def loss(model: nn.Module, batch: Batch) -> BatchLoss:
     """Compute the mean cross-entropy of a batch, and its number of right answers, ``accuracy``."""
-    labels = batch.tensors["labels"]
-    logits = _logits(model, batch)
+    return loss_of(_logits(model, batch), batch.tensors["labels"])
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> BatchLoss:
+    """Compute the same from logits (examples x labels) and labels (examples)."""
     right = (logits.detach().argmax(-1) == labels).sum()
-    return BatchLoss(cross_entropy(logits.float(), labels), len(batch), {"accuracy": right})
+    return BatchLoss(cross_entropy(logits.float(), labels), len(labels), {"accuracy": right})
 
 
 def num_counts(num_labels: int) -> int:
@@ -25,15 +28,20 @@ def num_counts(num_labels: int) -> int:
     return num_labels**2 + 2
 
 
-def count(model: nn.Module, batch: Batch, *, num_labels: int) -> Tensor:
+def count(model: nn.Module, batch: Batch) -> Tensor:
     """Count what a model answers on a batch.
 
     Returns int64 of size num_labels**2 + 2: the confusion matrix (row: true label, column:
     answer), the summed loss in units of 2**-32, and the number of examples whose loss is not
     finite or absurdly large.
     """
-    labels = batch.tensors["labels"]
-    logits = _logits(model, batch).float()
+    return count_of(_logits(model, batch), batch.tensors["labels"])
+
+
+def count_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the same from logits (examples x labels) and labels (examples)."""
+    num_labels = logits.shape[-1]
+    logits = logits.float()
     losses = cross_entropy(logits, labels, reduction="none")
     cells = labels * num_labels + logits.argmax(-1)
     confusion = torch.bincount(cells, minlength=num_labels**2)

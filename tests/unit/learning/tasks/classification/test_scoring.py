@@ -40,7 +40,7 @@ def counted(
     model, total = Table(logits), torch.zeros(num_counts(logits.shape[1]), dtype=torch.int64)
     for rows in torch.arange(len(labels)).split(size)[rank::workers]:
         batch = make_batch(rows[:, None], torch.ones(len(rows), 1), labels[rows])
-        total += count(model, batch, num_labels=logits.shape[1])
+        total += count(model, batch)
     return total
 
 
