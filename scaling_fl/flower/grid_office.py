@@ -18,7 +18,7 @@ from scaling_fl.flower.content import content_of, letter_of
 QUERY, TRAIN = "query", "train"
 """Flower's types of messages. To train and to evaluate, a letter asks by Flower's words."""
 WHO = Letter({"what": "who"})
-_POLL_SECONDS = 0.1
+_SHORTEST_PAUSE, _POLL_SECONDS = 0.01, 0.2
 _ANSWERS = {
     1: "Flower does not know the reason",
     2: "its node failed; the log of the node says why",
@@ -118,20 +118,28 @@ class GridOffice:
         check: Callable[[], None],
     ) -> Iterator[tuple[int, Letter | str]]:
         """Send letters and yield what comes back, by the keys of the letters."""
+        # A node that comes late does not begin what nobody waits for any more.
+        ttl = self._patience.round
+        messages = [
+            Message(content_of(letter), node_of[key], kind, ttl=ttl)
+            for key, letter in letters.items()
+        ]
+        # All at once: what several of them hold, as a download, is handed to Flower only once.
+        identities = list(self._grid.push_messages(messages)) or [""] * len(messages)
+        del messages
         waiting = {}
-        for key, letter in letters.items():
-            # A node that comes late does not begin what nobody waits for any more.
-            ttl = self._patience.round
-            message = Message(content_of(letter), node_of[key], kind, ttl=ttl)
-            (identity,) = self._grid.push_messages([message])
+        for key, identity in zip(letters, identities, strict=True):
             if identity:
                 waiting[identity] = key
             else:
                 yield key, _ANSWERS[5]
-        deadline = time.monotonic() + self._patience.round
+        deadline, pause = time.monotonic() + self._patience.round, _SHORTEST_PAUSE
         while waiting:
             check()
-            for reply in self._grid.pull_messages(list(waiting)):
+            replies = list(self._grid.pull_messages(list(waiting)))
+            # What trains for milliseconds is asked for often, and what takes minutes seldom.
+            pause = _SHORTEST_PAUSE if replies else min(2 * pause, _POLL_SECONDS)
+            for reply in replies:
                 key = waiting.pop(reply.metadata.reply_to_message_id)
                 yield key, _read(reply)
             if time.monotonic() > deadline:
@@ -139,7 +147,7 @@ class GridOffice:
                 yield from ((key, late) for key in waiting.values())
                 return
             if waiting:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(pause)
 
 
 def _read(reply: Message) -> Letter | str:
