@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Say what a run will cost before it runs: bytes, privacy, disk, memory, time.
 
-usage: scripts/plan.py [--time] [--json] with SETTING ...
+usage: scripts/plan.py [--time] [--json] [--secure-sum] with SETTING ...
 
 It takes the settings of scripts/train_federated.py, loads the model and no
 data, and trains nothing, unless the time is asked for. A config.json alone
@@ -17,6 +17,8 @@ options:
   --time      predict the time, too, from a few training steps and a batch of
               the test data, measured on this machine
   --json      write one JSON object, and nothing else
+  --secure-sum
+              the bytes of a run with scripts/flower_run.py --secure-sum
   -h, --help  show this
 
 Exit code: 0 when done, 1 when that failed, 2 on misuse.
@@ -44,4 +46,5 @@ if __name__ == "__main__":
 
     given = checked.line.options
     began = BEGAN if "--time" in given else None
-    sys.exit(main(checked, as_json="--json" in given, began=began))
+    is_secure = "--secure-sum" in given
+    sys.exit(main(checked, as_json="--json" in given, began=began, is_secure=is_secure))

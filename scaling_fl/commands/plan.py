@@ -18,16 +18,17 @@ from scaling_fl.reporting.plan import render
 from scaling_fl.runtime.machines.node import Node, threads_per_worker
 
 
-def main(checked: Checked, *, as_json: bool, began: float | None) -> int:
+def main(checked: Checked, *, as_json: bool, began: float | None, is_secure: bool = False) -> int:
     """Predict and print; returns the exit code.
 
-    ``began`` is when this process did, by ``time.perf_counter``; None predicts no time.
+    ``began`` is when this process did, by ``time.perf_counter``; None predicts no time. With
+    ``is_secure`` the server is to learn the sum of the updates alone.
     """
-    return end(partial(_run, checked, as_json=as_json, began=began))
+    return end(partial(_run, checked, as_json, began, is_secure))
 
 
-def _run(checked: Checked, *, as_json: bool, began: float | None) -> None:
-    predicted = cache(partial(predict, checked.config, stage))
+def _run(checked: Checked, as_json: bool, began: float | None, is_secure: bool) -> None:
+    predicted = cache(partial(predict, checked.config, stage, is_secure=is_secure))
     # First, because its start is to be that of a worker.
     timing = None
     if began is not None:

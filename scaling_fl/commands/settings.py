@@ -45,7 +45,7 @@ def read_training(
 def read_plan(doc: str | None, argv: Sequence[str]) -> tuple[Checked | None, int]:
     """Read the command that plans a training command, as ``read_training`` reads that."""
     return _read(
-        lambda: read_command_line(argv, flags={"--json": "", "--time": ""}),
+        lambda: read_command_line(argv, flags={"--json": "", "--time": "", "--secure-sum": ""}),
         doc,
         needs_weights=False,
     )

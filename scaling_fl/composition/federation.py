@@ -141,6 +141,8 @@ def build(
     if office:
         stage("asking the nodes")
         nodes = KnownNodes(config, office, job_of(job, exchange), num_clients)
+        if office.is_secure:
+            note(nodes.trust())
     is_elsewhere = office is not None and office.owns_data
     data = nodes.data() if nodes and is_elsewhere else load_data(config, num_clients, stage)
     check_same_data(data, exchange)

@@ -8,7 +8,7 @@ draws, nobody can predict who is drawn; the bytes are then those expected.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from operator import add
 from typing import Any
 
@@ -23,6 +23,7 @@ from scaling_fl.composition.memory import (
 )
 from scaling_fl.composition.merge import make_statistics
 from scaling_fl.composition.model import load_model
+from scaling_fl.composition.remote import check_sealed
 from scaling_fl.composition.stopping import foresee, unforeseen
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, cohort_problems
@@ -32,12 +33,16 @@ from scaling_fl.core.seeding import from_seed
 from scaling_fl.core.vector import Layout
 from scaling_fl.federation.base import BaseSizes
 from scaling_fl.federation.link import Link
+from scaling_fl.federation.neighbours import bytes_beside
 from scaling_fl.learning.models.quantised import num_weights
 from scaling_fl.methods.pairs import pairs_of
 from scaling_fl.methods.wire.payloads import payload_size
 
 NPY_HEADER = 128
 """Bytes before the values of an array in a file .npy."""
+INT64 = 8
+Cost = Callable[[int, int, int], tuple[int, int]]
+"""(round, number of its clients, tier) -> the bytes (down, up) of a client of the tier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +97,10 @@ class Prediction:
         return asdict(self) | sums
 
 
-def predict(config: Config, note: Callable[[str], None]) -> Prediction:
+def predict(config: Config, note: Callable[[str], None], *, is_secure: bool = False) -> Prediction:
     """Predict the costs of a run; loads its model, but of the data only what a table must tell.
+
+    With ``is_secure`` the server is to learn the sum of the updates alone.
 
     Raises:
         UserError: the run itself would refuse these settings.
@@ -101,6 +108,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     num_clients = count_clients(config, len(config.site_ids))
     if problems := cohort_problems(config, num_clients):
         raise UserError("; ".join(str(problem) for problem in problems))
+    if is_secure:
+        check_sealed(config)
     budget = make_budget(config, num_clients, note, with_secret=False)
     task = make_task(config)
     model = load_model(config, task)
@@ -111,7 +120,8 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
     links = [make_link(settings, config, layout, statistics) for settings in config.by_tier()]
     tier_of = tier_of_clients(config, num_clients)
     cohorts, rate = _cohorts(config, budget, num_clients, note)
-    down, up = _bytes(links, tier_of, cohorts, rate)
+    cost = cache(partial(_of_client, links, is_secure))
+    down, up = _bytes(cost, tier_of, cohorts, rate)
     base = _base(config, layout, tier_of)
     if base:
         down = list(map(add, down, base.download_bytes(cohorts)))
@@ -131,7 +141,7 @@ def predict(config: Config, note: Callable[[str], None]) -> Prediction:
         num_rounds=num_rounds,
         ends_by=ends_by,
         may_end_by=unforeseen(config),
-        tiers=_tiers(links, tier_of),
+        tiers=_tiers(links, tier_of, partial(cost, 1, round(len(cohorts[0]) * rate))),
         download_bytes=down,
         upload_bytes=up,
         plain_bytes=round(2 * payload_size(layout.size, None, "none") * num_trained),
@@ -171,17 +181,23 @@ def _cohorts(
     return [draw(number, "") for number in range(1, config.num_rounds + 1)], 1.0
 
 
+def _of_client(
+    links: list[Link], is_secure: bool, round_number: int, num_clients: int, tier: int
+) -> tuple[int, int]:
+    """Return the bytes (down, up) of a client of a tier, in a round of so many clients."""
+    down, up = links[tier].num_bytes(round_number)
+    if not is_secure:
+        return down, up
+    down_beside, up_beside = bytes_beside(num_clients)
+    return down + down_beside, INT64 * links[tier].size + up_beside
+
+
 def _bytes(
-    links: list[Link], tier_of: list[int], cohorts: list[list[int]], rate: float
+    cost: Cost, tier_of: list[int], cohorts: list[list[int]], rate: float
 ) -> tuple[list[int], list[int]]:
     """Return the bytes down and up of every round, all clients together, each at a rate."""
-
-    @cache
-    def each(tier: int, round_number: int) -> tuple[int, int]:
-        return links[tier].num_bytes(round_number)
-
     rounds = [
-        [each(tier_of[client], number) for client in cohort]
+        [cost(number, round(len(cohort) * rate), tier_of[client]) for client in cohort]
         for number, cohort in enumerate(cohorts, start=1)
     ]
     down, up = ([round(sum(pair[way] for pair in row) * rate) for row in rounds] for way in (0, 1))
@@ -201,11 +217,13 @@ def _base(config: Config, layout: Layout, tier_of: list[int]) -> BaseSizes | Non
     )
 
 
-def _tiers(links: list[Link], tier_of: list[int]) -> list[TierCost]:
+def _tiers(
+    links: list[Link], tier_of: list[int], cost: Callable[[int], tuple[int, int]]
+) -> list[TierCost]:
     counts = Counter(tier_of)
     costs = []
     for tier, link in enumerate(links):
-        down, up = link.num_bytes(1)
+        down, up = cost(tier)
         costs.append(
             TierCost(
                 num_clients=counts[tier],

@@ -11,7 +11,7 @@ from torch import Tensor
 from scaling_fl.composition.data import Data, hash_of_owners
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config
-from scaling_fl.config.merges import row_of
+from scaling_fl.config.merges import MERGES, row_of
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.exchange import Exchange
 from scaling_fl.core.letters import Letter
@@ -64,7 +64,7 @@ class KnownNodes:
         if office.owns_data:
             _check_owned(config, office)
         if office.is_secure:
-            _check_sealed(config)
+            check_sealed(config)
         self._config, self._office = config, office
         self.of_job = {
             "version": VERSION,
@@ -76,6 +76,11 @@ class KnownNodes:
         letter = Letter({**self.of_job, "what": "describe"})
         answers = office.describe(letter)
         self._found = [_described(number, answer) for number, answer in enumerate(answers)]
+
+    def trust(self) -> str:
+        """Say how many nodes do not believe the server whose keys are whose."""
+        checking = sum(bool(found.get("checks_keys")) for found in self._found)
+        return f"{checking} of {len(self._found)} nodes check whose keys the server gives to them"
 
     def data(self) -> Data:
         """Make the server's view of data that only the nodes have."""
@@ -196,14 +201,15 @@ def _check_owned(config: Config, office: Office) -> None:
         )
 
 
-def _check_sealed(config: Config) -> None:
+def check_sealed(config: Config) -> None:
     """Refuse what needs more than the sum of the updates.
 
     Raises:
         InputError: naming all settings that do.
     """
+    summing = tuple(name for name, row in MERGES.items() if row.private)
     given = {
-        "merge.method": (config.merge.method, ("mean", "task_arithmetic")),
+        "merge.method": (config.merge.method, summing),
         "upload.codec": (config.upload.codec, ("none",)),
         "upload.density": (config.upload.density, (1.0,)),
         "upload.values": (config.upload.values, ("update",)),

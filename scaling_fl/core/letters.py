@@ -8,8 +8,9 @@ from typing import Any
 
 from scaling_fl.core.json_text import json_text
 
-SUM, INTEGERS = -1, "integers"
-"""In place of a client, who the letter with the sum of all is from; and the part that it is in."""
+SUM, INTEGERS, TRAFFIC = -1, "integers", "traffic"
+"""In place of a client, who the letter with the sum of all is from; the part that the sum is in;
+and the fact with a row for each client: its number, the bytes it received, those it sent."""
 _LENGTH = struct.Struct("<Q")
 
 
@@ -19,6 +20,11 @@ class Letter:
 
     facts: Mapping[str, Any]
     parts: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the parts, which are those that are counted."""
+        return sum(map(len, self.parts.values()))
 
     def to_bytes(self) -> bytes:
         """Write the letter as one frame: the length of a JSON head, the head, the parts."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scaling_fl.core.json_text import finite, number
-from scaling_fl.core.letters import INTEGERS, SUM, Letter
+from scaling_fl.core.letters import INTEGERS, SUM, TRAFFIC, Letter
 from scaling_fl.core.records import ClientReport
 from scaling_fl.core.state import GlobalState, Tensors
 from scaling_fl.federation.arrivals import NOT_SUMMABLE, Reply
@@ -111,19 +111,23 @@ class RemoteClients(Clients):
             parts = parts | ({BASE: bytes(base)} if base else {})
             letters[client] = Letter({**self.of_job, **facts}, parts)
         answers = self.post.exchange(letters, check)
-        for client, answer in self._unsealed(answers) if self.sealed else answers:
+        found = dict(answers) if self.sealed else {}
+        traffic = self._unsealed(found.pop(SUM, ""))
+        for client, answer in found.items() if self.sealed else answers:
             sent = downloads.sent(self.tier_of[client])
-            yield self._reply(letters[client], answer, sent)
+            reply = self._reply(letters[client], answer, sent)
+            if client in traffic:
+                down, up = traffic[client]
+                report = replace(reply.report, download_bytes=down, upload_bytes=up)
+                reply = replace(reply, report=report)
+            yield reply
 
-    def _unsealed(
-        self, answers: Iterator[tuple[int, Letter | str]]
-    ) -> Iterator[tuple[int, Letter | str]]:
-        """Put the sum of all by, and yield the answers of the clients."""
-        found = dict(answers)
-        total = found.pop(SUM, "")
-        if isinstance(total, Letter) and self.sealed:
-            self.sealed.put(total.parts[INTEGERS])
-        yield from found.items()
+    def _unsealed(self, total: Letter | str) -> dict[int, tuple[int, int]]:
+        """Put the sum of all by, and return the bytes (down, up) of each client."""
+        if not (self.sealed and isinstance(total, Letter)):
+            return {}
+        self.sealed.put(total.parts[INTEGERS])
+        return {client: (down, up) for client, down, up in total.facts[TRAFFIC]}
 
     def _base_for(self, memory: Tensors, client: int, had_last_turn: bool) -> Payload | None:
         """As ``send_base``, but a client whose last turn did not count may not have the base."""
@@ -141,7 +145,7 @@ class RemoteClients(Clients):
             tier=tier,
             num_examples=self.num_examples(client),
             metrics={"loss": math.nan},
-            download_bytes=sum(map(len, asked.parts.values())),
+            download_bytes=asked.num_bytes,
             upload_bytes=0,
             seconds=0.0,
         )
@@ -156,8 +160,8 @@ class RemoteClients(Clients):
     def _read(self, answer: Letter, report: ClientReport, sent: Download, asked: Letter) -> Reply:
         """Read an answer, of which nothing is believed."""
         link, facts = self.tiers[report.tier].link, answer.facts
-        if failure := facts.get("failure"):
-            return self._left_out(report, _FAILURES.get(failure, _FAILED), asked)
+        if failure := failure_of(answer):
+            return self._left_out(report, failure, asked)
         about = (facts["client"], facts["round"])
         if about != (report.client, report.round):
             raise ValueError(f"an answer about client and round {about}")
@@ -182,12 +186,11 @@ class RemoteClients(Clients):
             report,
             num_examples=num_examples,
             metrics=metrics,
-            upload_bytes=sum(map(len, answer.parts.values())),
+            upload_bytes=answer.num_bytes,
             seconds=float(_real(facts["seconds"]) or 0.0),
         )
         if self.sealed:
-            num_bytes = 8 * link.size
-            report = replace(report, upload_bytes=num_bytes, update_norm=math.nan)
+            report = replace(report, update_norm=math.nan)
             return Reply(
                 report=report, payload=NOTHING, num_units=self._num_units(asked), is_sealed=True
             )
@@ -227,8 +230,15 @@ _FAILED = "its node failed; the log of the node says why"
 _FAILURES = {
     "forgotten": "its node no longer has what the client remembered",
     "refused": "its node refuses the settings or its data; the log of the node says why",
+    "unsafe": "its node refuses to show more than a sum; the log of the node says why",
 }
 """What a node may say of a failure: never a text of its own, which could tell of its data."""
+
+
+def failure_of(answer: Letter) -> str | None:
+    """Say in words of the server what a node says of its failure; None: it has not failed."""
+    failure = answer.facts.get("failure")
+    return _FAILURES.get(failure, _FAILED) if failure else None
 
 
 def _parts(sent: Download) -> dict[str, bytes]:

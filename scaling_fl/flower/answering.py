@@ -23,6 +23,8 @@ from scaling_fl.core.places import Place
 from scaling_fl.federation.node_end import Forgotten
 from scaling_fl.flower.resident import LOCK, SOCKET
 from scaling_fl.flower.secure_node import answer_secure
+from scaling_fl.flower.secure_sum import Refused
+from scaling_fl.flower.signing import read_signers
 
 IDLE_SECONDS = 900.0
 """After which a resident ends; the next message starts another one."""
@@ -38,12 +40,20 @@ def answer_here(letter: Letter, place: Place) -> Letter:
     try:
         about = json_text({name: letter.facts[name] for name in _OF_JOB})
         job = partial(_job, about, None if place.train_path is None else place)
-        if "secure" not in letter.facts:
-            return job().answer(letter, place.folder)
-        secrets = place.folder / "secrets" / str(letter.facts["job"])
-        return answer_secure(letter, secrets, lambda each: job().answer_apart(each, place.folder))
+        if "secure" in letter.facts:
+            return answer_secure(
+                letter, place.folder, lambda each: job().answer_apart(each, place.folder)
+            )
+        answer = job().answer(letter, place.folder)
+        if letter.facts["what"] == "describe":
+            checks_keys = bool(read_signers(place.folder))
+            answer = Letter({**answer.facts, "checks_keys": checks_keys})
+        return answer
     except Forgotten:
         return Letter({"failure": "forgotten"})
+    except Refused as error:
+        print(f"refused: {error}", flush=True)
+        return Letter({"failure": "unsafe"})
     except Exception as error:
         traceback.print_exc()
         return Letter({"failure": "refused" if isinstance(error, UserError) else "failed"})

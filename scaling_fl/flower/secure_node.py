@@ -2,57 +2,117 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scaling_fl.core.letters import INTEGERS, Letter
+from scaling_fl.federation.neighbours import KEYS_BYTES, SIGNATURE, num_neighbours
 from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES, context_of
-from scaling_fl.flower.secure_sum import Integers, Masker
+from scaling_fl.flower.secure_sum import Integers, Masker, Refused
+from scaling_fl.flower.signing import check_signature, read_signers, sign
 
 Turn = Callable[[Letter], tuple[Letter, Integers | None]]
 """letter -> the answer without its update, and the update as a sum holds it; None: it has none."""
 
 
 def answer_secure(letter: Letter, folder: Path, turn: Turn) -> Letter:
-    """Answer one of the four letters of a secure sum.
+    """Answer one of the four letters of a secure sum; ``folder`` is the node's.
 
     Raises:
         Refused: the answer would show more than the sum.
     """
     facts = letter.facts
-    file = folder / f"client-{int(facts['client']):06d}" / f"round-{int(facts['round']):06d}.json"
+    name = f"client-{int(facts['client']):06d}.json"
+    file = folder / "secrets" / str(facts["job"]) / name
+    kept = _read(file)
     if facts["secure"] == KEYS:
-        masker = Masker(int(facts["client"]), context_of(facts))
-        _forget(file.parent)
-        answer = Letter({KEYS: masker.public_keys()})
-    else:
-        masker = Masker.from_json(json.loads(file.read_text()))
-        answer = _answer(letter, masker, turn)
-    _keep(file, json.dumps(masker.to_json()))
+        _begin(facts, kept)
+    masker = Masker.from_json(kept["masker"])
+    if masker.context != context_of(facts):
+        raise Refused("the secrets are of another round")
+    answer = _answer(letter, masker, folder, turn)
+    if masker.told:
+        kept["told"][str(facts["round"])] = masker.told
+    _keep(file, json.dumps({**kept, "masker": masker.to_json()}))
     return answer
 
 
-def _answer(letter: Letter, masker: Masker, turn: Turn) -> Letter:
-    facts = letter.facts
+def _begin(facts: Mapping[str, Any], kept: dict[str, Any]) -> None:
+    """Make new secrets, in place of those before; what was revealed is not forgotten.
+
+    A job that goes back repeats rounds, but none up to ``oldest``.
+
+    Raises:
+        Refused: nobody knows any more what was revealed in the round.
+    """
+    number, oldest = int(facts["round"]), max(kept["oldest"], int(facts["oldest"]))
+    if number <= oldest:
+        raise Refused("the round is before those that the job can go back to")
+    told = {n: what for n, what in kept["told"].items() if int(n) > oldest}
+    masker = Masker(int(facts["client"]), context_of(facts), told.get(str(number), ""))
+    kept.update(oldest=oldest, told=told, masker=masker.to_json())
+
+
+def _answer(letter: Letter, masker: Masker, folder: Path, turn: Turn) -> Letter:
+    facts, about = letter.facts, _about_others(letter)
+    if facts["secure"] == KEYS:
+        keys = masker.public_keys()
+        signed = keys + sign(folder, masker.context, masker.client, keys)
+        return _letter({masker.client: signed})
     if facts["secure"] == SHARES:
-        peers = {int(client): list(keys) for client, *keys in facts["peers"]}
-        return Letter({SHARES: list(map(list, masker.shares(peers).items()))})
+        neighbours = [int(other) for other in facts["neighbours"]]
+        _check_neighbours(neighbours, int(facts["clients"]))
+        _check_keys(about, masker.context, folder)
+        peers = {other: signed[:-SIGNATURE] for other, signed in about.items()}
+        return _letter(masker.shares(neighbours, peers))
     if facts["secure"] == REVEAL:
-        return Letter({REVEAL: list(map(list, masker.reveal(facts["survivors"]).items()))})
+        return _letter(masker.reveal(facts["survivors"]))
     assert facts["secure"] == MASKED
-    answer, integers = turn(letter)
+    others = set(map(str, about))
+    own = {name: part for name, part in letter.parts.items() if name not in others}
+    answer, integers = turn(Letter(facts, own))
     if integers is None:
         return answer
-    masker.mask(integers, {int(client): sealed for client, sealed in facts["received"]})
+    masker.mask(integers, about)
     return Letter(answer.facts, {INTEGERS: integers.astype(np.int64, copy=False).tobytes()})
 
 
-def _forget(folder: Path) -> None:
-    """Drop the secrets of the client's former sums."""
-    for path in folder.glob("round-*.json"):
-        path.unlink()
+def _about_others(letter: Letter) -> dict[int, bytes]:
+    """Return the parts that are about other clients, which have their numbers as names."""
+    return {int(name): part for name, part in letter.parts.items() if name.isdecimal()}
+
+
+def _letter(about: Mapping[int, bytes]) -> Letter:
+    return Letter({}, {str(client): part for client, part in about.items()})
+
+
+def _check_neighbours(neighbours: Sequence[int], num_clients: int) -> None:
+    """Refuse fewer neighbours than are safe among so many clients, and more than are needed."""
+    wanted = num_neighbours(num_clients) if num_clients > 1 else 1
+    if len(set(neighbours)) != wanted or len(neighbours) != wanted:
+        raise Refused(
+            f"each of {num_clients} clients must have {wanted} neighbours, got {neighbours}"
+        )
+
+
+def _check_keys(signed: Mapping[int, bytes], context: str, folder: Path) -> None:
+    """Refuse keys that are none or, where the owner has listed all nodes, not signed by theirs."""
+    if any(len(each) != KEYS_BYTES for each in signed.values()):
+        raise Refused("a client must have two keys and a signature")
+    if signers := read_signers(folder):
+        for client, each in signed.items():
+            keys, signature = each[:-SIGNATURE], each[-SIGNATURE:]
+            check_signature(signers, context, client, keys, signature)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"told": {}, "oldest": 0}
+    if file.exists():
+        found |= json.loads(file.read_text())
+    return found
 
 
 def _keep(file: Path, text: str) -> None:

@@ -1,24 +1,28 @@
 """The server's side of secure sums: four messages to every client of a round, and one sum."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling_fl.core.letters import INTEGERS, SUM, Letter
-from scaling_fl.flower.secure_sum import Integers, Refused, threshold, unmask
+from scaling_fl.core.letters import INTEGERS, SUM, TRAFFIC, Letter
+from scaling_fl.federation.neighbours import fewest_left, ring
+from scaling_fl.federation.remote import failure_of
+from scaling_fl.flower.secure_sum import Integers, Refused, unmask
 
 if TYPE_CHECKING:
     from scaling_fl.composition.remote import Office
 
 KEYS, SHARES, MASKED, REVEAL = "keys", "shares", "masked", "reveal"
+Answers = Mapping[int, Mapping[int, bytes]]
+"""What clients sent for, or revealed of, other clients: ``answers[client][other]``."""
 
 
 class SecureOffice:
     """Carries letters as the office inside does, but learns the sum of the updates alone.
 
     Beside the answers of the clients, which have no update, ``exchange`` yields the sum as int64
-    (modulo 2**64), or why there is none.
+    (modulo 2**64) with the bytes that each client received and sent, or why there is none.
     """
 
     is_secure = True
@@ -49,7 +53,8 @@ class SecureOffice:
             return
         for client in letters:
             yield client, round.failures.get(client) or round.answers[client]
-        yield SUM, Letter({}, {INTEGERS: total.tobytes()})
+        traffic = [[client, *both] for client, both in round.traffic.items()]
+        yield SUM, Letter({TRAFFIC: traffic}, {INTEGERS: total.tobytes()})
 
 
 class _SecureRound:
@@ -60,8 +65,12 @@ class _SecureRound:
         first = next(iter(letters.values())).facts
         self._context = context_of(first)
         self._size = int(first["size"])
+        # Drawn for all that are asked, so that a round that is repeated has the same neighbours.
+        self._near = ring(letters, self._context)
         self.failures: dict[int, str] = {}
         self.answers: dict[int, Letter] = {}
+        self.traffic = {client: [0, 0] for client in letters}
+        """The bytes of the parts that each client received and sent."""
 
     def run(self) -> Integers:
         """Ask in four turns, and return the sum of those that answered the first three.
@@ -69,43 +78,65 @@ class _SecureRound:
         Raises:
             Refused: too few clients are left.
         """
-        wanted: list[int] = list(self._letters)
-        keys = {c: a.facts[KEYS] for c, a in self._ask(wanted, KEYS, {}).items()}
-        self._need(keys, len(wanted))
-        peers = [[client, *found] for client, found in sorted(keys.items())]
-        shares = {
-            client: dict(answer.facts[SHARES])
-            for client, answer in self._ask(list(keys), SHARES, {"peers": peers}).items()
-        }
-        self._need(shares, len(keys))
+        if len(self._letters) < 2:
+            raise Refused("the sum of a single client is its update")
+        keys = self._public_keys()
+        shares = self._shares(keys)
         total = self._masked_sum(shares)
-        survivors = sorted(self.answers)
-        self._need(survivors, len(keys))
-        asked = self._ask(survivors, REVEAL, {"survivors": survivors})
-        revealed = {client: dict(answer.facts[REVEAL]) for client, answer in asked.items()}
-        # Whoever sent its vector is in the sum, whether it went on or not.
-        for client in survivors:
-            self.failures.pop(client, None)
+        revealed = self._revealed(shares)
         try:
-            unmask(total, self._context, keys, survivors, list(shares), revealed)
-        except (KeyError, ValueError, TypeError) as error:
+            unmask(total, self._context, keys, self._near, self.answers, shares, revealed)
+        except ValueError as error:
             raise Refused("a client revealed what is no share") from error
+        # Whoever sent its vector is in the sum, whether it went on or not.
+        for client in self.answers:
+            self.failures.pop(client, None)
         return total
 
-    def _masked_sum(self, shares: Mapping[int, Mapping[int, str]]) -> Integers:
+    def _public_keys(self) -> dict[int, bytes]:
+        everybody = {client: [client] for client in self._letters}
+        found = self._ask(KEYS, dict.fromkeys(everybody, Letter({})), everybody)
+        keys = {client: answer[client] for client, answer in found.items()}
+        self._need(keys)
+        return keys
+
+    def _shares(self, keys: Mapping[int, bytes]) -> Answers:
+        near = {client: self._near_of(client, keys) for client in keys}
+        letters = {
+            client: Letter(
+                {"clients": len(self._letters), "neighbours": self._near[client]},
+                {str(other): keys[other] for other in near[client]},
+            )
+            for client in keys
+        }
+        shares = self._ask(SHARES, letters, near)
+        self._need(shares)
+        return shares
+
+    def _masked_sum(self, shares: Answers) -> Integers:
         total = np.zeros(self._size, np.int64)
         letters = {}
         for client in shares:
-            received = [[other, shares[other][client]] for other in shares if other != client]
-            letter = self._letters[client]
-            facts = {**letter.facts, "secure": MASKED, "received": received}
-            letters[client] = Letter(facts, letter.parts)
-        for client, answer in self._office.exchange(letters, self._check):
+            received = {str(n): shares[n][client] for n in self._near_of(client, shares)}
+            letters[client] = Letter({}, {**self._letters[client].parts, **received})
+        for client, answer in self._exchange(MASKED, letters):
             vector = self._vector(client, answer)
             if vector is not None and isinstance(answer, Letter):
                 total += vector
                 self.answers[client] = Letter(answer.facts)
+        self._need(self.answers)
         return total
+
+    def _revealed(self, shares: Answers) -> Answers:
+        letters = {
+            client: Letter({"survivors": [client, *self._near_of(client, self.answers)]})
+            for client in self.answers
+        }
+        held = {client: [client, *self._near_of(client, shares)] for client in self.answers}
+        return self._ask(REVEAL, letters, held)
+
+    def _near_of(self, client: int, there: Collection[int]) -> list[int]:
+        return [other for other in self._near[client] if other in there]
 
     def _vector(self, client: int, answer: Letter | str) -> Integers | None:
         """Return the masked vector of an answer; None: the client has none to add."""
@@ -119,28 +150,42 @@ class _SecureRound:
             return np.frombuffer(answer.parts[INTEGERS], dtype="<i8")
         return None
 
-    def _ask(self, clients: list[int], what: str, more: Mapping[str, Any]) -> dict[int, Letter]:
-        """Send clients a letter without parts, and return the answers of those that have one."""
-        letters = {
-            client: Letter({**self._letters[client].facts, **more, "secure": what})
-            for client in clients
-        }
+    def _ask(
+        self, what: str, letters: Mapping[int, Letter], wanted: Mapping[int, Collection[int]]
+    ) -> Answers:
+        """Return what clients answer, of those that have something for all in ``wanted``."""
         found = {}
-        for client, answer in self._office.exchange(letters, self._check):
+        for client, answer in self._exchange(what, letters):
             if isinstance(answer, str):
                 self.failures[client] = answer
-            elif not isinstance(answer.facts.get(what), list):
+            elif answer.parts.keys() != set(map(str, wanted[client])):
                 self.failures[client] = _why(answer)
             else:
-                found[client] = answer
+                found[client] = {int(other): data for other, data in answer.parts.items()}
         return found
 
-    def _need(self, found: "Mapping[int, Any] | list[int]", of: int) -> None:
-        if of < 2:
-            raise Refused("the sum of a single client is its update")
-        if len(found) < max(2, threshold(of)):
+    def _exchange(
+        self, what: str, letters: Mapping[int, Letter]
+    ) -> Iterator[tuple[int, Letter | str]]:
+        """Send letters, with all facts of the first ones, and count the bytes both ways."""
+        whole = {
+            client: Letter(
+                {**self._letters[client].facts, **more.facts, "secure": what}, more.parts
+            )
+            for client, more in letters.items()
+        }
+        for client, letter in whole.items():
+            self.traffic[client][0] += letter.num_bytes
+        for client, answer in self._office.exchange(whole, self._check):
+            if isinstance(answer, Letter):
+                self.traffic[client][1] += answer.num_bytes
+            yield client, answer
+
+    def _need(self, found: Collection[int]) -> None:
+        of = len(self._letters)
+        if len(found) < fewest_left(of):
             reasons = "; ".join(f"client {c}: {why}" for c, why in sorted(self.failures.items()))
-            raise Refused(f"{max(2, threshold(of))} of {of} clients must go on ({reasons})")
+            raise Refused(f"{fewest_left(of)} of {of} clients must go on ({reasons})")
 
 
 def context_of(facts: Mapping[str, Any]) -> str:
@@ -151,4 +196,4 @@ def context_of(facts: Mapping[str, Any]) -> str:
 def _why(answer: Letter) -> str:
     if answer.facts.get("diverged"):
         return "its loss or update is not finite"
-    return "its node failed; the log of the node says why"
+    return failure_of(answer) or "its node sent what it must not"

@@ -1,18 +1,19 @@
 """Sums that hide their terms: masks that cancel, and shares that replace a client which drops out.
 
-Every client adds to its int64 vector a mask of its own and one for each other client, all modulo
-2**64: of two clients, one adds their common mask and the other one subtracts it. So the sum of all
-is that of the vectors and of the own masks. Clients that go on to the end reveal, by shares of
-which ``threshold`` are needed, the own mask of each that sent its vector, or the key of each that
-did not; never both, since together they would show that client's vector.
+Every client adds to its int64 vector a mask of its own and one for each of its neighbours, all
+modulo 2**64: of two neighbours, one adds their common mask and the other one subtracts it. So the
+sum of all is that of the vectors and of the own masks. Clients that go on to the end reveal, by
+shares of which a threshold is needed, the own mask of each neighbour that sent its vector, or the
+key of each that did not; never both, since together they would show that neighbour's vector.
 
-Source: Bonawitz et al., CCS 2017 (Practical Secure Aggregation), figure 4, against a server that
-keeps to the protocol: it hands public keys on, and nothing proves whose they are.
+Source: Bell et al., CCS 2020 (Secure Single-Server Aggregation with (Poly)Logarithmic Overhead),
+which is Bonawitz et al., CCS 2017 (Practical Secure Aggregation), figure 4, among neighbours.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,17 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
+from scaling_fl.federation.neighbours import SEED_SHARE, threshold
+
 Integers = NDArray[np.int64]
-_SEED, _HALF = 16, 16  # bytes: of a seed, and of each part of a key, as Shamir's shares want them
-_SECRETS = ("mask_key", "share_key", "seed")
-_SHARE = 17  # an index and the value at it
+_SEED = _HALF = 16  # bytes: of a seed, and of each part of a key, as Shamir's shares want them
+_PUBLIC, _NONCE = 32, 12
+_BYTES = ("mask_key", "share_key", "seed")
+_TABLES = ("peers", "received")
 
 
 class Refused(Exception):
     """A request that would let the server see a single client's vector, or a damaged share."""
-
-
-def threshold(num_clients: int) -> int:
-    """Return how many clients must go on to the end: more than half of them."""
-    return num_clients // 2 + 1
 
 
 @dataclass
@@ -47,51 +46,55 @@ class Masker:
     client: int
     context: str
     """What the round is: masks of two contexts are not related."""
+    told: str = ""
+    """What the client has revealed in this round (see ``reveal``); it reveals nothing else."""
     mask_key: bytes = field(default_factory=lambda: os.urandom(2 * _HALF))
     share_key: bytes = field(default_factory=lambda: os.urandom(2 * _HALF))
     seed: bytes = field(default_factory=lambda: os.urandom(_SEED))
-    peers: dict[int, list[str]] = field(default_factory=dict)
-    """The public keys of all clients of the round, by client."""
-    received: dict[int, str] = field(default_factory=dict)
-    """The encrypted shares of the others, by client."""
-    revealed: list[list[int]] = field(default_factory=list)
+    neighbours: list[int] = field(default_factory=list)
+    peers: dict[int, bytes] = field(default_factory=dict)
+    """The public keys of the neighbours that have sent some."""
+    received: dict[int, bytes] = field(default_factory=dict)
+    """The encrypted shares of the neighbours, and the client's own, by client."""
 
-    def public_keys(self) -> list[str]:
+    @property
+    def threshold(self) -> int:
+        return threshold(len(self.neighbours))
+
+    def public_keys(self) -> bytes:
         """Return the keys that others need: for masks, and for shares."""
-        return [_public(self.mask_key), _public(self.share_key)]
+        return _public(self.mask_key) + _public(self.share_key)
 
-    def shares(self, peers: Mapping[int, list[str]]) -> dict[int, str]:
-        """Return for each other client a share of this one's secrets, which it alone can read.
+    def shares(self, neighbours: Sequence[int], peers: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Return for each neighbour with keys a share of this client's secrets, for it alone.
 
         Raises:
-            Refused: there were other peers before, or this client is not among them.
+            Refused: there were neighbours before, or too few have keys.
         """
-        if self.peers or len(peers) < 2 or peers.get(self.client) != self.public_keys():
-            raise Refused("a client takes part in one sum of a round, with others")
-        self.peers = dict(peers)
-        others = sorted(peers)
+        if self.neighbours or not peers.keys() <= set(neighbours) - {self.client}:
+            raise Refused("a client has one set of neighbours in a round, which are others")
+        self.neighbours, self.peers = sorted(neighbours), dict(peers)
+        self._need(len(peers) + 1)
+        holders = sorted([*neighbours, self.client])
         parts = (self.seed, self.mask_key[:_HALF], self.mask_key[_HALF:])
-        split = [
-            Shamir.split(threshold(len(others)), len(others), part, ssss=False) for part in parts
-        ]
-        found = {}
-        for place, other in enumerate(others):
-            plain = b"".join(bytes([index]) + value for index, value in (s[place] for s in split))
-            if other == self.client:
-                self.received[other] = plain.hex()
-            else:
-                found[other] = self._sealed(other, plain)
-        return found
+        split = [Shamir.split(self.threshold, len(holders), part, ssss=False) for part in parts]
+        plain = {
+            holder: b"".join(bytes([index]) + value for index, value in (s[place] for s in split))
+            for place, holder in enumerate(holders)
+        }
+        self.received[self.client] = plain[self.client]
+        return {peer: self._sealed(peer, plain[peer]) for peer in peers}
 
-    def mask(self, integers: Integers, received: Mapping[int, str]) -> None:
-        """Add the masks, in place; ``received`` are the shares of those that are still there.
+    def mask(self, integers: Integers, received: Mapping[int, bytes]) -> None:
+        """Add the masks, in place; ``received`` are the shares of the neighbours still there.
 
         Raises:
             Refused: they are too few, or another vector was masked before.
         """
-        if len(self.received) > 1 or len(received) + 1 < threshold(len(self.peers)):
-            raise Refused("too few clients are left, or a vector was masked before")
-        self.received |= {client: str(sealed) for client, sealed in received.items()}
+        if len(self.received) != 1 or not received.keys() <= self.peers.keys():
+            raise Refused("a client masks one vector in a round, with its neighbours")
+        self._need(len(received) + 1)
+        self.received |= received
         integers += stream(self.seed, self.context, len(integers))
         for other in received:
             common = stream(self._common(other), self.context, len(integers))
@@ -100,67 +103,72 @@ class Masker:
             else:
                 integers -= common
 
-    def reveal(self, survivors: Collection[int]) -> dict[int, str]:
+    def reveal(self, survivors: Collection[int]) -> dict[int, bytes]:
         """Return shares: of the seeds of those whose vectors are in the sum, else of their keys.
+
+        ``survivors`` are this client and neighbours. Whoever repeats the round later, with other
+        secrets, is refused unless it names the same: the difference of two sums of one round would
+        be the vectors of those that are in one of them alone.
 
         Raises:
             Refused: they are too few, this client is not among them, or others were named before.
         """
         named = sorted(survivors)
-        known = set(named) <= self.received.keys()
-        if self.revealed not in ([], [named]) or self.client not in named or not known:
-            raise Refused("a client reveals once, what belongs to its own sum")
-        if len(named) < threshold(len(self.peers)):
-            raise Refused("too few clients are left")
-        self.revealed = [named]
+        told = sha256(repr((self.neighbours, named)).encode()).hexdigest()
+        if self.client not in named or not set(named) <= self.received.keys():
+            raise Refused("a client reveals what belongs to its own sum")
+        if self.told not in ("", told):
+            raise Refused("a client reveals once in a round, or again of the same sum")
+        self._need(len(named))
+        self.told = told
         return {
-            client: (shares[:_SHARE] if client in named else shares[_SHARE:]).hex()
+            client: shares[:SEED_SHARE] if client in named else shares[SEED_SHARE:]
             for client in self.received
             for shares in [self._opened(client)]
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, which holds the secrets."""
-        keys = {name: getattr(self, name).hex() for name in _SECRETS}
-        rest = {name: getattr(self, name) for name in ("client", "context", "revealed")}
-        tables = {name: list(getattr(self, name).items()) for name in ("peers", "received")}
-        return keys | rest | tables
+        secret = {name: getattr(self, name).hex() for name in _BYTES}
+        rest = {name: getattr(self, name) for name in ("client", "context", "told", "neighbours")}
+        tables = {
+            name: [[client, data.hex()] for client, data in getattr(self, name).items()]
+            for name in _TABLES
+        }
+        return secret | rest | tables
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Masker":
-        mask_key, share_key, seed = (bytes.fromhex(found[name]) for name in _SECRETS)
-        return cls(
-            client=found["client"],
-            context=found["context"],
-            mask_key=mask_key,
-            share_key=share_key,
-            seed=seed,
-            peers=dict(found["peers"]),
-            received=dict(found["received"]),
-            revealed=found["revealed"],
-        )
+        secret = {name: bytes.fromhex(found[name]) for name in _BYTES}
+        tables = {
+            name: {client: bytes.fromhex(data) for client, data in found[name]} for name in _TABLES
+        }
+        return cls(**{**found, **secret, **tables})
+
+    def _need(self, number: int) -> None:
+        if number < self.threshold:
+            raise Refused(f"{self.threshold} of a client and its neighbours must be left")
 
     def _common(self, other: int) -> bytes:
-        return _agreed(self.mask_key, self.peers[other][0])
+        return _agreed(self.mask_key, self.peers[other][:_PUBLIC])
 
-    def _sealed(self, other: int, plain: bytes) -> str:
-        nonce = os.urandom(12)
-        return (
-            nonce + self._cipher(other).encrypt(nonce, plain, self._about(self.client, other))
-        ).hex()
+    def _sealed(self, other: int, plain: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        about = self._about(self.client, other)
+        return nonce + self._cipher(other).encrypt(nonce, plain, about)
 
     def _opened(self, other: int) -> bytes:
-        sealed = bytes.fromhex(self.received[other])
+        sealed = self.received[other]
         if other == self.client:
             return sealed
         try:
             about = self._about(other, self.client)
-            return self._cipher(other).decrypt(sealed[:12], sealed[12:], about)
+            return self._cipher(other).decrypt(sealed[:_NONCE], sealed[_NONCE:], about)
         except InvalidTag as error:
             raise Refused("a share was damaged on its way") from error
 
     def _cipher(self, other: int) -> AESGCM:
-        return AESGCM(_agreed(self.share_key, self.peers[other][1]))
+        return AESGCM(_agreed(self.share_key, self.peers[other][_PUBLIC:]))
 
     def _about(self, sender: int, receiver: int) -> bytes:
         return f"{self.context} {sender} {receiver}".encode()
@@ -169,34 +177,38 @@ class Masker:
 def unmask(
     total: Integers,
     context: str,
-    keys: Mapping[int, list[str]],
+    keys: Mapping[int, bytes],
+    neighbours: Mapping[int, Collection[int]],
     survivors: Collection[int],
     sharing: Collection[int],
-    revealed: Mapping[int, Mapping[int, str]],
+    revealed: Mapping[int, Mapping[int, bytes]],
 ) -> None:
     """Subtract from the sum of the survivors' vectors what their masks add up to, in place.
 
-    ``keys`` are the public keys of all clients, ``sharing`` those whose masks are in the vectors,
-    and ``revealed[client][of]`` the shares that clients have revealed.
+    ``keys`` and ``neighbours`` are those of all clients, ``sharing`` those whose masks are in the
+    vectors, and ``revealed[client][of]`` the shares that clients have revealed.
 
     Raises:
-        Refused: fewer clients than the threshold revealed shares, or what they revealed is wrong.
+        Refused: too few neighbours revealed shares of a client, or what they revealed is wrong.
     """
-    needed = threshold(len(keys))
-    if len(revealed) < needed:
-        raise Refused(f"{needed} clients must reveal shares, and {len(revealed)} did")
-    used = dict(list(revealed.items())[:needed])
-    for client in survivors:
-        seed = _joined([bytes.fromhex(shares[client]) for shares in used.values()], 0)
-        total -= stream(seed, context, len(total))
-    for gone in set(sharing) - set(survivors):
-        shares = [bytes.fromhex(each[gone]) for each in used.values()]
+    for client in sharing:
+        holders = [holder for holder in (client, *neighbours[client]) if holder in revealed]
+        needed = threshold(len(neighbours[client]))
+        if len(holders) < needed:
+            raise Refused(
+                f"{needed} of client {client} and its neighbours must reveal shares, and "
+                f"{len(holders)} did"
+            )
+        shares = [revealed[holder][client] for holder in holders[:needed]]
+        if client in survivors:
+            total -= stream(_joined(shares, 0), context, len(total))
+            continue
         key = _joined(shares, 0) + _joined(shares, 1)
-        if _public(key) != keys[gone][0]:
+        if _public(key) != keys[client][:_PUBLIC]:
             raise Refused("the shares of a client's key do not fit together")
-        for client in survivors:
-            common = stream(_agreed(key, keys[client][0]), context, len(total))
-            if client < gone:
+        for other in set(neighbours[client]) & set(survivors):
+            common = stream(_agreed(key, keys[other][:_PUBLIC]), context, len(total))
+            if other < client:
                 total -= common
             else:
                 total += common
@@ -209,19 +221,19 @@ def stream(key: bytes, context: str, size: int) -> Integers:
     return np.frombuffer(cipher.update(bytes(8 * size)), dtype="<i8").astype(np.int64, copy=False)
 
 
-def _joined(shares: list[bytes], part: int) -> bytes:
-    cut = [share[part * _SHARE : (part + 1) * _SHARE] for share in shares]
+def _joined(shares: Iterable[bytes], part: int) -> bytes:
+    cut = [share[part * SEED_SHARE : (part + 1) * SEED_SHARE] for share in shares]
     try:
         return bytes(Shamir.combine([(each[0], each[1:]) for each in cut], ssss=False))
     except (ValueError, IndexError) as error:
         raise Refused("a client revealed what is no share") from error
 
 
-def _public(key: bytes) -> str:
-    return X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw().hex()
+def _public(key: bytes) -> bytes:
+    return X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw()
 
 
-def _agreed(key: bytes, public: str) -> bytes:
-    other = X25519PublicKey.from_public_bytes(bytes.fromhex(public))
+def _agreed(key: bytes, public: bytes) -> bytes:
+    other = X25519PublicKey.from_public_bytes(public)
     shared = X25519PrivateKey.from_private_bytes(key).exchange(other)
     return HKDF(SHA256(), 32, None, b"scaling_fl").derive(shared)
