@@ -27,7 +27,7 @@ from scaling_fl.flower.deployment import (
 )
 from scaling_fl.flower.programs import free_port
 from scaling_fl.flower.shares import deal
-from scaling_fl.flower.signing import SIGNERS, public_key
+from scaling_fl.flower.signing import introduce
 from scaling_fl.flower.superlink import (
     HOST,
     last_words,
@@ -154,14 +154,7 @@ def _make_folders(found: Deployment) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         if name != SUPERLINK and not (folder / PRIVATE).exists():
             write_node_key(folder)
-    _exchange_signing_keys([found.node_folder(name) for name in found.nodes])
-
-
-def _exchange_signing_keys(folders: list[Path]) -> None:
-    """Let every node know the keys of all, past the server, as their owners would."""
-    text = "".join(f"{public_key(folder)}\n" for folder in folders)
-    for folder in folders:
-        (folder / SIGNERS).write_text(text, encoding="ascii")
+    introduce([found.node_folder(name) for name in found.nodes])
 
 
 def _start_superlink(found: Deployment, environ: Mapping[str, str]) -> None:

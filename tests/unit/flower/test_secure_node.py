@@ -12,7 +12,7 @@ from scaling_fl.federation.neighbours import bytes_beside, num_neighbours, ring
 from scaling_fl.flower.secure_node import answer_secure
 from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES, SecureOffice
 from scaling_fl.flower.secure_sum import Integers, Refused
-from scaling_fl.flower.signing import SIGNERS, public_key, sign
+from scaling_fl.flower.signing import introduce, sign
 
 SIZE = 57
 Change = Callable[[int, Letter], Letter]
@@ -42,11 +42,6 @@ class Nodes:
         """Whose answers to what do not arrive."""
         self.change: Change = lambda client, letter: letter
         self.refusals: dict[int, str] = {}
-
-    def list_signers(self) -> None:
-        text = "".join(f"{public_key(folder)}\n" for folder in self.folders)
-        for folder in self.folders:
-            (folder / SIGNERS).write_text(text)
 
     def describe(self, letter: Letter) -> list[Letter | str]:
         raise NotImplementedError
@@ -222,7 +217,7 @@ def test_forged_keys_are_refused_where_the_owner_has_listed_all_nodes(nodes: Nod
         signed = keys + sign(other, "job 3", int(name), keys)
         return Letter(letter.facts, {**letter.parts, name: signed})
 
-    nodes.list_signers()
+    introduce(nodes.folders)
     assert np.array_equal(summed(ask(nodes, 5)), total(range(5)))
     for change in (forge, sign_as_other_node):
         nodes.change = change

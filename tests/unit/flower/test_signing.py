@@ -8,8 +8,8 @@ from scaling_fl.flower.secure_sum import Refused
 from scaling_fl.flower.signing import (
     KEY,
     PUBLIC_KEY,
-    SIGNERS,
     check_signature,
+    introduce,
     public_key,
     read_signers,
     sign,
@@ -21,9 +21,7 @@ KEYS = bytes(range(64))
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     found = [tmp_path / f"node{number}" for number in range(3)]
-    text = "".join(f"{public_key(folder)}\n" for folder in found)
-    for folder in found:
-        (folder / SIGNERS).write_text(text)
+    introduce(found)
     return found
 
 
