@@ -34,7 +34,7 @@ def turn(letter: Letter) -> tuple[Letter, Integers]:
 class Nodes:
     """Two nodes in this process, whose clients may drop out, and whose letters may be changed."""
 
-    num_nodes, owns_data, is_secure = 2, False, False
+    num_nodes, owns_data, owns_tests, is_secure = 2, False, False, False
 
     def __init__(self, folder: Path) -> None:
         self.folders = [folder / f"node{number}" for number in range(self.num_nodes)]
@@ -65,7 +65,7 @@ def nodes(tmp_path: Path) -> Nodes:
 
 
 def ask(nodes: Nodes, num_clients: int, number: int = 3, **more: Any) -> dict[int, Letter | str]:
-    facts = {"job": "job", "round": number, "size": SIZE, "oldest": 0, **more}
+    facts = {"what": "train", "job": "job", "round": number, "size": SIZE, "oldest": 0, **more}
     parts = {"payload": bytes(100)}
     letters = {n: Letter({**facts, "client": n}, parts) for n in range(num_clients)}
     return dict(SecureOffice(nodes).exchange(letters, lambda: None))
