@@ -16,3 +16,5 @@ class Place:
     train_path: str | None = None
     test_path: str | None = None
     """Only with a ``train_path``."""
+    only_sums: bool = False
+    """Whether the node's owner lets a server see its updates in sums alone."""

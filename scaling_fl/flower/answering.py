@@ -22,7 +22,7 @@ from scaling_fl.core.letters import Letter
 from scaling_fl.core.places import Place
 from scaling_fl.federation.node_end import Forgotten
 from scaling_fl.flower.resident import LOCK, SOCKET
-from scaling_fl.flower.secure_node import answer_secure
+from scaling_fl.flower.secure_node import answer_secure, check_open
 from scaling_fl.flower.secure_sum import Refused
 from scaling_fl.flower.signing import read_signers
 
@@ -44,6 +44,7 @@ def answer_here(letter: Letter, place: Place) -> Letter:
             return answer_secure(
                 letter, place.folder, lambda each: job().answer_apart(each, place.folder)
             )
+        check_open(letter, place)
         answer = job().answer(letter, place.folder)
         if letter.facts["what"] == "describe":
             checks_keys = bool(read_signers(place.folder))

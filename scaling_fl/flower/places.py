@@ -9,7 +9,7 @@ from scaling_fl.core.places import Place
 
 
 def place_of(node_config: Mapping[str, Any]) -> Place:
-    """Read ``partition-id``, ``folder``, ``train-path`` and ``test-path``.
+    """Read ``partition-id``, ``folder``, ``train-path``, ``test-path`` and ``secure-sum``.
 
     A simulated node has only the first.
     """
@@ -20,4 +20,5 @@ def place_of(node_config: Mapping[str, Any]) -> Place:
         folder = Path(home).expanduser() / "scaling_fl" / f"node-{partition}"
     paths = [node_config.get(name) for name in ("train-path", "test-path")]
     train, test = (None if path is None else str(path) for path in paths)
-    return Place(partition, Path(str(folder)), train, test if train else None)
+    only_sums = bool(node_config.get("secure-sum", False))
+    return Place(partition, Path(str(folder)), train, test if train else None, only_sums)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scaling_fl.core.letters import INTEGERS, Letter
+from scaling_fl.core.places import Place
 from scaling_fl.federation.neighbours import KEYS_BYTES, SIGNATURE, num_neighbours
 from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES, context_of
 from scaling_fl.flower.secure_sum import Integers, Masker, Refused
@@ -26,7 +27,7 @@ def answer_secure(letter: Letter, folder: Path, turn: Turn) -> Letter:
     """
     facts = letter.facts
     name = f"client-{int(facts['client']):06d}.json"
-    file = folder / "secrets" / str(facts["job"]) / name
+    file = _secrets(folder, facts) / name
     kept = _read(file)
     if facts["secure"] == KEYS:
         _begin(facts, kept)
@@ -38,6 +39,21 @@ def answer_secure(letter: Letter, folder: Path, turn: Turn) -> Letter:
         kept["told"][str(facts["round"])] = masker.told
     _keep(file, json.dumps({**kept, "masker": masker.to_json()}))
     return answer
+
+
+def check_open(letter: Letter, place: Place) -> None:
+    """Refuse to send an update as it is, where the owner or an earlier sum of the job forbids it.
+
+    Raises:
+        Refused: it does.
+    """
+    is_forbidden = place.only_sums or _secrets(place.folder, letter.facts).exists()
+    if is_forbidden and letter.facts["what"] == "train":
+        raise Refused("an update is sent in a sum alone")
+
+
+def _secrets(folder: Path, facts: Mapping[str, Any]) -> Path:
+    return folder / "secrets" / str(facts["job"])
 
 
 def _begin(facts: Mapping[str, Any], kept: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from scaling_fl.composition.prediction import predict
 from scaling_fl.core.errors import InputError, UserError
 from scaling_fl.core.letters import INTEGERS
 from scaling_fl.flower.content import letter_of
-from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES
+from scaling_fl.flower.grid_office import GridOffice, Patience
+from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES, SecureOffice
 from scaling_fl.flower.signing import KEY, SIGNERS, public_key
 from scaling_fl.runtime.record.journal import JobRecord
 
@@ -102,15 +103,14 @@ def drop(client: int, what: str) -> Callable[[Message, Message], Message | None]
 
 @pytest.mark.parametrize("what", ["keys", "shares", "masked"])
 def test_a_client_that_drops_out_leaves_the_sum_of_the_others(what: str, tmp_path: Path) -> None:
-    grids = (LoopGrid(IDS, drop(1, what)), LoopGrid(IDS, drop(1, "masked")))
-    secure = run_on_nodes(a_run(tmp_path / "secure"), grids[0], is_secure=True)
-
     def lose(message: Message, reply: Message) -> Message:
         facts = letter_of(message.content).facts
         gone = (facts.get("round"), facts.get("client")) == (2, 1)
         return broken(message, 5, "") if gone else reply
 
     plain = run_on_nodes(a_run(tmp_path / "plain"), LoopGrid(IDS, lose))
+    grid = LoopGrid(IDS, drop(1, what))
+    secure = run_on_nodes(a_run(tmp_path / "secure"), grid, is_secure=True)
     assert reasons(secure.record) == {(2, 1): "its node was lost"}
     assert reasons(plain.record) == reasons(secure.record)
     assert same_state(secure, plain)
@@ -153,10 +153,10 @@ def test_forty_clients_sum_among_neighbours_whoever_drops_out(tmp_path: Path) ->
         return broken(message, 5, "") if gone else reply
 
     changes = {"num_clients": 40, "num_rounds": 1}
+    plain = run_on_nodes(a_run(tmp_path / "plain", **changes), LoopGrid(IDS, lose_them))
     secure = run_on_nodes(
         a_run(tmp_path / "secure", **changes), LoopGrid(IDS, lose), is_secure=True
     )
-    plain = run_on_nodes(a_run(tmp_path / "plain", **changes), LoopGrid(IDS, lose_them))
     assert reasons(secure.record) == reasons(plain.record)
     assert len(reasons(secure.record)) == 4
     ours, theirs = secure.state(1), plain.state(1)
@@ -176,6 +176,27 @@ def test_too_few_that_are_left_fail_the_round(tmp_path: Path) -> None:
     again = run_on_nodes(a_run(tmp_path / "run"), LoopGrid(IDS), is_secure=True)
     whole = a_run(tmp_path / "whole").start_here()
     assert same_state(again, whole)
+
+
+def test_a_job_that_goes_back_sums_its_rounds_again(tmp_path: Path) -> None:
+    changes = {"num_rounds": 4, "save_every": 2}
+    whole = a_run(tmp_path / "whole", **changes).start_here()
+    again = a_run(tmp_path / "run", **changes)
+    summed = []
+
+    def look(message: Message, reply: Message) -> Message:
+        facts = letter_of(message.content).facts
+        if (facts.get("secure"), facts.get("client")) == (REVEAL, 0):
+            summed.append(facts["round"])
+        return reply
+
+    office = SecureOffice(GridOffice(LoopGrid(IDS, look), Patience(), lambda: None))
+    again.start_here(office=office, stop_after=3)
+    again.start_here(office=office)
+    assert summed == [1, 2, 3, 3, 4]
+    assert again.record.failures == []
+    ours, theirs = again.state(4), whole.state(4)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_single_client_of_a_round_is_not_shown(tmp_path: Path) -> None:
@@ -221,3 +242,5 @@ def test_what_needs_more_than_the_sum_is_refused_at_once(tmp_path: Path) -> None
         InputError, match=r"merge.method must be mean .* alternate, .*; upload.codec must be none"
     ):
         run_on_nodes(run, LoopGrid(IDS), is_secure=True)
+    with pytest.raises(InputError, match=r"upload\.codec must be none"):
+        predict(run.config, lambda text: None, is_secure=True)

@@ -1,6 +1,7 @@
 """Nodes add up under any server that they can do so with, and refuse one that asks for more."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from scaling_fl.core.letters import INTEGERS, SUM, TRAFFIC, Letter
+from scaling_fl.core.places import Place
 from scaling_fl.federation.neighbours import bytes_beside, num_neighbours, ring
-from scaling_fl.flower.secure_node import answer_secure
+from scaling_fl.flower.secure_node import answer_secure, check_open
 from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES, SecureOffice
 from scaling_fl.flower.secure_sum import Integers, Refused
 from scaling_fl.flower.signing import introduce, sign
@@ -198,6 +200,20 @@ def test_a_round_before_those_that_the_job_can_go_back_to_is_refused(nodes: Node
     summed(ask(nodes, 5, 9, oldest=6))
     assert "there is no sum" in str(ask(nodes, 5, 3)[SUM])
     assert "before those that the job can go back to" in nodes.refusals[0]
+
+
+def test_no_update_is_sent_as_it_is_in_a_job_with_sums_or_where_the_owner_forbids_it(
+    nodes: Nodes,
+) -> None:
+    here, letter = Place(0, nodes.folders[0]), Letter({"what": "train", "job": "job"})
+    check_open(letter, here)
+    with pytest.raises(Refused, match="in a sum alone"):
+        check_open(letter, replace(here, only_sums=True))
+    summed(ask(nodes, 5))
+    with pytest.raises(Refused, match="in a sum alone"):
+        check_open(letter, here)
+    check_open(Letter({"what": "evaluate", "job": "job"}), here)
+    check_open(Letter({"what": "train", "job": "another job"}), here)
 
 
 def test_forged_keys_are_refused_where_the_owner_has_listed_all_nodes(nodes: Nodes) -> None:
