@@ -25,6 +25,7 @@ from scaling_fl.learning.tasks.classification import (
 )
 from scaling_fl.learning.tasks.classification.family import classification
 from scaling_fl.learning.tasks.classification.own_table import own_table
+from scaling_fl.learning.tasks.documents.family import DocumentQuestions
 from scaling_fl.learning.tasks.images.flair import flair
 from scaling_fl.learning.tasks.images.own import own_images
 from scaling_fl.learning.tasks.images.published import cifar10, fashion_mnist
@@ -43,6 +44,7 @@ TASKS: dict[str, MakeTask] = {
     "fashion_mnist": fashion_mnist,
     "flair": flair,
     "images": own_images,
+    "docvqa": DocumentQuestions,
     "generalnlp": instruction_tuning("generalnlp", rows.GENERALNLP, "alpaca"),
     "medical": instruction_tuning("medical", rows.MEDICAL, "alpaca"),
     "finance": instruction_tuning("finance", rows.INSTRUCTION_AND_INPUT, "alpaca"),
@@ -85,7 +87,10 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
         questions=_questions(config),
         load=Load(**config.load.model_dump()),
         images=ImageOptions(
-            size=data.image_size, augment=data.augment, several_labels=data.multi_label
+            size=data.image_size,
+            augment=data.augment,
+            several_labels=data.multi_label,
+            folder=data.images,
         ),
         test_share=data.test_share,
         labels=tuple(labels) if labels else data.labels,

@@ -20,7 +20,8 @@ OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", "partit
 """The settings that name columns of a table of conversations."""
 OF_IMAGES = ("data.image", "data.label", "partition.column")
 """The settings that name columns of a table of images."""
-TABLE_TASKS = ("table", *INSTRUCTION_TASKS)
+TABLE_TASKS = ("table", "docvqa", *INSTRUCTION_TASKS)
+_WITHOUT_LABELS = ("docvqa", *INSTRUCTION_TASKS)
 _NEEDED = {
     "table": {"data.text": "the texts", "data.label": "the labels"},
     "images": {"data.label": "the labels"},
@@ -38,8 +39,8 @@ def has_columns(config: Config) -> bool:
     return config.task_name in (*TABLE_TASKS, "flair") or is_of_images
 
 
-def _is_unset_for_conversations(path: str) -> Callable[[Config], bool]:
-    return lambda config: config.task_name not in INSTRUCTION_TASKS or not is_set(config, path)
+def _is_unset_without_labels(path: str) -> Callable[[Config], bool]:
+    return lambda config: config.task_name not in _WITHOUT_LABELS or not is_set(config, path)
 
 
 DATA: tuple[Rule, ...] = (
@@ -61,19 +62,21 @@ DATA: tuple[Rule, ...] = (
         "partition.kind",
         ("task_name", "iid_split"),
         lambda c: (
-            c.task_name not in INSTRUCTION_TASKS
+            c.task_name not in _WITHOUT_LABELS
             or c.partition_kind in ("iid", "column")
             or is_own(c.partition_kind)
         ),
-        "must be iid, column or my_module:my_split for conversations, which have no labels",
+        "must be iid, column or my_module:my_split for conversations and for questions about "
+        "pages, which have no labels",
         "set partition.kind=iid, or partition.kind=column with partition.column",
     ),
     *(
         Rule(
             path,
             ("task_name",),
-            _is_unset_for_conversations(path),
-            "must be left alone for conversations, which have no labels",
+            _is_unset_without_labels(path),
+            "must be left alone for conversations and for questions about pages, which have no "
+            "labels",
             f"drop {path}",
         )
         for path in ("per_class_metrics", "metrics")

@@ -56,7 +56,7 @@ class DataSettings(Section):
     """All labels, in their order; None finds them in the training data and sorts them."""
     test_share: Annotated[
         Quantile | None,
-        With("task_name", "table", "images", *INSTRUCTION_TASKS),
+        With("task_name", "table", "images", "docvqa", *INSTRUCTION_TASKS),
         Without("test_path", because="the test data is the one that is named"),
     ] = None
     """Share of the training rows, drawn by data_seed, that is held out as the test data; each label
@@ -84,6 +84,8 @@ class DataSettings(Section):
     """Pixels of a side of the square that the model sees; None: what its image processor says."""
     augment: Annotated[bool, _OF_IMAGES] = True
     """Cut a part (8 to 100 %) out of each training image at random, and mirror half of them."""
+    images: Annotated[LocalFolder | None, With("task_name", "docvqa")] = None
+    """Folder of the images that the rows name; None: the folder of the table."""
     max_train_examples: Count | None = None
     """Size of a random subset (by data_seed) of the training data; None takes everything."""
     max_test_examples: Count | None = None

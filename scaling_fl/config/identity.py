@@ -41,5 +41,6 @@ NEWER: dict[str, Any] = {
     **dict.fromkeys(("data.image", "data.image_size")),
     "data.multi_label": False,
     "data.augment": True,
+    "data.images": None,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

@@ -38,7 +38,12 @@ IMAGES: tuple[Rule, ...] = (
     Rule(
         "model",
         ("task_name",),
-        lambda c: c.model != "dinov2_small" or _is_of_images(c) or is_own(c.task_name),
+        lambda c: (
+            c.model != "dinov2_small"
+            or _is_of_images(c)
+            or c.task_name == "docvqa"
+            or is_own(c.task_name)
+        ),
         "must be a model of texts",
         "set model=minilm, or a task of images",
     ),

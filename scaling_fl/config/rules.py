@@ -13,6 +13,7 @@ from scaling_fl.config.data_rules import (
     column_problems,
     path_problems,
 )
+from scaling_fl.config.document_rules import DOCUMENTS
 from scaling_fl.config.effects import EFFECTS
 from scaling_fl.config.evaluation_rules import EVALUATION, question_problems
 from scaling_fl.config.image_rules import IMAGES
@@ -69,6 +70,7 @@ RULES: tuple[Rule, ...] = (
     *BASE,
     *LOAD,
     *IMAGES,
+    *DOCUMENTS,
     Rule(
         "upload.values",
         ("download.density",),

@@ -46,6 +46,8 @@ class ImageOptions:
     """Whether training images are cut at random and mirrored."""
     several_labels: bool = False
     """Whether an image may have several labels, or none."""
+    folder: str | None = None
+    """Where the pages are that the rows of a table name; None: beside the table."""
 
 
 @dataclass(frozen=True, kw_only=True)

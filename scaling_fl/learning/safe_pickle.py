@@ -6,11 +6,15 @@ of arrays are, so that the result is of NumPy's and Python's plain types.
 
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from scaling_fl.learning.text.labelled import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _latin_1(text: str, encoding: str = "latin1") -> bytes:
@@ -58,3 +62,28 @@ def load_plain(file: BinaryIO, path: str, *, encoding: str = "ASCII") -> Any:
             f"this one does not or is not ({reason or type(error).__name__}); fetch it again from "
             "where the data was published."
         ) from error
+
+
+def load_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read a file of torch's own format that holds named tensors and nothing else.
+
+    Raises:
+        DataError: it holds anything else, or is damaged.
+    """
+    import torch  # takes seconds, which those who read archives of data are spared
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its bytes come to
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        raise _no_tensors(path, reason or type(error).__name__) from error
+    if not isinstance(found, dict) or not all(map(torch.is_tensor, found.values())):
+        raise _no_tensors(path, "it holds something else")
+    return dict(found)
+
+
+def _no_tensors(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path}: this file must be a whole state dict of torch, of named tensors alone, and is "
+        f"not ({reason}); fetch it again, or save the model as safetensors."
+    )

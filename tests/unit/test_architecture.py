@@ -43,7 +43,8 @@ FLOORS: dict[str, list[set[str]]] = {
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 PICKLE_CALLS = {"torch.load", "torch.save", "read_pickle", "to_pickle"}
-_SAFE = "learning/safe_pickle.py"
+_SAFE = ("learning/safe_pickle.py", "tests/torch_files.py")
+"""The reader of published files, and what writes one for its test."""
 PICKLE_KEYWORDS = {("allow_pickle", True), ("weights_only", False)}
 
 
@@ -209,7 +210,7 @@ def pickling(tree: ast.AST) -> list[str]:
 
 
 def test_no_pickle_is_ever_written_or_loaded() -> None:
-    """But for those of published data, by a reader that calls nothing that they name."""
+    """But for those of published files, by a reader that calls nothing that they name."""
     others = {file: tree for file, tree in EVERYTHING.items() if not file.endswith(_SAFE)}
     found = {file: pickling(tree) for file, tree in others.items()}
     assert {file: calls for file, calls in found.items() if calls} == {}

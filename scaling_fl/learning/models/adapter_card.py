@@ -89,6 +89,20 @@ processor = AutoImageProcessor.from_pretrained(folder)
 {note}
 {origin}
 """
+_DOCUMENT_CARD = """\
+---
+library_name: peft
+---
+
+# An adapter for {base_model}
+
+It was taught to answer questions about pages: T5 with spatial and visual embeddings (VT5), or UDOP.
+The files are PEFT's. For a UDOP, `PeftModel.from_pretrained(base, folder)` loads them onto the
+base; no library has a VT5, whose adapter is merged into a whole model by the program that wrote
+this folder.
+
+{origin}
+"""
 _OF_ANOTHER_SIZE = """
 It was trained on images of another size than its base: call it with
 `interpolate_pos_encoding=True`.
@@ -121,6 +135,11 @@ def image_card(
         note=_OF_ANOTHER_SIZE * is_of_another_size,
         **_base(base_model),
     )
+
+
+def document_card(base_model: str) -> str:
+    """Write the text for an adapter of a model that answers questions about pages."""
+    return _DOCUMENT_CARD.format(**_base(base_model))
 
 
 def causal_card(base_model: str, load: Load) -> str:

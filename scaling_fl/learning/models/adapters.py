@@ -20,6 +20,7 @@ DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
     "albert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
     "gpt2": ("c_attn", "c_proj", "c_fc"),
+    "udop": ("q", "v"),
     **dict.fromkeys(("vit", "deit", "beit", "swin", "dinov2"), ("q_proj", "v_proj")),
 }
 """Layers that get an adapter, by model type, where PEFT names none or we deviate.
@@ -172,12 +173,15 @@ def _usual_targets(model_type: str) -> Sequence[str]:
 
 
 def _linear_layers(model: Any) -> list[str]:
-    encoder = model.get_submodule(model.base_model_prefix)
+    # Some models, such as UDOP, have no part of the name that they give for the rest of a model.
+    prefix = model.base_model_prefix if hasattr(model, model.base_model_prefix) else ""
+    head = None if prefix else model.get_output_embeddings()
     return [
-        f"{model.base_model_prefix}.{name}"
-        for name, module in encoder.named_modules()
+        name
+        for name, module in model.get_submodule(prefix).named_modules(prefix=prefix)
         # GPT-2 has its linear layers as Conv1D, with the weight the other way round.
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if module is not head
     ]
 
 

@@ -13,6 +13,8 @@ from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.models.adapters import frozen_and_new
 from scaling_fl.learning.models.base import ADAPTER
 from scaling_fl.learning.models.vision import Looks
+from scaling_fl.learning.models.vt5 import VT5
+from scaling_fl.learning.models.vt5_files import save_vt5
 
 _BILINEAR = 2
 """Pillow's number of the way in which images are scaled."""
@@ -162,6 +164,23 @@ def save_causal(model: Any, folder: Path, *, tokenizer: Any) -> None:
     model.config.use_cache = True
     model.save_pretrained(folder)
     _save_tokenizer(tokenizer, folder, splits_special_tokens=False)
+
+
+def save_document_model(model: Any, folder: Path, *, tokenizer: Any) -> None:
+    """Write a model that answers questions about pages, without an adapter: as it was published.
+
+    A VT5 is read back by ``vt5_files.load_vt5``, and the T5 in it by transformers; others are for
+    ``from_pretrained``.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.detach().cpu().clone()
+    disable_progress_bar()
+    model.config.use_cache = True
+    if isinstance(model, VT5):
+        save_vt5(model, folder)
+    else:
+        model.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder)
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path, *, splits_special_tokens: bool = True) -> None:

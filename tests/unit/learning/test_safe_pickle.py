@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from scaling_fl.learning.safe_pickle import load_plain
+from scaling_fl.learning.safe_pickle import load_plain, load_tensors
 from scaling_fl.learning.text.labelled import DataError
+from tests.torch_files import write_tensors
 
 # As Python 2 and NumPy 1 wrote {"data": array([[1, 2]], dtype=uint8), "labels": [7]}.
 OF_PYTHON_2 = (
@@ -58,3 +60,31 @@ def test_anything_else_is_refused_with_the_name_of_the_file(content: bytes, tmp_
     finally:
         os.chdir(before)
     assert list(tmp_path.iterdir()) == []
+
+
+class Runs:
+    """What leaves a file where it is read by a reader that does as it is told."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+@pytest.mark.parametrize("content", [{"a": Runs()}, {"a": 7}, {"a": {"b": torch.ones(1)}}])
+def test_a_file_of_torch_holds_tensors_alone(
+    content: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "model.bin"
+    write_tensors(content, file)
+    with pytest.raises(DataError, match="must be a whole state dict of torch"):
+        load_tensors(file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_tensors_are_read_from_a_whole_file_of_torch(tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    write_tensors({"a": torch.arange(5)}, file)
+    assert load_tensors(file)["a"].tolist() == [0, 1, 2, 3, 4]
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(DataError, match="must be a whole state dict of torch"):
+        load_tensors(file)
