@@ -47,7 +47,7 @@ _OF_VT5 = Prompt("question: {}  context: ", (0, 0, 1000, 1000), (0, 0, 0, 0), ha
 _OF_UDOP = Prompt("Question answering. {}", (0, 0, 0, 0), (1000, 1000, 1000, 1000), has_end=True)
 
 
-class Kind(NamedTuple):
+class PageModel(NamedTuple):
     """What a model is, by its config.json, before its weights are loaded."""
 
     config: Any
@@ -73,7 +73,7 @@ def load_document_tokenizer(name: str, cache_dir: Path) -> Any:
     return tokenizer
 
 
-def load_kind(name: str, tokenizer: Any, cache_dir: Path) -> Kind:
+def load_kind(name: str, tokenizer: Any, cache_dir: Path) -> PageModel:
     """Read what a model is.
 
     Raises:
@@ -87,7 +87,7 @@ def load_kind(name: str, tokenizer: Any, cache_dir: Path) -> Kind:
         content = read_config(name, cache_dir)
     if content.get("model_type") == _UDOP:
         config = UdopConfig.from_dict(content)
-        return Kind(config, _looks(config), _OF_UDOP, ())
+        return PageModel(config, _looks(config), _OF_UDOP, ())
     if not {"visual_module_config", "image_model"} & content.keys():
         raise UserError(
             "model must be a VT5 (a T5 whose config.json has visual_module_config or image_model) "
@@ -98,8 +98,8 @@ def load_kind(name: str, tokenizer: Any, cache_dir: Path) -> Kind:
     return _vt5(T5Config.from_dict(content))
 
 
-def _vt5(config: T5Config) -> Kind:
-    return Kind(config, _looks(dit_config(getattr(config, "image_model", {}))), _OF_VT5, HEADS)
+def _vt5(config: T5Config) -> PageModel:
+    return PageModel(config, _looks(dit_config(getattr(config, "image_model", {}))), _OF_VT5, HEADS)
 
 
 def _looks(config: Any) -> Looks:
@@ -107,7 +107,7 @@ def _looks(config: Any) -> Looks:
 
 
 def load_document_model(
-    name: str, kind: Kind, *, seed: int, tokenizer: Any, cache_dir: Path
+    name: str, kind: PageModel, *, seed: int, tokenizer: Any, cache_dir: Path
 ) -> nn.Module:
     """Load a model in fp32, with every tensor; those of a tiny one depend on ``seed`` alone.
 

@@ -108,6 +108,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("data.image_size", "task_name"): {"data": {"image_size": 32}},
     ("data.augment", "task_name"): {"data": {"augment": False}},
+    ("data.images", "task_name"): {"data": {"images": "pages"}},
     ("num_threads", "device"): {"num_threads": 2, "device": "cuda"},
     ("gradient_checkpointing", "task_name"): {"gradient_checkpointing": True},
     ("load.bits", "task_name"): {**LORA, "load": {"bits": 16}},

@@ -12,15 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling_fl.learning.models.documents import Box, Prompt
-from scaling_fl.learning.tasks.documents.rows import Question
-from scaling_fl.learning.text.labelled import DataError
+from scaling_fl.learning.tasks.documents.rows import PageQuestion
 from scaling_fl.learning.text.plain_text import plain_text_tokenizer
 
 MOST_ANSWER_TOKENS = 64
 """Of what is learned, the end included; longer answers are cut in training alone."""
-_LARGEST = 1000
-_LARGEST_SHARE = 1.5
-_OUTSIDE = 20
 
 
 class PageEncoder:
@@ -33,7 +29,7 @@ class PageEncoder:
         self._backend, self._prompt, self._longest = backend, prompt, max_seq_len
         self._end = int(tokenizer.eos_token_id)
 
-    def page(self, question: Question) -> tuple[NDArray[np.int32], NDArray[np.int16], bool]:
+    def page(self, question: PageQuestion) -> tuple[NDArray[np.int32], NDArray[np.int16], bool]:
         """Return tokens (n), boxes (n, 4), and whether something was cut to make them fit.
 
         Each word is tokenised by itself, and its tokens have its box. What is too long loses its
@@ -45,7 +41,7 @@ class PageEncoder:
         if prompt.has_end:
             ids, boxes = [*ids, self._end], [*boxes, prompt.end_box]
         words = self._tokens([word.lower() for word in question.words])
-        for word, box in zip(words, thousandths(question.boxes).tolist(), strict=True):
+        for word, box in zip(words, question.boxes.tolist(), strict=True):
             ids += word
             boxes += [tuple(box)] * len(word)
         room = self._longest - 1
@@ -53,7 +49,7 @@ class PageEncoder:
         ids, boxes = [*ids[:room], self._end], [*boxes[:room], prompt.end_box]
         return np.array(ids, np.int32), np.array(boxes, np.int16), was_cut
 
-    def labels(self, question: Question) -> NDArray[np.int32]:
+    def labels(self, question: PageQuestion) -> NDArray[np.int32]:
         """Return the tokens of the first answer, in small letters, and the end."""
         ids = self._tokens([question.answers[0].lower()])[0]
         return np.array([*ids[: MOST_ANSWER_TOKENS - 1], self._end], np.int32)
@@ -63,26 +59,7 @@ class PageEncoder:
         return [list(encoding.ids) for encoding in found]
 
 
-def thousandths(boxes: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Write boxes in thousandths of the page; those of numbers about 0 to 1 are shares of it.
-
-    What text recognition puts a little outside of the page is put on its edge.
-
-    Raises:
-        DataError: a number is far from the page, or no number.
-    """
-    if not len(boxes):
-        return np.empty((0, 4), dtype=np.int64)
-    scaled = boxes * (_LARGEST if boxes.max() <= _LARGEST_SHARE else 1)
-    if not (scaled.min() >= -_OUTSIDE and scaled.max() <= _LARGEST + _OUTSIDE):
-        raise DataError(
-            "boxes must be shares of the page (0 to 1) or thousandths of it (0 to 1000), got "
-            f"{boxes.min():g} to {boxes.max():g}; divide them by the size of the page."
-        )
-    return np.clip(scaled, 0, _LARGEST).astype(np.int64)
-
-
-def encode_questions(questions: Iterable[Question], encoder: PageEncoder) -> dict[str, Any]:
+def encode_questions(questions: Iterable[PageQuestion], encoder: PageEncoder) -> dict[str, Any]:
     """Return flat arrays with the offsets of each question, and ``num_cut``."""
     ids: list[NDArray[np.int32]] = []
     boxes: list[NDArray[np.int16]] = []

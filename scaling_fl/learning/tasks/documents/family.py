@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scaling_fl.learning.models.adapter_card import document_card
 from scaling_fl.learning.models.documents import (
-    Kind,
+    PageModel,
     load_document_model,
     load_document_tokenizer,
     load_kind,
@@ -58,7 +58,7 @@ class DocumentQuestions:
         return load_document_tokenizer(self.options.model, self.options.cache_dir)
 
     @cached_property
-    def kind(self) -> Kind:
+    def kind(self) -> PageModel:
         return load_kind(self.options.model, self.tokenizer, self.options.cache_dir)
 
     def choose(self, split: Split) -> Choice:

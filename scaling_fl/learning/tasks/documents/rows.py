@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 COLUMNS = ("question", "answers", "words", "boxes", "image")
+_LARGEST, _LARGEST_SHARE, _OUTSIDE = 1000, 1.5, 20
 _ROWS_AT_ONCE = 256
 """A page has hundreds of words; all pages of a split at once would not fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class PageQuestion:
     """A row: a question about a page, with the words on it and their boxes (words x 4)."""
 
     question: str
     answers: list[str]
     words: list[str]
-    boxes: NDArray[np.float64]
+    boxes: NDArray[np.int64]
+    """In thousandths of the page."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def count_rows(path: str) -> int:
         return int(_opened(path).metadata.num_rows)
 
 
-def read_questions(path: str, rows: NDArray[np.int64]) -> Iterator[Question]:
+def read_questions(path: str, rows: NDArray[np.int64]) -> Iterator[PageQuestion]:
     """Read the questions in some rows (rising), a part of the file at a time.
 
     Raises:
@@ -87,6 +89,25 @@ def read_images(path: str, rows: NDArray[np.int64]) -> list[str]:
     return list(map(str, names))
 
 
+def thousandths(boxes: NDArray[np.float64], place: str) -> NDArray[np.int64]:
+    """Write boxes in thousandths of the page; those of numbers about 0 to 1 are shares of it.
+
+    What text recognition puts a little outside of the page is put on its edge.
+
+    Raises:
+        DataError: a number is far from the page, or no number; it names ``place``.
+    """
+    if not len(boxes):
+        return np.empty((0, 4), dtype=np.int64)
+    scaled = boxes * (_LARGEST if boxes.max() <= _LARGEST_SHARE else 1)
+    if not (scaled.min() >= -_OUTSIDE and scaled.max() <= _LARGEST + _OUTSIDE):
+        raise DataError(
+            f"{place}: boxes must be shares of the page (0 to 1) or thousandths of it, got "
+            f"{boxes.min():g} to {boxes.max():g}; divide them by the size of the page."
+        )
+    return np.clip(scaled, 0, _LARGEST).astype(np.int64)
+
+
 def _opened(path: str) -> "pyarrow.parquet.ParquetFile":
     import fsspec
     import pyarrow.parquet  # takes a fourth of a second
@@ -101,7 +122,7 @@ def _opened(path: str) -> "pyarrow.parquet.ParquetFile":
     return file
 
 
-def _question(found: dict[str, Any], place: str) -> Question:
+def _question(found: dict[str, Any], place: str) -> PageQuestion:
     question, answers, words = found["question"], found["answers"], found["words"]
     if not isinstance(question, str) or not _are_texts(answers) or not answers:
         raise DataError(f"{place}: a row must have a question and an answer; remove it.")
@@ -111,7 +132,8 @@ def _question(found: dict[str, Any], place: str) -> Question:
             f"{place}: every word must have a box of four numbers, got {len(words or [])} words "
             f"and boxes of the shape {boxes.shape}; correct or remove the row."
         )
-    return Question(question=question, answers=answers, words=words, boxes=boxes)
+    places = thousandths(boxes, place)
+    return PageQuestion(question=question, answers=answers, words=words, boxes=places)
 
 
 def _are_texts(cells: Sequence[Any] | None) -> bool:

@@ -1,0 +1,75 @@
+"""Federations on pages: they keep every law, and what they send is what CMU's entry sent."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from one_process import QuickRun, outcome
+
+from scaling_fl.composition.prediction import predict
+from scaling_fl.config import read_config
+from scaling_fl.methods.wire.payloads import payload_size
+from tests.invoices import write_invoices
+
+LORA = {"kind": "lora", "rank": 6, "alpha": 16.0, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("invoices")
+    write_invoices(folder, "train", range(16))
+    write_invoices(folder, "val", range(20, 26))
+    return folder
+
+
+def documents(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Describe a federation on invoices, whose clients are those of the table."""
+    base: dict[str, Any] = {
+        "task_name": "docvqa",
+        "train_path": str(folder / "train.parquet"),
+        "test_path": str(folder / "val.parquet"),
+        "max_seq_len": 96,
+        "batch_size": 4,
+        "num_clients": 2,
+        "partition": {"kind": "column", "column": "client"},
+        "data": {"cache_dir": str(folder / "cache")},
+        "shared": folder,
+    }
+    return base | changes
+
+
+@pytest.mark.slow
+def test_answers_do_not_depend_on_placement_or_on_a_stop(folder: Path, tmp_path: Path) -> None:
+    changes = documents(folder, adapter=LORA, upload={"codec": "nf4", "values": "state"})
+    whole = QuickRun(tmp_path / "whole", **changes).start_here()
+    QuickRun(tmp_path / "b", **changes | {"site_ids": [0, 1]}).start_here(stop_after=1)
+    resumed = QuickRun(tmp_path / "b", **changes | {"site_ids": [0, 1]}).start_here()
+    assert outcome(resumed) == outcome(whole)
+    assert {"validation.loss", "validation.accuracy", "validation.anls"} <= whole.results().keys()
+
+
+VT5_BASE = {
+    **{"model_type": "t5", "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    **{"vocab_size": 32128, "visual_module_config": {}},
+}
+
+
+@pytest.mark.slow
+def test_the_entry_of_cmu_sends_four_and_a_half_bits_a_parameter(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Both ways: 4 bits of each of 3,419,136 parameters, and an fp32 scale for each 64 of them."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(VT5_BASE))
+    given = documents(folder, model=str(file), adapter=LORA, max_seq_len=512)
+    given |= {"download": {"codec": "nf4"}, "upload": {"codec": "nf4", "values": "state"}}
+    given |= {"num_rounds": 2, "clients_per_round": 1, "batch_size": 1, "val_batch_size": 1}
+    del given["shared"]
+    plan = predict(read_config(given, needs_weights=False), lambda text: None)
+    assert plan.trainable_parameters == 3_419_136
+    body = 3_419_136 * 45 // 80
+    assert body == 3_419_136 // 2 + 4 * (3_419_136 // 64) == 1_923_264
+    size = payload_size(3_419_136, None, "nf4")
+    assert 0 < size - body < 100  # a header
+    assert plan.download_bytes == plan.upload_bytes == [size, size]
