@@ -26,6 +26,7 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.outlines import outline_of
 from scaling_fl.core.seeding import derive
 from scaling_fl.core.waiting import told_when_slow
+from scaling_fl.learning.models.dinov2 import dinov2_small_folder
 from scaling_fl.learning.models.hub import hub_answers, is_fetched, not_fetched
 from scaling_fl.learning.models.outline import outline_classifier
 from scaling_fl.learning.models.packaged import minilm_folder
@@ -40,7 +41,11 @@ NICKNAMES = {
 """The models of the paper (arXiv 2102.00875)."""
 PACKAGED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """Models that come from a package index, and the ids under which the hub has the same weights."""
-_FOLDERS = {"minilm": minilm_folder, "smollm2": smollm2_folder}
+_FOLDERS = {
+    "minilm": minilm_folder,
+    "smollm2": smollm2_folder,
+    "dinov2_small": dinov2_small_folder,
+}
 
 
 def load_tokenizer(name: str, cache_dir: Path, *, pairs: bool = False) -> Any:
