@@ -1,6 +1,5 @@
 """The rules of the tasks on images."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 from scaling_fl.config.conditions import is_set
@@ -9,8 +8,6 @@ from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
 from scaling_fl.config.types import IMAGE_TASKS
 
-FASHION_MNIST_FOLDER = "/usr/share/datasets/fashion-mnist"
-"""Where Debian's package dataset-fashion-mnist puts it."""
 _OF_TEXTS = ("albert", "bert", "distilbert", "minilm", "smollm2")
 _OF_USERS = "user_id"
 
@@ -80,11 +77,8 @@ def missing_images(config: Config, missing: Sequence[str]) -> Iterator[Problem]:
     ``missing`` are the settings of the places that are not given.
     """
     task = config.task_name
-    has_default = task == "fashion_mnist" and os.path.isdir(FASHION_MNIST_FOLDER)
-    if "train_path" in missing and not has_default:
+    if "train_path" in missing and task != "fashion_mnist":  # which has a usual place
         remedy = f"set train_path to the data of {task}"
-        if task == "fashion_mnist":
-            remedy = f"install Debian's dataset-fashion-mnist, or {remedy}"
         yield Problem("train_path", f"must be given for {task}", "None", remedy)
     if task == "images" and "test_path" in missing and config.data.test_share is None:
         yield Problem(

@@ -115,7 +115,14 @@ class PublishedImages:
         return files_digest(root, [*found.values()] or self._files(path, split), cache_dir)
 
     def _place(self, split: Split, path: str | None) -> str:
-        return require_path(self.name, split, path or self.options.paths["train"] or self.default)
+        given = path or self.options.paths["train"]
+        if given is None and self.default is not None and not Path(self.default).is_dir():
+            raise DataError(
+                f"{self.default}: {self.name} is read from here unless train_path is given, and is "
+                f"not here; install Debian's package dataset-{self.name.replace('_', '-')}, or set "
+                "train_path to a folder with its files."
+            )
+        return require_path(self.name, split, given or self.default)
 
     def _is_shared(self) -> bool:
         """Say whether both splits are read from one place."""
