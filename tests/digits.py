@@ -1,13 +1,17 @@
 """Real images for tests: scikit-learn's handwritten digits, in the files that data sets come in."""
 
 import gzip
+import json
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.datasets import load_digits
+
+from scaling_fl.learning.tasks.images.flair import LABELS as FLAIR_LABELS
 
 Pixels = NDArray[np.uint8]
 
@@ -34,3 +38,24 @@ def write_idx(folder: Path, *, num_train: int = 1500, num_test: int = 297) -> Pa
 def _write(path: Path, values: Pixels) -> None:
     head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
     path.write_bytes(gzip.compress(head + values.tobytes()))
+
+
+def write_flair(folder: Path, *, num_users: int = 4, num_each: int = 12) -> Path:
+    """Write digits as FLAIR has photos, with the labels of the digit and of its half."""
+    images, labels = digits()
+    records = []
+    for number in range(num_users * num_each):
+        path = folder / "small_images" / f"{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[number]).save(path, quality=95)
+        digit = int(labels[number])
+        records.append(
+            {
+                "image_id": path.stem,
+                "user_id": f"user{number % num_users}@N00",
+                "labels": [FLAIR_LABELS[digit], FLAIR_LABELS[10 + digit // 5]],
+                "partition": "test" if number % num_each > num_each - 4 else "train",
+            }
+        )
+    (folder / "labels_and_metadata.json").write_text(json.dumps(records))
+    return folder

@@ -1,12 +1,14 @@
 """Federations on images: what they learn, and that cuts drawn at random keep every law."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from one_process import QuickRun, outcome
 
-from tests.digits import write_idx
+from scaling_fl.learning.images.stored import StoredImages
+from tests.digits import write_flair, write_idx
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,45 @@ def test_random_cuts_do_not_depend_on_placement_or_on_a_stop(
     assert outcome(resumed) == outcome(whole)
     plain = changes | {"data": changes["data"] | {"augment": False}}
     assert outcome(QuickRun(tmp_path / "plain", **plain).start_here()) != outcome(whole)
+
+
+def test_several_labels_and_the_users_that_have_them_keep_every_law(tmp_path: Path) -> None:
+    changes = settings(
+        write_flair(tmp_path / "flair"),
+        task_name="flair",
+        num_clients=None,
+        clients_per_round=3,
+        per_class_metrics=True,
+        partition={"kind": "column", "column": "user_id"},
+        data={"image_size": 12},
+    )
+    whole = QuickRun(tmp_path / "whole", **changes).start_here()
+    QuickRun(tmp_path / "b", **changes | {"site_ids": [0, 1]}).start_here(stop_after=1)
+    resumed = QuickRun(tmp_path / "b", **changes | {"site_ids": [0, 1, 2]}).start_here()
+    assert outcome(resumed) == outcome(whole)
+    found = {name: values[-1] for name, (_, values) in whole.results().items()}
+    for name in ("average_precision_macro", "average_precision_micro", "f1_micro", "loss"):
+        assert f"validation.{name}" in found
+    assert "validation.average_precision.animal" in found
+    assert 0.0 < found["validation.average_precision_macro"] <= 1.0
+
+
+def test_batches_take_little_of_a_round(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = 0.0
+    copy = StoredImages.batch
+
+    def timed(examples: StoredImages, indices: Any) -> Any:
+        nonlocal spent
+        begin = time.thread_time()
+        try:
+            return copy(examples, indices)
+        finally:
+            spent += time.thread_time() - begin
+
+    monkeypatch.setattr(StoredImages, "batch", timed)
+    begin = time.process_time()
+    changes = settings(folder, num_rounds=1, data={"max_train_examples": 400})
+    QuickRun(tmp_path, **changes).start_here()
+    assert 0 < spent < 0.03 * (time.process_time() - begin)

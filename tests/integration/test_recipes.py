@@ -15,6 +15,7 @@ from scaling_fl.config.typed import merged
 from scaling_fl.learning.models.packaged import alpaca_folder
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.reporting.plan import render
+from tests.digits import write_flair, write_idx
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SMALL: dict[str, Any] = {
@@ -36,6 +37,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     "code": {"optimiser": "adamw_8bit"},
 }
 OF_INSTRUCTIONS = ("generalnlp", "generalnlp_flexlora", "generalnlp_baseline", "medical", "code")
+OF_IMAGES = ("cifar10_flasc_dense", "cifar10_flasc_4", "flair_flasc_dense", "flair_flasc_4")
+OF_IMAGES += ("fashion_mnist",)
 CONVERSATIONS: dict[str, Any] = {
     **{"max_seq_len": 512, "batch_size": 2, "gradient_accumulation_steps": 2},
     **{"num_local_steps": 2, "precision": "fp32", "data": {"test_share": 0.2}},
@@ -54,11 +57,29 @@ def recipe(path: Path) -> dict[str, Any]:
         small["num_local_epochs"] = 2
     if path.stem in OF_INSTRUCTIONS:
         small |= CONVERSATIONS | {"task_name": given["task_name"]}
+    if path.stem in OF_IMAGES:
+        small |= {"task_name": given["task_name"], "data": {"image_size": 8}}
+        del small["max_seq_len"]
+    if given.get("partition", {}).get("kind") == "column":
+        del small["num_clients"]
     return merged(merged(given, small), SMALLER.get(path.stem, {}))
+
+
+def with_images(changes: dict[str, Any], corpus: Path) -> dict[str, Any]:
+    """Give a recipe of images some digits in the files of its data set."""
+    write = write_flair if changes["task_name"] == "flair" else write_idx
+    data = changes["data"] | {"cache_dir": str(corpus / "cache")}
+    folder = write(corpus / changes["task_name"])
+    if write is write_idx:
+        data |= {"max_train_examples": 60, "max_test_examples": 20}
+    more = {"max_seq_len": 128, "test_path": None, "num_clients": changes.get("num_clients")}
+    return changes | more | {"train_path": str(folder), "data": data}
 
 
 def with_rows(path: Path, changes: dict[str, Any], corpus: Path) -> dict[str, Any]:
     """Give a recipe of instructions a file of sums, and other recipes what they have."""
+    if path.stem in OF_IMAGES:
+        return with_images(changes, corpus)
     if path.stem not in OF_INSTRUCTIONS:
         return changes
     file = corpus / "sums.jsonl"
@@ -78,6 +99,8 @@ def test_a_recipe_is_a_configuration_without_problems(path: Path, tmp_path: Path
     task = {"task_name": "imdb"} | files
     if path.stem in OF_INSTRUCTIONS:
         task = {"train_path": str(tmp_path), "data": {"test_share": 0.1}}
+    if path.stem in OF_IMAGES:
+        task = {"train_path": str(tmp_path)}
     read_config(given | task)
 
 
@@ -97,6 +120,8 @@ def test_a_recipe_runs_and_costs_what_was_predicted(
     assert metrics.get("privacy.epsilon", {"values": [None]})["values"][-1] == predicted.epsilon
     for tier in range(len(predicted.tiers) if len(predicted.tiers) > 1 else 0):
         assert len(metrics[f"validation.accuracy.tier{tier}"]["values"]) == 2
+    if run.config.task_name == "flair":
+        assert len(metrics["validation.average_precision_macro"]["values"]) == 2
 
 
 @pytest.mark.nightly
