@@ -193,6 +193,7 @@ def test_what_is_wrong_is_one_line_with_the_name_of_the_file(
         (gzip.compress(b"\0" * 64)[:20], "cut short or damaged"),
         (b"no gzip", "cut short or damaged"),
     ],
+    ids=["too long", "of floats", "cut", "not packed"],
 )
 def test_a_damaged_idx_file_is_named(content: bytes, said: str, tmp_path: Path) -> None:
     folder = write_idx(tmp_path / "fashion", num_train=20, num_test=20)
