@@ -27,7 +27,7 @@ from scaling_fl.federation.privacy import Privacy
 from scaling_fl.federation.rounds import Rounds
 from scaling_fl.federation.statistics import Statistics
 from scaling_fl.federation.work import LocalWork
-from scaling_fl.learning.task import Statistic
+from scaling_fl.learning.task import Examples, Grouped, Statistic
 from scaling_fl.learning.training.local import LocalTrainer
 from scaling_fl.methods.pairs import adapter_coordinates
 from scaling_fl.methods.sampling import (
@@ -59,11 +59,15 @@ def make_clients(
     if privacy and privacy.by_group:
         groups = Groups(
             examples=[
-                deal_groups(config, each, client) for client, each in enumerate(data.partitions)
+                groups_of(config, data.train, each, client)
+                for client, each in enumerate(data.partitions)
             ],
             per_round=config.privacy.groups_per_round,
+            most=config.privacy.groups_per_client,
             sample=GROUP_SAMPLINGS[config.sampling](
-                config.privacy.groups_per_round, draws or from_seed(config.seed)
+                config.privacy.groups_per_round,
+                config.privacy.groups_per_client,
+                draws or from_seed(config.seed),
             ),
             bound=privacy.bound,
         )
@@ -173,6 +177,33 @@ def _tier_of_clients(config: Config, num_clients: int) -> list[int]:
     if config.tiers and config.tiers[0].share is not None:
         return by_share(num_clients, [tier.share or 0 for tier in config.tiers], seed=config.seed)
     return by_modulo(num_clients, max(1, len(config.tiers)))
+
+
+def groups_of(
+    config: Config, train: Examples, examples: NDArray[np.int64], client: int
+) -> list[NDArray[np.int64]]:
+    """Return the groups of a client's examples: those of a column, or dealt at random.
+
+    Raises:
+        InputError: the client has fewer examples, or more groups, than groups_per_client.
+    """
+    column, most = config.privacy.group_column, config.privacy.groups_per_client
+    if column is None:
+        return deal_groups(config, examples, client)
+    if not (isinstance(train, Grouped) and train.groups is not None):
+        raise InputError(
+            f"privacy.group_column needs a task whose data says of which group each example is, "
+            f"and {config.task_name} is none; drop it."
+        )
+    numbers = train.groups[examples]
+    found = [examples[numbers == number] for number in np.unique(numbers)]
+    if len(found) > most:
+        raise InputError(
+            f"privacy.groups_per_client must be at least the number of different values of column "
+            f"{column} at each client, and client {client} has {len(found)}, got {most}; raise "
+            "privacy.groups_per_client."
+        )
+    return found
 
 
 def deal_groups(

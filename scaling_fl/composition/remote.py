@@ -194,6 +194,12 @@ def _check_owned(config: Config, office: Office) -> None:
             f"merge.method={method} needs test data on nodes that have data of their own, because "
             "each client answers by its own part of the model; give each node a test-path."
         )
+    if config.privacy.group_column is not None:
+        raise InputError(
+            "privacy.group_column must be left alone where nodes have data of their own, because "
+            f"the server draws the groups and knows of none, got {config.privacy.group_column}; "
+            "deal groups at random by dropping it."
+        )
     if row.moves_base is not None and office.owns_tests:
         raise InputError(
             f"merge.method={method} needs the test data on the server, because the base of the "

@@ -77,6 +77,7 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
             image=data.image,
             label=data.label,
             client=config.partition.column,
+            group=config.privacy.group_column,
             instruction=_names(data.instruction),
             response=data.response,
             messages=data.messages,

@@ -14,11 +14,12 @@ from scaling_fl.config.types import IMAGE_TASKS, INSTRUCTION_TASKS
 
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
 DATA_PATHS = ("train_path", "test_path")
-COLUMNS = ("data.text", "data.text_pair", "data.label", "partition.column")
+_OF_PEOPLE = ("partition.column", "privacy.group_column")
+COLUMNS = ("data.text", "data.text_pair", "data.label", *_OF_PEOPLE)
 """The settings that name columns of a table of labelled texts."""
-OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", "partition.column")
+OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", *_OF_PEOPLE)
 """The settings that name columns of a table of conversations."""
-OF_IMAGES = ("data.image", "data.label", "partition.column")
+OF_IMAGES = ("data.image", "data.label", *_OF_PEOPLE)
 """The settings that name columns of a table of images."""
 TABLE_TASKS = ("table", "docvqa", *INSTRUCTION_TASKS)
 _WITHOUT_LABELS = ("docvqa", *INSTRUCTION_TASKS)
@@ -57,6 +58,17 @@ DATA: tuple[Rule, ...] = (
         lambda c: c.partition.kind != "column" or has_columns(c) or is_own(c.task_name),
         "must be another kind unless task_name is table, whose rows have columns",
         "set task_name=table (or images with data.image), or drop partition.kind",
+    ),
+    Rule(
+        "privacy.group_column",
+        ("task_name",),
+        lambda c: (
+            c.privacy.group_column is None
+            or (has_columns(c) and c.task_name != "flair")
+            or is_own(c.task_name)
+        ),
+        "must be left alone unless task_name is table, whose rows have columns",
+        "set task_name=table, or drop privacy.group_column",
     ),
     Rule(
         "partition.kind",
@@ -219,7 +231,7 @@ def _columns_of_two_uses(config: Config) -> Iterator[Problem]:
 def _columns_of_test(
     config: Config, of_train: Sequence[str], columns: Sequence[str]
 ) -> Iterator[Problem]:
-    paths = [path for path in _columns_of(config) if path != "partition.column"]
+    paths = [path for path in _columns_of(config) if path not in _OF_PEOPLE]
     names = [name for path in paths for name in _names(config, path)]
     if lacking := [name for name in names if name in of_train and name not in columns]:
         yield Problem(

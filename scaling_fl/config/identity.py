@@ -42,5 +42,6 @@ NEWER: dict[str, Any] = {
     "data.multi_label": False,
     "data.augment": True,
     "data.images": None,
+    "privacy.group_column": None,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

@@ -153,6 +153,14 @@ PRIVACY: tuple[Rule, ...] = (
         "must be at most privacy.groups_per_client",
         "lower privacy.groups_per_round or raise privacy.groups_per_client",
     ),
+    Rule(
+        "sampling",
+        ("privacy.group_column",),
+        lambda c: c.privacy.group_column is None or c.sampling == "poisson",
+        "must be poisson with privacy.group_column, because clients have different numbers of"
+        " groups, and each group must be drawn with one probability",
+        "set sampling=poisson",
+    ),
 )
 
 

@@ -223,9 +223,13 @@ class PrivacySettings(Section):
     unit: Annotated[PrivacyUnit, _CLIPPED] = "client"
     """What is protected: whole clients, or each of the groups inside every client."""
     groups_per_client: Annotated[Count, _GROUPED] = 1
-    """Groups that the examples of every client are dealt into."""
+    """Groups that the examples of every client are dealt into; with group_column, the most that a
+    client may have."""
     groups_per_round: Annotated[Count, _GROUPED] = 1
     """Groups that a client draws in a round, each of which trains from the received state."""
+    group_column: Annotated[str | None, _GROUPED] = None
+    """Column of the training table with the group of each example, such as the provider of a
+    document; a group is drawn with probability groups_per_round / groups_per_client."""
 
     @property
     def is_noisy(self) -> bool:

@@ -71,7 +71,7 @@ class Clients:
         if self.groups is None:
             return work.total_steps(self.num_examples(client))
         steps = [work.total_steps(len(group)) for group in self.groups.examples[client]]
-        return round(sum(steps) * self.groups.per_round / len(steps))
+        return round(sum(steps) * self.groups.per_round / self.groups.most)
 
     def num_bytes(self, cohort: Sequence[int], state: GlobalState) -> int:
         """Predict the bytes of the round after ``state``, both ways, all its clients together."""

@@ -34,7 +34,9 @@ class Groups:
     examples: Sequence[Sequence[NDArray[np.int64]]]
     """``examples[client][group]`` are indices of training examples."""
     per_round: int
-    """The number of groups that a client samples, or the expected number."""
+    """The number of groups that a client with ``most`` samples, or the expected number."""
+    most: int
+    """The number of groups that no client exceeds; what protects them depends on no other."""
     sample: SampleGroups
     bound: Callable[[Tensor, float], bool]
     """(update, clip) -> whether the norm was at most ``clip``; scales the update in place."""
@@ -60,7 +62,7 @@ class Groups:
         """
         groups = self.examples[client]
         drawn = self.sample(len(groups), round_number, client, history)
-        bound = clip * (1.0 - len(groups) * 2.0**-22)
+        bound = clip * (1.0 - self.most * 2.0**-22)
         total = torch.zeros_like(received, dtype=torch.float64)
         results, num_unclipped = [], 0
         for group in drawn:

@@ -18,6 +18,8 @@ class Columns:
     """A column of paths, or of the content, of images."""
     label: str | None = None
     client: str | None = None
+    group: str | None = None
+    """Of the training data alone: the groups that privacy protects."""
     instruction: tuple[str, ...] = ()
     response: str | None = None
     messages: str | None = None

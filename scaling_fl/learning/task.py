@@ -75,6 +75,15 @@ class BatchLoss(NamedTuple):
     """Metric -> its sum over the same items, without a gradient; always the same metrics."""
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """What examples offer beside the rest when a run names a column of groups."""
+
+    @property
+    def groups(self) -> Indices | None:
+        """Return the group of each example, by a number; None: no column is named."""
+
+
 LossFunction = Callable[[nn.Module, Batch], BatchLoss]
 
 

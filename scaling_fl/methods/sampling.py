@@ -9,7 +9,7 @@ from scaling_fl.core.seeding import Randomness
 SampleCohort = Callable[[int, str], list[int]]
 """(round, from 1; the digest of all rounds before) -> its clients, ascending."""
 SampleGroups = Callable[[int, int, int, str], list[int]]
-"""(number of groups, round, client, digest) -> the groups of that client, ascending."""
+"""(its number of groups, round, client, digest) -> the groups of a client, ascending."""
 
 
 def fixed_cohorts(num_clients: int, size: int, randomness: Randomness) -> SampleCohort:
@@ -44,8 +44,8 @@ def listed_cohorts(cohorts: Sequence[Sequence[int]]) -> SampleCohort:
     return sample
 
 
-def fixed_groups(size: int, randomness: Randomness) -> SampleGroups:
-    """Draw ``size`` different groups of a client, uniformly."""
+def fixed_groups(size: int, most: int, randomness: Randomness) -> SampleGroups:
+    """Draw ``size`` different groups of a client, uniformly; every client has ``most`` groups."""
 
     def sample(num_groups: int, round_number: int, client: int, history: str = "") -> list[int]:
         rng = randomness("groups", round_number, client, history=history)
@@ -54,12 +54,16 @@ def fixed_groups(size: int, randomness: Randomness) -> SampleGroups:
     return sample
 
 
-def poisson_groups(size: int, randomness: Randomness) -> SampleGroups:
-    """Draw each group independently, with probability size / num_groups; none may be drawn."""
+def poisson_groups(size: int, most: int, randomness: Randomness) -> SampleGroups:
+    """Draw each group independently, with probability size / most; none may be drawn.
+
+    The probability does not depend on how many groups a client has, so that one group more or less
+    changes nothing for the others.
+    """
 
     def sample(num_groups: int, round_number: int, client: int, history: str = "") -> list[int]:
         rng = randomness("groups", round_number, client, history=history)
-        return [int(group) for group in np.flatnonzero(rng.random(num_groups) < size / num_groups)]
+        return [int(group) for group in np.flatnonzero(rng.random(num_groups) < size / most)]
 
     return sample
 

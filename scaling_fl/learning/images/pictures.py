@@ -29,6 +29,8 @@ class Pictures:
     marks: NDArray[np.bool_] | None = None
     owners: NDArray[np.int64] | None = None
     """The client that each image belongs to, where the data says so; -1: none of those."""
+    groups: NDArray[np.int64] | None = None
+    """The group that each image belongs to, where a column of groups is named."""
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Pictures:
             labels=self.labels[indices],
             marks=None if self.marks is None else self.marks[indices],
             owners=None if self.owners is None else self.owners[indices],
+            groups=None if self.groups is None else self.groups[indices],
         )
 
 

@@ -24,7 +24,8 @@ from scaling_fl.learning.task import Batch, Indices
 
 _FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
-_ARRAYS = ("pixels", "labels", "marks", "owners")
+_OF_EACH = ("labels", "marks", "owners", "groups")
+_ARRAYS = ("pixels", *_OF_EACH)
 _DECODED_AT_ONCE = 256
 _BLOCK, _NUM_BLOCKS = 1 << 20, 64
 """A checksum is of so many bytes at so many places of a file: of a short file, of all of it."""
@@ -35,7 +36,7 @@ class StoredImages:
     """Examples as read-only views of the cache.
 
     ``pixels`` is uint8 of (n, side, side, channels), ``labels`` int64 of n; ``marks`` (bool, n x
-    labels) and ``owners`` (int64 of n) are as in ``Pictures``. ``key`` identifies them.
+    labels), ``owners`` and ``groups`` (int64 of n) are as in ``Pictures``. ``key`` identifies them.
     """
 
     pixels: NDArray[np.uint8]
@@ -44,6 +45,7 @@ class StoredImages:
     source: str
     marks: NDArray[np.bool_] | None = None
     owners: Indices | None = None
+    groups: Indices | None = None
 
     @cached_property
     def lengths(self) -> Indices:
@@ -111,9 +113,8 @@ def _write(staging: Path, pictures: Pictures, largest_side: int) -> None:
         if _fill(pixels, pictures, scale=side not in own):
             pixels.flush()
             break
-    others = {"labels": pictures.labels, "marks": pictures.marks, "owners": pictures.owners}
-    for name, array in others.items():
-        if array is not None:
+    for name in _OF_EACH:
+        if (array := getattr(pictures, name)) is not None:
             np.save(staging / f"{name}.npy", array)
     checks = {name: _check_of(file) for name, file in _files(staging).items()}
     (staging / _MANIFEST).write_text(json_text(checks), encoding="utf-8")

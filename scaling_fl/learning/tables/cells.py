@@ -3,6 +3,9 @@
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scaling_fl.learning.tables.records import Records
 from scaling_fl.learning.text.labelled import DataError
 
@@ -68,6 +71,18 @@ def refuse_missing(records: Records, missing: Sequence[bool], column: str, what:
             f"{records.place(missing.index(True), column)}: {what} must not be missing{more}; "
             "fill it in or remove the row."
         )
+
+
+def group_numbers(records: Records, column: str) -> NDArray[np.int64]:
+    """Number the groups in a column by their names, and return that of each row.
+
+    Raises:
+        DataError: a row names none.
+    """
+    names = [cell_name(records, row, column) for row in range(len(records))]
+    refuse_missing(records, [name is None for name in names], column, "the group")
+    index = {name: number for number, name in enumerate(sorted_names(map(str, names)))}
+    return np.array([index[str(name)] for name in names], dtype=np.int64)
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:

@@ -28,6 +28,8 @@ class Labelled:
     """A second text beside each text."""
     owners: NDArray[np.int64] | None = None
     """The client that each text belongs to, where the data says so; -1: none of those."""
+    groups: NDArray[np.int64] | None = None
+    """The group that each text belongs to, where a column of groups is named."""
 
     def __post_init__(self) -> None:
         assert self.labels.dtype == np.int64
@@ -44,6 +46,7 @@ class Labelled:
             self.labels[indices],
             self.pairs and [self.pairs[index] for index in indices],
             None if self.owners is None else self.owners[indices],
+            None if self.groups is None else self.groups[indices],
         )
 
 

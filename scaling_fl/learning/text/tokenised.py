@@ -48,7 +48,8 @@ class TokenisedExamples:
     ``token_ids`` is int32, ``offsets`` int64 of n + 1, ``labels`` int64 of n; read-only views of
     the cache. None is longer than ``max_seq_len``; ``key`` identifies them, ``source`` their texts.
     Pairs of texts have ``segments`` (uint8, one for each token) where the tokenizer's model tells
-    both texts apart by them; ``owners`` (int64 of n) says whose each is, if the data does.
+    both texts apart by them; ``owners`` (int64 of n) says whose each is, if the data does,
+    and ``groups`` (int64 of n) which group each is of.
     """
 
     token_ids: NDArray[np.int32]
@@ -61,6 +62,7 @@ class TokenisedExamples:
     source: str = ""
     segments: NDArray[np.uint8] | None = None
     owners: Indices | None = None
+    groups: Indices | None = None
 
     @cached_property
     def lengths(self) -> Indices:
@@ -218,6 +220,8 @@ def _write(staging: Path, labelled: Labelled, tokenizer: FastTokenizer, max_seq_
     columns = _encode(labelled, tokenizer, max_seq_len) | {"labels": labelled.labels}
     if labelled.owners is not None:
         columns["owners"] = labelled.owners
+    if labelled.groups is not None:
+        columns["groups"] = labelled.groups
     if empty := int((np.diff(columns["offsets"]) == 0).sum()):
         raise DataError(
             f"every text must have a token, and {empty} of {len(labelled)} have none for this "

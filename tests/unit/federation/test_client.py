@@ -314,7 +314,10 @@ def train_groups(
         groups=Groups(
             examples=[groups],
             per_round=per_round,
-            sample=(poisson_groups if poisson else fixed_groups)(per_round, from_seed(7)),
+            most=len(groups),
+            sample=(poisson_groups if poisson else fixed_groups)(
+                per_round, len(groups), from_seed(7)
+            ),
             bound=bound,
         ),
         **options,
@@ -422,7 +425,8 @@ def test_a_group_that_diverges_is_left_out_alone() -> None:
         groups=Groups(
             examples=[GROUPED],
             per_round=4,
-            sample=fixed_groups(4, from_seed(7)),
+            most=4,
+            sample=fixed_groups(4, 4, from_seed(7)),
             bound=bound,
         ),
         num_epochs=None,
@@ -454,7 +458,8 @@ def test_groups_that_all_diverge_leave_nothing_that_could_be_used() -> None:
         groups=Groups(
             examples=[GROUPED],
             per_round=4,
-            sample=fixed_groups(4, from_seed(7)),
+            most=4,
+            sample=fixed_groups(4, 4, from_seed(7)),
             bound=Bound(),
         ),
     )
@@ -472,7 +477,8 @@ def test_the_work_of_a_grouped_client_is_that_of_its_groups() -> None:
         groups=Groups(
             examples=[GROUPED],
             per_round=2,
-            sample=fixed_groups(2, from_seed(7)),
+            most=4,
+            sample=fixed_groups(2, 4, from_seed(7)),
             bound=Bound(),
         ),
     )

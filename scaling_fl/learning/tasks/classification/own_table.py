@@ -13,7 +13,7 @@ import numpy as np
 from scaling_fl.core.json_text import json_text
 from scaling_fl.learning.cache import cache_folder, cached_folder
 from scaling_fl.learning.options import TaskOptions
-from scaling_fl.learning.tables.cells import cell_text, refuse_missing, sorted_names
+from scaling_fl.learning.tables.cells import cell_text, group_numbers, refuse_missing, sorted_names
 from scaling_fl.learning.tables.records import (
     Records,
     columns_of,
@@ -87,7 +87,9 @@ class OwnTable:
         has_clients = columns.client is not None and (
             source == "train" or columns.client in columns_of(path, source)
         )
-        records = read_records(path, source, wanted + [str(columns.client)] * has_clients)
+        has_groups = columns.group is not None and source == "train"
+        wanted += [str(columns.client)] * has_clients + [str(columns.group)] * has_groups
+        records = read_records(path, source, wanted)
         labels = names_in(records, columns.label, "label")
         owners = None
         if has_clients:
@@ -100,6 +102,7 @@ class OwnTable:
             label_numbers(records, labels, self.LABELS, str(columns.label)),
             _texts(records, columns.text_pair) if columns.text_pair else None,
             owners,
+            group_numbers(records, str(columns.group)) if has_groups else None,
         )
         if share is None:
             return found
@@ -124,8 +127,9 @@ class OwnTable:
     @property
     def _columns(self) -> dict[str, Any]:
         """Return what a run chooses of the columns, as the digests of all jobs have it."""
-        chosen = self.options.columns
-        return {name: getattr(chosen, name) for name in ("text", "text_pair", "label", "client")}
+        chosen, names = self.options.columns, ["text", "text_pair", "label", "client"]
+        names += ["group"] * (chosen.group is not None)
+        return {name: getattr(chosen, name) for name in names}
 
     def _source(self, split: Split, path: str | None) -> tuple[str, Split]:
         """Return the table that a split is read from, and the split that this table is of."""

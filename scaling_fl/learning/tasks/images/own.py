@@ -17,7 +17,7 @@ from scaling_fl.learning.images.decoding import read_image
 from scaling_fl.learning.images.files import files_digest
 from scaling_fl.learning.images.pictures import Pictures
 from scaling_fl.learning.options import TaskOptions
-from scaling_fl.learning.tables.cells import cell_name, sorted_names
+from scaling_fl.learning.tables.cells import cell_name, group_numbers, sorted_names
 from scaling_fl.learning.tables.records import Records, columns_of, read_records, table_digest
 from scaling_fl.learning.tables.sources import refuse_file, require_path
 from scaling_fl.learning.task import Indices, Split
@@ -82,6 +82,7 @@ class OwnImages:
             self.LABELS,
             self.client_names,
             share and [share, self.options.data_seed],
+            *([columns.group] if columns.group else []),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -139,7 +140,9 @@ class OwnImages:
         has_clients = columns.client is not None and (
             source == "train" or columns.client in columns_of(path, source)
         )
-        records = read_records(path, source, [image, label, *[str(columns.client)] * has_clients])
+        group = columns.group if source == "train" else None
+        extra = [*[str(columns.client)] * has_clients, *([group] if group else [])]
+        records = read_records(path, source, [image, label, *extra])
         marks = None
         if self.options.images.several_labels:
             marks = _marks(records, label, self.LABELS)
@@ -152,6 +155,7 @@ class OwnImages:
             labels=labels,
             marks=marks,
             owners=self._owners(records, source) if has_clients else None,
+            groups=group_numbers(records, group) if group else None,
         )
 
     def _owners(self, records: Records, source: Split) -> Indices:

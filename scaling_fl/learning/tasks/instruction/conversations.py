@@ -24,6 +24,8 @@ class Conversations:
     turns: Sequence[tuple[Turn, ...]]
     owners: NDArray[np.int64] | None = None
     """The client that each conversation belongs to, where the data says so; -1: none of those."""
+    groups: NDArray[np.int64] | None = None
+    """The group that each conversation belongs to, where a column of groups is named."""
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -37,4 +39,5 @@ class Conversations:
         return Conversations(
             [self.turns[index] for index in indices],
             None if self.owners is None else self.owners[indices],
+            None if self.groups is None else self.groups[indices],
         )

@@ -46,6 +46,7 @@ class InstructionExamples:
     key: str = ""
     source: str = ""
     owners: Indices | None = None
+    groups: Indices | None = None
 
     @cached_property
     def lengths(self) -> Indices:
@@ -113,9 +114,10 @@ def encode(
     def build(staging: Path) -> None:
         conversations = load()
         columns, facts = _arrays(conversations, encoder(), max_seq_len)
-        if conversations.owners is not None:
-            columns["owners"] = conversations.owners[columns.pop("kept")]
-        columns.pop("kept", None)
+        kept = columns.pop("kept")
+        for name in ("owners", "groups"):
+            if (found := getattr(conversations, name)) is not None:
+                columns[name] = found[kept]
         save_arrays(staging, columns, facts)
 
     folder = cache_folder(cache_dir) / "instructions" / key[:32]

@@ -96,7 +96,10 @@ class InstructionTuning:
             "task": self.name,
             "split": split,
             "data": table_digest(path, source),
-            "columns": [columns.instruction, columns.response, columns.messages, columns.client],
+            "columns": [
+                *(columns.instruction, columns.response, columns.messages, columns.client),
+                *([columns.group] if columns.group else []),
+            ],
             "system": options.system,
             "share": share and [share, options.data_seed],
             "subset": wanted and [wanted, options.data_seed],

@@ -11,6 +11,7 @@ from scaling_fl.learning.options import Columns
 from scaling_fl.learning.tables.cells import (
     cell_name,
     cell_text,
+    group_numbers,
     refuse_missing,
     sorted_names,
 )
@@ -63,7 +64,8 @@ def read_conversations(
     messages = _messages_column(columns, present)
     wanted = [messages] if messages else [*_sides(path, rule, columns, present)]
     with_owners = client_names is not None and columns.client in present
-    extra = [str(columns.client)] if with_owners else []
+    group = columns.group if split == "train" else None
+    extra = [*[str(columns.client)] * with_owners, *([group] if group else [])]
     records = read_records(path, split, [*wanted, *extra])
     if messages:
         missing = [cell is None for cell in records.cells[messages]]
@@ -75,7 +77,7 @@ def read_conversations(
     read = _of_messages if messages else _of_sides
     turns = [read(records, row, wanted, rule.separator, system) for row in range(len(records))]
     owners = _owners(records, str(columns.client), client_names or ()) if with_owners else None
-    return Conversations(turns, owners)
+    return Conversations(turns, owners, group_numbers(records, group) if group else None)
 
 
 def client_names_in(path: str, column: str) -> list[str]:
