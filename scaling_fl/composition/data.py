@@ -133,6 +133,7 @@ def deal(config: Config, task: Task, train: Examples, num_clients: int) -> list[
             seed=config.data_seed,
             alpha=config.partition.alpha,
             min_examples=config.partition.min_examples,
+            pooled=config.partition.pooled,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -50,6 +50,7 @@ TASKS: dict[str, MakeTask] = {
     "finance": instruction_tuning("finance", rows.INSTRUCTION_AND_INPUT, "alpaca"),
     "code": instruction_tuning("code", rows.INSTRUCTION_AND_INPUT, "alpaca"),
     "instruction": instruction_tuning("instruction", rows.ColumnRule(), "chat"),
+    "reddit": instruction_tuning("reddit", rows.REDDIT, "text"),
 }
 
 
@@ -94,6 +95,7 @@ def make_task(config: Config, *, labels: Sequence[str] | None = None) -> Task:
             folder=data.images,
         ),
         test_share=data.test_share,
+        holds_out_clients=data.test_of == "clients",
         labels=tuple(labels) if labels else data.labels,
         metrics=own_metrics(config),
         source=own.source_of(config.task_name, "task_name") if is_own(config.task_name) else "",

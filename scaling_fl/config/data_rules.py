@@ -10,7 +10,7 @@ from scaling_fl.config.image_rules import missing_images
 from scaling_fl.config.own import is_own
 from scaling_fl.config.problems import Problem, Rule
 from scaling_fl.config.schema import Config
-from scaling_fl.config.types import IMAGE_TASKS, INSTRUCTION_TASKS
+from scaling_fl.config.types import IMAGE_TASKS, LANGUAGE_TASKS
 
 FILE_TASKS = ("agnews", "yelp", "spooky_author")
 DATA_PATHS = ("train_path", "test_path")
@@ -21,8 +21,8 @@ OF_INSTRUCTIONS = ("data.instruction", "data.response", "data.messages", *_OF_PE
 """The settings that name columns of a table of conversations."""
 OF_IMAGES = ("data.image", "data.label", *_OF_PEOPLE)
 """The settings that name columns of a table of images."""
-TABLE_TASKS = ("table", "docvqa", *INSTRUCTION_TASKS)
-_WITHOUT_LABELS = ("docvqa", *INSTRUCTION_TASKS)
+TABLE_TASKS = ("table", "docvqa", *LANGUAGE_TASKS)
+_WITHOUT_LABELS = ("docvqa", *LANGUAGE_TASKS)
 _NEEDED = {
     "table": {"data.text": "the texts", "data.label": "the labels"},
     "images": {"data.label": "the labels"},
@@ -60,6 +60,21 @@ DATA: tuple[Rule, ...] = (
         "set task_name=table (or images with data.image), or drop partition.kind",
     ),
     Rule(
+        "data.test_of",
+        ("partition.kind",),
+        lambda c: c.data.test_of == "rows" or c.partition.kind == "column",
+        "must be rows unless partition.kind is column, which says whose each row is",
+        "set partition.kind=column and partition.column, or drop data.test_of",
+    ),
+    Rule(
+        "partition.pooled",
+        ("privacy.group_column",),
+        lambda c: not c.partition.pooled or c.privacy.group_column is None,
+        "must be 0 with privacy.group_column, because a group is protected at the client that has"
+        " all of it",
+        "drop partition.pooled",
+    ),
+    Rule(
         "privacy.group_column",
         ("task_name",),
         lambda c: (
@@ -78,8 +93,8 @@ DATA: tuple[Rule, ...] = (
             or c.partition_kind in ("iid", "column")
             or is_own(c.partition_kind)
         ),
-        "must be iid, column or my_module:my_split for conversations and for questions about "
-        "pages, which have no labels",
+        "must be iid, column or my_module:my_split for conversations, comments and questions "
+        "about pages, which have no labels",
         "set partition.kind=iid, or partition.kind=column with partition.column",
     ),
     *(
@@ -87,8 +102,8 @@ DATA: tuple[Rule, ...] = (
             path,
             ("task_name",),
             _is_unset_without_labels(path),
-            "must be left alone for conversations and for questions about pages, which have no "
-            "labels",
+            "must be left alone for conversations, comments and questions about pages, which have "
+            "no labels",
             f"drop {path}",
         )
         for path in ("per_class_metrics", "metrics")

@@ -2,12 +2,14 @@
 
 from typing import Annotated
 
+from pydantic import Field
+
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import OF_INSTRUCTIONS, With, Without, WithSet, WithTask
 from scaling_fl.config.own import AnyPartition
 from scaling_fl.config.types import (
     IMAGE_TASKS,
-    INSTRUCTION_TASKS,
+    LANGUAGE_TASKS,
     ColumnName,
     Count,
     LocalFolder,
@@ -16,6 +18,7 @@ from scaling_fl.config.types import (
     Positive,
     Quantile,
     Several,
+    TestOf,
 )
 
 
@@ -31,6 +34,9 @@ class PartitionSettings(Section):
     """Fewest examples that the split may leave a client with."""
     column: Annotated[ColumnName, With(".kind", "column")] = None
     """Column of the training table that says whose each row is: one client for each value."""
+    pooled: Annotated[float, Field(ge=0, le=1), With(".kind", "column")] = 0.0
+    """Share of every client's rows that are pooled and dealt anew, to each as many as it gave:
+    0 leaves people their own, and 1 makes all alike (the iid-alpha of FLASC for Reddit)."""
 
 
 _OF_TABLE = With("task_name", "table")
@@ -56,16 +62,22 @@ class DataSettings(Section):
     """All labels, in their order; None finds them in the training data and sorts them."""
     test_share: Annotated[
         Quantile | None,
-        With("task_name", "table", "images", "docvqa", *INSTRUCTION_TASKS),
+        With("task_name", "table", "images", "docvqa", *LANGUAGE_TASKS),
         Without("test_path", because="the test data is the one that is named"),
     ] = None
     """Share of the training rows, drawn by data_seed, that is held out as the test data; each label
     keeps its share."""
+    test_of: Annotated[TestOf, WithSet(".test_share", because="nothing is held out otherwise")] = (
+        "rows"
+    )
+    """What test_share is a share of: rows, or the clients in partition.column. These are held out
+    with all their rows, so that a model is tested by people that it has seen nothing of."""
     instruction: Annotated[OneOrSeveral, _OF_OWN_INSTRUCTIONS] = None
     """Columns that make the instruction, joined by a line's end; None finds instruction, prompt or
     question, and input."""
-    response: Annotated[ColumnName, _OF_OWN_INSTRUCTIONS] = None
-    """Column of the answers; None finds output, response, completion or answer."""
+    response: Annotated[ColumnName, With("task_name", "instruction", "reddit")] = None
+    """Column of the answers; None finds output, response, completion or answer. Of reddit the
+    column of the texts; None finds body or text."""
     messages: Annotated[
         ColumnName,
         _OF_OWN_INSTRUCTIONS,

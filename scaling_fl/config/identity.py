@@ -43,5 +43,7 @@ NEWER: dict[str, Any] = {
     "data.augment": True,
     "data.images": None,
     "privacy.group_column": None,
+    "data.test_of": "rows",
+    "partition.pooled": 0.0,
 }
 """Settings that older jobs did not have, with what those did: left so, they change no digest."""

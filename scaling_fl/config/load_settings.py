@@ -4,9 +4,9 @@ from typing import Annotated
 
 from scaling_fl.config.base import Section
 from scaling_fl.config.conditions import With, WithTask
-from scaling_fl.config.types import INSTRUCTION_TASKS, AttentionName, Bits
+from scaling_fl.config.types import LANGUAGE_TASKS, AttentionName, Bits
 
-OF_LANGUAGE_MODELS = WithTask(*INSTRUCTION_TASKS)
+OF_LANGUAGE_MODELS = WithTask(*LANGUAGE_TASKS)
 
 
 class LoadSettings(Section):

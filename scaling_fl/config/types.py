@@ -23,8 +23,10 @@ TaskName = Literal[
     "finance",
     "code",
     "instruction",
+    "reddit",
 ]
 INSTRUCTION_TASKS = ("generalnlp", "medical", "finance", "code", "instruction")
+LANGUAGE_TASKS = (*INSTRUCTION_TASKS, "reddit")
 IMAGE_TASKS = ("cifar10", "fashion_mnist", "flair", "images")
 OptimiserName = Literal["sgd", "adam", "adamw", "adamw_8bit", "paged_adamw_8bit"]
 ServerOptimiserName = Literal["sgd", "adam", "adamw", "adagrad", "yogi"]
@@ -42,6 +44,7 @@ SamplingKind = Literal["fixed", "poisson"]
 RankChoice = Literal["first", "largest"]
 ScaleChoice = Literal["adapter", "own"]
 PrivacyUnit = Literal["client", "group"]
+TestOf = Literal["rows", "clients"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 DataOrder = Literal["fresh", "fixed"]
 PrecisionName = Literal["fp32", "bf16"]

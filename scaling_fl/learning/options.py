@@ -84,6 +84,8 @@ class TaskOptions:
     images: ImageOptions = ImageOptions()
     test_share: float | None = None
     """Share of the training data that is held out as the test data."""
+    holds_out_clients: bool = False
+    """Whether that is a share of the clients, with all their rows, and not of the rows."""
     labels: tuple[str, ...] | None = None
     """All labels in their order, where they need not be found in the data."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)

@@ -71,19 +71,37 @@ def dirichlet_by_client(alpha: float) -> Partitioner:
     return split
 
 
-def by_owner(owners: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
-    """Give each example to its owner: ``owners`` (the client of each example) are the labels."""
-    return [np.flatnonzero(owners == client) for client in range(num_clients)]
+def by_owner(pooled: float = 0.0) -> Partitioner:
+    """Give each example to its owner: ``owners`` (the client of each example) are the labels.
+
+    A random share, ``pooled``, of every client's examples is put together and dealt anew: each
+    client gets back as many as it gave. Source: FLASC, arXiv 2406.05233, for Reddit.
+    """
+
+    def split(owners: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+        found = [np.flatnonzero(owners == client) for client in range(num_clients)]
+        if not pooled:
+            return found
+        shuffled = [rng.permutation(examples) for examples in found]
+        counts = [round(pooled * len(examples)) for examples in found]
+        pool = [each[:count] for each, count in zip(shuffled, counts, strict=True)]
+        dealt = np.split(rng.permutation(np.concatenate(pool)), np.cumsum(counts)[:-1])
+        kept = [each[count:] for each, count in zip(shuffled, counts, strict=True)]
+        return [np.concatenate(pair) for pair in zip(kept, dealt, strict=True)]
+
+    return split
 
 
-PARTITIONERS: dict[str, Callable[[float, int], Partitioner]] = {
-    "iid": lambda alpha, min_examples: iid,
-    "label_sorted": lambda alpha, min_examples: label_sorted,
-    "dirichlet_by_class": dirichlet_by_class,
-    "dirichlet_by_client": lambda alpha, min_examples: dirichlet_by_client(alpha),
-    "column": lambda alpha, min_examples: by_owner,
+PARTITIONERS: dict[str, Callable[[float, int, float], Partitioner]] = {
+    "iid": lambda alpha, min_examples, pooled: iid,
+    "label_sorted": lambda alpha, min_examples, pooled: label_sorted,
+    "dirichlet_by_class": lambda alpha, min_examples, pooled: dirichlet_by_class(
+        alpha, min_examples
+    ),
+    "dirichlet_by_client": lambda alpha, min_examples, pooled: dirichlet_by_client(alpha),
+    "column": lambda alpha, min_examples, pooled: by_owner(pooled),
 }
-"""(alpha, min_examples) -> partitioner; that of a column takes owners in place of labels."""
+"""(alpha, min_examples, pooled) -> partitioner; that of a column takes owners for labels."""
 
 
 def partition(
@@ -94,6 +112,7 @@ def partition(
     seed: int,
     alpha: float = 1.0,
     min_examples: int = 1,
+    pooled: float = 0.0,
 ) -> list[Indices]:
     """Give each example to exactly one client; return the sorted example indices of each client.
 
@@ -114,7 +133,7 @@ def partition(
         )
     _check_feasible(len(labels), num_clients, alpha, min_examples)
     rng = numpy_generator(seed, "partition")
-    partitions = PARTITIONERS[kind](alpha, min_examples)(labels, num_clients, rng)
+    partitions = PARTITIONERS[kind](alpha, min_examples, pooled)(labels, num_clients, rng)
     return [np.sort(examples).astype(np.int64, copy=False) for examples in partitions]
 
 

@@ -62,6 +62,8 @@ def recipe(path: Path) -> dict[str, Any]:
         del small["max_seq_len"]
     if given.get("partition", {}).get("kind") == "column":
         del small["num_clients"]
+    if path.stem == "reddit_flasc":
+        small |= {"task_name": given["task_name"], "num_clients": None}
     return merged(merged(given, small), SMALLER.get(path.stem, {}))
 
 
@@ -80,6 +82,12 @@ def with_rows(path: Path, changes: dict[str, Any], corpus: Path) -> dict[str, An
     """Give a recipe of instructions a file of sums, and other recipes what they have."""
     if path.stem in OF_IMAGES:
         return with_images(changes, corpus)
+    if path.stem == "reddit_flasc":
+        file = corpus / "comments.jsonl"
+        rows = [{"author": f"u{n % 7}", "body": f"The {n}th comment."} for n in range(60)]
+        file.write_text("\n".join(map(json.dumps, rows)))
+        data = {"cache_dir": str(corpus / "cache")} | changes["data"]
+        return changes | {"train_path": str(file), "test_path": None, "data": data}
     if path.stem not in OF_INSTRUCTIONS:
         return changes
     file = corpus / "sums.jsonl"
@@ -99,7 +107,7 @@ def test_a_recipe_is_a_configuration_without_problems(path: Path, tmp_path: Path
     task = {"task_name": "imdb"} | files
     if path.stem in OF_INSTRUCTIONS:
         task = {"train_path": str(tmp_path), "data": {"test_share": 0.1}}
-    if path.stem in OF_IMAGES:
+    if path.stem in (*OF_IMAGES, "reddit_flasc"):
         task = {"train_path": str(tmp_path)}
     read_config(given | task)
 

@@ -1,5 +1,6 @@
 """Texts with labels, and what a module has to offer to be a corpus of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -111,12 +112,34 @@ def subset(
     return labelled.take(np.sort(first))
 
 
-def held_out(labelled: Rows, share: float, seed: int) -> NDArray[np.bool_]:
+def training_clients(names: Sequence[str], share: float, seed: int) -> list[str]:
+    """Leave a random share of the clients out, at least one, who are held out as the test data.
+
+    Raises:
+        DataError: no client would be left.
+    """
+    number = max(1, round(share * len(names)))
+    if number >= len(names):
+        raise DataError(
+            f"data.test_share must leave a client to train, got {share:g} of {len(names)} clients; "
+            "lower it, or set data.test_of=rows."
+        )
+    left_out = set(numpy_generator(seed, "held-out clients").permutation(len(names))[:number])
+    return [name for place, name in enumerate(names) if place not in left_out]
+
+
+def held_out(
+    labelled: Rows, share: float, seed: int, *, of_clients: bool = False
+) -> NDArray[np.bool_]:
     """Choose a random share of the examples, at least one: their mask.
 
     Each label keeps its share of both parts, up to rounding. The last example of a client is
-    chosen only when nothing else is left.
+    chosen only when nothing else is left. With ``of_clients`` all examples are chosen that are of
+    no client that trains (see ``training_clients``).
     """
+    if of_clients:
+        assert labelled.owners is not None
+        return labelled.owners < 0
     number = min(max(1, round(share * len(labelled))), len(labelled) - 1)
     shuffled = numpy_generator(seed, "held out").permutation(len(labelled))
     late = _one_of_each_client(shuffled, labelled.owners)

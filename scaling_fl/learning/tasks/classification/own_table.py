@@ -29,7 +29,8 @@ from scaling_fl.learning.tasks.classification.own_labels import (
     names_in,
     needed,
 )
-from scaling_fl.learning.text.labelled import Labelled, held_out
+from scaling_fl.learning.tasks.held_out import mask_of_test, trained_by
+from scaling_fl.learning.text.labelled import Labelled
 from scaling_fl.learning.text.tokenised import TokenisedExamples
 
 _FORMAT_VERSION = 1
@@ -48,7 +49,8 @@ class OwnTable:
 
     @cached_property
     def client_names(self) -> tuple[str, ...]:
-        return tuple(self._facts["clients"]) if self.options.columns.client else ()
+        names = self._facts["clients"] if self.options.columns.client else []
+        return tuple(trained_by(self.options, names))
 
     @cached_property
     def _facts(self) -> dict[str, list[str]]:
@@ -106,7 +108,7 @@ class OwnTable:
         )
         if share is None:
             return found
-        mask = held_out(found, share, self.options.data_seed)
+        mask = mask_of_test(self.options, found)
         return found.take(np.flatnonzero(mask if split == "test" else ~mask))
 
     def source_digest(

@@ -28,10 +28,11 @@ from scaling_fl.learning.tasks.classification.own_labels import (
     names_in,
     needed,
 )
+from scaling_fl.learning.tasks.held_out import mask_of_test, trained_by
 from scaling_fl.learning.tasks.images.family import ImageClassification
 from scaling_fl.learning.tasks.images.several import SeveralLabels, first_labels
 from scaling_fl.learning.tasks.images.several_scoring import MOST_LABELS
-from scaling_fl.learning.text.labelled import DataError, held_out
+from scaling_fl.learning.text.labelled import DataError
 
 _FOLDER_OR_TABLE = (
     "images are read from a folder with a folder for each label, or from a table with data.image"
@@ -57,7 +58,7 @@ class OwnImages:
         if column is None:
             return ()
         records = read_records(self._place("train")[0], "train", [column])
-        return tuple(sorted_names(names_in(records, column, "client")))
+        return tuple(trained_by(self.options, sorted_names(names_in(records, column, "client"))))
 
     @property
     def is_table(self) -> bool:
@@ -68,7 +69,7 @@ class OwnImages:
         found = self._from_table(path, source) if self.is_table else self._from_folder(path)
         if self.options.test_share is None:
             return found
-        mask = held_out(found, self.options.test_share, self.options.data_seed)
+        mask = mask_of_test(self.options, found)
         return found.take(np.flatnonzero(mask if split == "test" else ~mask))
 
     def source_digest(

@@ -28,6 +28,7 @@ from scaling_fl.learning.task import (
     PartitionDescription,
     Split,
 )
+from scaling_fl.learning.tasks.held_out import trained_by
 from scaling_fl.learning.tasks.instruction import scoring
 from scaling_fl.learning.tasks.instruction.conversations import Conversations, Turn
 from scaling_fl.learning.tasks.instruction.examples import InstructionExamples, encode
@@ -82,7 +83,7 @@ class InstructionTuning:
             path, source, self.rule, options.columns, system=options.system, client_names=names
         )
         if share is not None:
-            mask = held_out(found, share, options.data_seed)
+            mask = held_out(found, share, options.data_seed, of_clients=options.holds_out_clients)
             found = found.take(np.flatnonzero(mask if split == "test" else ~mask))
         wanted = options.max_examples[split]
         return subset(found, wanted, options.data_seed, of_each_client=split == "train")
@@ -101,7 +102,7 @@ class InstructionTuning:
                 *([columns.group] if columns.group else []),
             ],
             "system": options.system,
-            "share": share and [share, options.data_seed],
+            "share": share and [share, options.data_seed, *["clients"] * options.holds_out_clients],
             "subset": wanted and [wanted, options.data_seed],
             "code": options.source,
         }
@@ -131,7 +132,7 @@ class InstructionTuning:
 
     def client_names(self) -> list[str]:
         path, _, _ = self._source("train")
-        return client_names_in(path, str(self.options.columns.client))
+        return trained_by(self.options, client_names_in(path, str(self.options.columns.client)))
 
     def owners(self, examples: Examples) -> Indices | None:
         assert isinstance(examples, InstructionExamples)

@@ -23,6 +23,8 @@ from scaling_fl.learning.text.labelled import DataError
 RESPONSES = ("output", "response", "completion", "answer")
 """Columns that an answer is looked for in, the first of them that there is."""
 INSTRUCTIONS = ("instruction", "prompt", "question")
+_TEXTS = ("body", "text")
+"""That of Reddit's own files is first."""
 _MESSAGES = ("messages", "conversations")
 _ROLES: Mapping[str, str] = {
     **{role: role for role in ROLES},
@@ -38,10 +40,13 @@ class ColumnRule:
     instruction: tuple[str, ...] = ()
     """Empty: the columns that there are of usual names."""
     separator: str = "\n"
+    is_text: bool = False
+    """There is one column, of texts that answer nothing."""
 
 
 GENERALNLP = ColumnRule(instruction=("instruction",))
 MEDICAL = ColumnRule(instruction=("input",))
+REDDIT = ColumnRule(is_text=True)
 INSTRUCTION_AND_INPUT = ColumnRule(instruction=("instruction", "input"), separator=" ")
 """Finance and code. Source of the three: FlowerTune's apps, as their authors wrote them."""
 
@@ -61,8 +66,9 @@ def read_conversations(
         DataError: a column is missing, or a row is no conversation that ends with an answer.
     """
     present = columns_of(path, split)
-    messages = _messages_column(columns, present)
-    wanted = [messages] if messages else [*_sides(path, rule, columns, present)]
+    messages = None if rule.is_text else _messages_column(columns, present)
+    sides = _text_column if rule.is_text else _sides
+    wanted = [messages] if messages else sides(path, rule, columns, present)
     with_owners = client_names is not None and columns.client in present
     group = columns.group if split == "train" else None
     extra = [*[str(columns.client)] * with_owners, *([group] if group else [])]
@@ -71,7 +77,8 @@ def read_conversations(
         missing = [cell is None for cell in records.cells[messages]]
         refuse_missing(records, missing, messages, "the conversation")
     else:
-        for column, what in ((wanted[0], "the instruction"), (wanted[-1], "the answer")):
+        whats = ["the text"] if rule.is_text else ["the instruction", "the answer"]
+        for column, what in zip((wanted[0], wanted[-1]), whats, strict=False):
             texts = [cell_text(records, row, column) for row in range(len(records))]
             refuse_missing(records, [text is None for text in texts], column, what)
     read = _of_messages if messages else _of_sides
@@ -104,6 +111,18 @@ def _messages_column(columns: Columns, present: Sequence[str]) -> str | None:
     return next((name for name in _MESSAGES if name in present), None)
 
 
+def _text_column(
+    path: str, rule: ColumnRule, columns: Columns, present: Sequence[str]
+) -> list[str]:
+    found = columns.response or next((name for name in _TEXTS if name in present), None)
+    if found is None:
+        raise DataError(
+            f"{path}: the table must have a column of texts ({', '.join(_TEXTS)}), and has "
+            f"{', '.join(present)}; name it by data.response."
+        )
+    return [found]
+
+
 def _sides(path: str, rule: ColumnRule, columns: Columns, present: Sequence[str]) -> list[str]:
     """Name the columns of the instruction, and at the end that of the answer."""
     asked = list(columns.instruction or rule.instruction)
@@ -127,11 +146,12 @@ def _of_sides(
 ) -> tuple[Turn, ...]:
     *asked, answer = wanted
     said = [cell_text(records, row, column) for column in asked]
-    turns = [
-        Turn("user", separator.join(filter(None, said))),
+    instruction = [Turn("user", separator.join(filter(None, said)))] if asked else []
+    return (
+        *_system(system),
+        *instruction,
         Turn("assistant", cell_text(records, row, answer) or ""),
-    ]
-    return (*_system(system), *turns)
+    )
 
 
 def _of_messages(

@@ -20,7 +20,7 @@ ALPACA = (
     "the request.\n### Instruction:\n{{ instruction }}\n### Response:"
 )
 """FlowerTune's wrapper, of Stanford Alpaca; the answer follows after a space."""
-CHAT, OF_ALPACA = "chat", "alpaca"
+CHAT, OF_ALPACA, TEXT = "chat", "alpaca", "text"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Template:
 def template_of(name: str, tokenizer: Any) -> Template:
     """Return the template ``chat`` of a tokenizer, ``alpaca``, or the one in a Jinja file.
 
+    ``text`` is that of texts that answer nothing: every token is learned.
+
     Raises:
         UserError: there is none.
     """
@@ -49,6 +51,12 @@ def template_of(name: str, tokenizer: Any) -> Template:
         return from_jinja(ALPACA, "data.template=alpaca")
     if name == CHAT:
         return _chat(tokenizer)
+    if name == TEXT:
+        return Template(
+            pairs=lambda turns: [("", turns[-1].content)],
+            prompt=lambda turns: turns[-1].content if turns else "",
+            source=TEXT,
+        )
     try:
         return from_jinja(Path(name).expanduser().read_text(encoding="utf-8"), name)
     except (OSError, UnicodeDecodeError) as error:
