@@ -17,7 +17,7 @@ from scaling_fl.core.letters import Letter
 from scaling_fl.core.places import Place
 
 SOCKET, LOCK, LOG = "resident.sock", "resident.lock", "resident.log"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 def ask_resident(letter: Letter, place: Place) -> Letter:

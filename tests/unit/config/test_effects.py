@@ -65,6 +65,14 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
         "partition": {"kind": "dirichlet_by_class"},
     },
     ("partition.column", "partition.kind"): {"partition": {"column": "ward"}},
+    ("partition.pooled", "partition.kind"): {"partition": {"pooled": 0.5}},
+    ("data.test_of", "data.test_share"): {
+        "task_name": "reddit",
+        "train_path": str(ROOT / "pyproject.toml"),
+        "test_path": str(ROOT / "README.md"),
+        "partition": {"kind": "column", "column": "author"},
+        "data": {"test_of": "clients"},
+    },
     ("packing", "task_name"): {"packing": True, "num_local_steps": 5},
     ("packing", "num_local_steps"): {**ALPACA, "packing": True},
     ("packing", "length_grouped"): {
@@ -297,6 +305,17 @@ WITHOUT_EFFECT: dict[tuple[str, str], dict[str, Any]] = {
     ("privacy.groups_per_client", "privacy.unit"): {
         "weighting": "uniform",
         "privacy": {"clip": 1.0, "groups_per_client": 5},
+    },
+    ("privacy.group_column", "privacy.unit"): {
+        "task_name": "table",
+        "train_path": str(ROOT / "pyproject.toml"),
+        "test_path": str(ROOT / "README.md"),
+        "data": {"text": "a", "label": "b"},
+        "weighting": "uniform",
+        "sampling": "poisson",
+        "clients_per_round": 0.5,
+        "num_clients": 4,
+        "privacy": {"clip": 1.0, "group_column": "provider"},
     },
     ("privacy.groups_per_round", "privacy.unit"): {
         "weighting": "uniform",
