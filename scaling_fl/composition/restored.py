@@ -53,6 +53,8 @@ def settings_of(saved: Saved, changes: Mapping[str, Any]) -> Config:
     data = {**kept.get("data", {}), **changes.get("data", {})}
     if data.get("cache_dir") and not Path(data["cache_dir"]).expanduser().is_dir():
         data["cache_dir"] = None
+    if data.get("test_share") is None:
+        data.pop("test_of", None)
     is_same_task = changes.get("task_name") in (None, stored["task_name"])
     if data.get("test_share") is None and not (personal_parts(saved) and is_same_task):
         kept.pop("partition", None)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from one_process import QuickRun
 
+from scaling_fl.commands.evaluate import evaluate
+from scaling_fl.commands.evaluation_request import EvaluationRequest
 from scaling_fl.composition.data import Data, load_data
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import Config, ConfigurationError, read_config
@@ -117,6 +119,10 @@ def test_a_run_learns_the_next_word_and_goes_on(comments: Path, tmp_path: Path) 
     loss = whole.record.metrics["validation.loss"]["values"]
     assert loss[-1] < loss[0]
     assert 0 < whole.record.metrics["validation.token_accuracy"]["values"][-1] <= 1
+    again = evaluate(EvaluationRequest(checkpoint=str(whole.checkpoints))).overall
+    assert again["validation.loss"] == loss[-1]
+    other = EvaluationRequest(checkpoint=str(whole.checkpoints), test_path=str(comments))
+    assert evaluate(other).overall["validation.loss"] != loss[-1]
 
 
 def test_a_table_of_labelled_texts_may_hold_people_out_too(tmp_path: Path) -> None:
