@@ -124,6 +124,7 @@ def test_a_group_is_drawn_whatever_others_there_are() -> None:
     assert abs(sum(map(len, few)) / 2000 - 0.5) < 0.05
 
 
+@pytest.mark.slow
 def test_a_private_run_protects_the_groups_of_a_column(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def test_pooled_rows_are_dealt_anew_and_sizes_stay(pooled: float) -> None:
     assert pooled == 0 or not all(map(np.array_equal, found, deal(2)))
 
 
+@pytest.mark.slow
 def test_a_run_learns_the_next_word_and_goes_on(comments: Path, tmp_path: Path) -> None:
     changes = settings(comments) | {"learning_rate": 0.01, "num_local_epochs": 2}
     changes["partition"] |= {"pooled": 0.5}
