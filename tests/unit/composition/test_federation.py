@@ -48,7 +48,7 @@ def test_the_tables_have_the_names_that_the_configuration_allows(names: Any, tab
 
 
 @pytest.mark.parametrize(
-    "task_name", sorted(TASKS.keys() - {"table", "images", "docvqa", *types.INSTRUCTION_TASKS})
+    "task_name", sorted(TASKS.keys() - {"table", "images", "docvqa", *types.LANGUAGE_TASKS})
 )
 def test_every_classification_has_labels_of_its_own(task_name: str) -> None:
     model = {"model": "tiny"} if task_name in types.IMAGE_TASKS else {}
