@@ -6,6 +6,7 @@
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -28,6 +29,8 @@ from scaling_fl.flower.signing import read_signers
 
 IDLE_SECONDS = 900.0
 """After which a resident ends; the next message starts another one."""
+_IS_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+"""A job's uid names folders of the node, and the server says it."""
 _OF_JOB = ("version", "job", "job_name", "settings", "num_clients", "num_threads")
 
 
@@ -38,6 +41,8 @@ def answer_here(letter: Letter, place: Place) -> Letter:
     data, and stays on the node.
     """
     try:
+        if not _IS_PLAIN(str(letter.facts["job"])):
+            return Letter({"failure": "refused"})
         about = json_text({name: letter.facts[name] for name in _OF_JOB})
         job = partial(_job, about, None if place.train_path is None else place)
         if "secure" in letter.facts:

@@ -55,6 +55,7 @@ class DocumentExamples:
     key: str
     source: str
     owners: Indices | None = None
+    groups: Indices | None = None
 
     @cached_property
     def lengths(self) -> Indices:
@@ -143,8 +144,9 @@ def load_questions(
         numbers = {name: number for number, name in enumerate(facts["images"])}
         columns["pages"] = np.array([numbers[name] for name in names], dtype=np.int64)
         columns["rows"] = choice.rows
-        if choice.owners is not None:
-            columns["owners"] = choice.owners
+        for name in ("owners", "groups"):
+            if (found := getattr(choice, name)) is not None:
+                columns[name] = found
         save_arrays(staging, columns, facts)
 
     place = cache_folder(cache_dir) / "documents" / words[:32]

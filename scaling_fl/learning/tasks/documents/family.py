@@ -19,7 +19,7 @@ from scaling_fl.learning.models.documents import (
 )
 from scaling_fl.learning.models.export import save_adapter, save_document_model
 from scaling_fl.learning.options import TaskOptions
-from scaling_fl.learning.tables.cells import cell_name
+from scaling_fl.learning.tables.cells import cell_name, group_numbers
 from scaling_fl.learning.tables.records import columns_of, read_records, table_digest
 from scaling_fl.learning.tables.sources import require_path
 from scaling_fl.learning.task import (
@@ -34,8 +34,9 @@ from scaling_fl.learning.tasks.documents import scoring
 from scaling_fl.learning.tasks.documents.encoding import MOST_ANSWER_TOKENS, PageEncoder, written
 from scaling_fl.learning.tasks.documents.examples import DocumentExamples, load_questions
 from scaling_fl.learning.tasks.documents.rows import Choice, count_rows
+from scaling_fl.learning.tasks.held_out import mask_of_test, trained_by
 from scaling_fl.learning.tasks.instruction.rows import client_names_in
-from scaling_fl.learning.text.labelled import DataError, held_out, subset
+from scaling_fl.learning.text.labelled import DataError, subset
 from scaling_fl.learning.text.plain_text import serialised
 
 
@@ -67,10 +68,11 @@ class DocumentQuestions:
         rows = np.arange(count_rows(path))
         if not len(rows):
             raise DataError(f"{path}: there must be a question, and there is none; give others.")
-        found = Choice(rows, self._owners(path, source))
-        share, seed = self.options.test_share, self.options.data_seed
-        if share is not None:
-            mask = held_out(found, share, seed)
+        group = self.options.columns.group if source == "train" else None
+        groups = group_numbers(read_records(path, source, [group]), group) if group else None
+        found, seed = Choice(rows, self._owners(path, source), groups), self.options.data_seed
+        if self.options.test_share is not None:
+            mask = mask_of_test(self.options, found)
             found = found.take(np.flatnonzero(mask if split == "test" else ~mask))
         wanted = self.options.max_examples[split]
         return subset(found, wanted, seed, of_each_client=split == "train")
@@ -84,8 +86,9 @@ class DocumentQuestions:
             "split": split,
             "data": table_digest(path, source),
             "clients": clients and [options.columns.client, clients],
-            "share": share and [share, options.data_seed],
+            "share": share and [share, options.data_seed, *["clients"] * options.holds_out_clients],
             "subset": wanted and [wanted, options.data_seed],
+            **({"groups": options.columns.group} if options.columns.group else {}),
         }
         return load_questions(
             path,
@@ -107,7 +110,7 @@ class DocumentQuestions:
 
     def client_names(self) -> list[str]:
         path, _ = self._source("train")
-        return client_names_in(path, str(self.options.columns.client))
+        return trained_by(self.options, client_names_in(path, str(self.options.columns.client)))
 
     def _owners(self, path: str, source: Split) -> Indices | None:
         column = self.options.columns.client

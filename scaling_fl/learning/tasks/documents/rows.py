@@ -36,6 +36,7 @@ class Choice:
 
     rows: NDArray[np.int64]
     owners: NDArray[np.int64] | None
+    groups: NDArray[np.int64] | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -46,7 +47,11 @@ class Choice:
         return len(self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> "Choice":
-        return Choice(self.rows[indices], None if self.owners is None else self.owners[indices])
+        return Choice(
+            self.rows[indices],
+            None if self.owners is None else self.owners[indices],
+            None if self.groups is None else self.groups[indices],
+        )
 
 
 def count_rows(path: str) -> int:
