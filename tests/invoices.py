@@ -10,17 +10,26 @@ import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config
+
+from scaling_fl.learning.models.vt5 import VT5
+from scaling_fl.learning.models.vt5_files import save_vt5
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 WIDTH, HEIGHT = 400, 520
+_AMOUNTS = [f"{number}.50" for number in range(20, 50)]
+_DATES = [f"{day:02}/03" for day in range(1, 29)]
 FIELDS = {
-    "total": [f"{number}.50" for number in range(20, 50)],
-    "date": [f"{day:02}/03" for day in range(1, 29)],
+    "total": _AMOUNTS,
+    "tax": _AMOUNTS,
+    "date": _DATES,
+    "due": _DATES,
     "city": ["Oslo", "Graz", "Nice", "Bonn", "Turin", "Ghent", "Lodz", "Split", "Porto", "Cork"],
-    "number": [f"N{number}" for number in range(100, 130)],
 }
-"""What an invoice has, with the values that each of these may take."""
+"""What an invoice has, with the values that each may take: some are told apart by names alone."""
 FONT_NAMES = ("DejaVuSans.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf", "DejaVuSans-Bold.ttf")
 
 
@@ -105,3 +114,34 @@ def records_of(numbers: Sequence[int]) -> list[dict[str, Any]]:
 def write_providers(path: Path) -> None:
     """Say whose the records 1 to 4 of client 0 are; the header is number 0."""
     path.write_text(json.dumps({"client_0": {"vendor_0": [1, 3], "vendor_1": [2, 4]}}))
+
+
+def save_small_vt5(folder: Path) -> Path:
+    """Save a VT5 of few layers and no training, whose tokenizer has the words of all invoices."""
+    values = {value.lower() for each in FIELDS.values() for value in each}
+    prompt = ["question:", "context:", "What", "is", "the", *(f"{name}?" for name in FIELDS)]
+    words = ["<pad>", "</s>", "<unk>", "invoice", *prompt, *FIELDS, *sorted(values)]
+    model = models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>")
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    image_model = {
+        **{"image_size": 32, "patch_size": 16, "hidden_size": 32, "intermediate_size": 64},
+        **{"num_hidden_layers": 1, "num_attention_heads": 2},
+    }
+    config = T5Config(
+        vocab_size=len(words),
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+        image_model=image_model,
+        hidden_dropout_prob=0.0,
+    )
+    torch.manual_seed(0)
+    save_vt5(VT5(config), folder)
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    return folder

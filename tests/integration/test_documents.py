@@ -10,7 +10,7 @@ from one_process import QuickRun, outcome
 from scaling_fl.composition.prediction import predict
 from scaling_fl.config import read_config
 from scaling_fl.methods.wire.payloads import payload_size
-from tests.invoices import write_invoices
+from tests.invoices import save_small_vt5, write_invoices
 
 LORA = {"kind": "lora", "rank": 6, "alpha": 16.0, "dropout": 0.1}
 
@@ -73,3 +73,28 @@ def test_the_entry_of_cmu_sends_four_and_a_half_bits_a_parameter(
     size = payload_size(3_419_136, None, "nf4")
     assert 0 < size - body < 100  # a header
     assert plan.download_bytes == plan.upload_bytes == [size, size]
+
+
+@pytest.mark.slow
+def test_a_small_vt5_learns_to_answer_about_invoices_that_it_has_not_seen(tmp_path: Path) -> None:
+    """Amounts and dates are each told apart by the word before them alone."""
+    model = tmp_path / "model"
+    model.mkdir()
+    run = QuickRun(
+        tmp_path / "run",
+        **documents(
+            tmp_path,
+            model=str(save_small_vt5(model)),
+            train_path=str(write_invoices(tmp_path, "train", range(800))),
+            test_path=str(write_invoices(tmp_path, "val", range(800, 900))),
+            num_rounds=6,
+            num_local_epochs=3,
+            batch_size=16,
+            optimiser="adamw",
+            learning_rate=2e-3,
+            eval_every=6,
+        ),
+    ).start_here()
+    results = run.results()
+    assert results["validation.anls"][1][-1] > 0.8, results
+    assert results["validation.accuracy"][1][-1] > 0.6, results

@@ -16,6 +16,7 @@ from scaling_fl.learning.models.packaged import alpaca_folder
 from scaling_fl.methods.schedules import SCHEDULES
 from scaling_fl.reporting.plan import render
 from tests.digits import write_flair, write_idx
+from tests.invoices import write_invoices
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SMALL: dict[str, Any] = {
@@ -36,6 +37,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "medical": {"optimiser": "adamw_8bit"},  # that of the recipe is for GPUs
     "code": {"optimiser": "adamw_8bit"},
 }
+OF_DOCUMENTS = ("docvqa_default", "docvqa_efficient", "docvqa_dp")
 OF_INSTRUCTIONS = ("generalnlp", "generalnlp_flexlora", "generalnlp_baseline", "medical", "code")
 OF_IMAGES = ("cifar10_flasc_dense", "cifar10_flasc_4", "flair_flasc_dense", "flair_flasc_4")
 OF_IMAGES += ("fashion_mnist",)
@@ -45,6 +47,10 @@ CONVERSATIONS: dict[str, Any] = {
     "num_local_epochs": 2,  # the default, in place of that of the other tests
 }
 """What is small about a recipe that teaches a language model."""
+INVOICES: dict[str, Any] = {
+    **{"task_name": "docvqa", "num_clients": 2, "max_seq_len": 96, "batch_size": 4},
+}
+"""What is small about a recipe that reads pages."""
 
 
 def recipe(path: Path) -> dict[str, Any]:
@@ -64,6 +70,8 @@ def recipe(path: Path) -> dict[str, Any]:
         del small["num_clients"]
     if path.stem == "reddit_flasc":
         small |= {"task_name": given["task_name"], "num_clients": None}
+    if path.stem in OF_DOCUMENTS:
+        small |= INVOICES
     return merged(merged(given, small), SMALLER.get(path.stem, {}))
 
 
@@ -88,6 +96,10 @@ def with_rows(path: Path, changes: dict[str, Any], corpus: Path) -> dict[str, An
         file.write_text("\n".join(map(json.dumps, rows)))
         data = {"cache_dir": str(corpus / "cache")} | changes["data"]
         return changes | {"train_path": str(file), "test_path": None, "data": data}
+    if path.stem in OF_DOCUMENTS:
+        train = write_invoices(corpus / "pages", "train", range(16))
+        test = write_invoices(corpus / "pages", "val", range(16, 22))
+        return changes | {"train_path": str(train), "test_path": str(test)}
     if path.stem not in OF_INSTRUCTIONS:
         return changes
     file = corpus / "sums.jsonl"
@@ -109,6 +121,8 @@ def test_a_recipe_is_a_configuration_without_problems(path: Path, tmp_path: Path
         task = {"train_path": str(tmp_path), "data": {"test_share": 0.1}}
     if path.stem in (*OF_IMAGES, "reddit_flasc"):
         task = {"train_path": str(tmp_path)}
+    if path.stem in OF_DOCUMENTS:
+        task = files
     read_config(given | task)
 
 
