@@ -238,7 +238,8 @@ def _origin(
 def _closing_text(
     request: ExportRequest, states: Sequence[Saved], config: Config, mean: Mean
 ) -> str:
-    whole = "a classifier" if states[0].label_names else "a language model"
+    reads = "a model that reads pages" if config.task_name == "docvqa" else "a language model"
+    whole = "a classifier" if states[0].label_names else reads
     kind = "an adapter" if request.adapter else whole
     source = (
         from_here(states[0].where) if len(states) == 1 else f"the mean of {len(states)} checkpoints"

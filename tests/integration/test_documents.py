@@ -1,13 +1,20 @@
 """Federations on pages: they keep every law, and what they send is what CMU's entry sent."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from one_process import QuickRun, outcome
+from safetensors.torch import load_file
+from transformers import T5ForConditionalGeneration
 
+from scaling_fl.commands.export import ExportRequest, merge
 from scaling_fl.composition.prediction import predict
+from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import read_config
 from scaling_fl.methods.wire.payloads import payload_size
 from tests.invoices import save_small_vt5, write_invoices
@@ -47,6 +54,44 @@ def test_answers_do_not_depend_on_placement_or_on_a_stop(folder: Path, tmp_path:
     resumed = QuickRun(tmp_path / "b", **changes | {"site_ids": [0, 1]}).start_here()
     assert outcome(resumed) == outcome(whole)
     assert {"validation.loss", "validation.accuracy", "validation.anls"} <= whole.results().keys()
+
+
+@pytest.mark.slow
+def test_a_merged_and_quantised_export_is_the_model_that_was_evaluated(
+    folder: Path, tmp_path: Path
+) -> None:
+    """CMU's chain: client 0, then client 1 from there, parameters in NF4, merged and zipped."""
+    changes = documents(
+        folder,
+        adapter=LORA,
+        cohorts=[[0], [1]],
+        num_rounds=2,
+        download={"codec": "nf4"},
+        upload={"codec": "nf4", "values": "state"},
+    )
+    run = QuickRun(tmp_path / "run", **changes).start_here()
+    out = tmp_path / "models" / "c1"
+    place = str(run.checkpoints)
+    text = merge(ExportRequest(checkpoints=[place], out=out, quantize="nf4", zip=True))
+    assert "a model that reads pages for tiny" in text
+    names = {f"c1/{file.name}" for file in out.iterdir()}
+    assert {"c1/config.json", "c1/model.safetensors", "c1/tokenizer.json"} <= names
+    assert set(zipfile.ZipFile(out.with_name("c1.zip")).namelist()) == names
+    # NF4 of what came through NF4 is the same, so the export is the state of the last round.
+    task = make_task(run.config.model_copy(update={"model": str(out)}))
+    model, test = task.load_model(), task.load_examples("test")
+    with torch.no_grad():
+        counts = task.count(model, test.batch(np.arange(len(test))))
+    found = task.metrics(counts, detailed=False)
+    for name, (_, values) in run.results().items():
+        if name in ("validation.loss", "validation.accuracy", "validation.anls"):
+            assert found[name.partition(".")[2]] == pytest.approx(values[-1], rel=1e-4), name
+    t5 = T5ForConditionalGeneration.from_pretrained(
+        out, key_mapping={r"^language_backbone\.": ""}
+    ).state_dict()
+    for name, value in load_file(out / "model.safetensors").items():
+        if name.startswith("language_backbone."):
+            assert torch.equal(t5[name.removeprefix("language_backbone.")], value), name
 
 
 VT5_BASE = {
