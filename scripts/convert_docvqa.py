@@ -22,7 +22,7 @@ examples:
       --providers data_points.json --images images
   scripts/convert_docvqa.py imdb_val.npy --out val.parquet --images images
 
-Exit code: 0 when written, 1 when that failed, 2 on misuse."""
+Exit code: 0 when written, 1 when that failed, 2 on misuse or wrong files."""
 
 
 def parser() -> argparse.ArgumentParser:

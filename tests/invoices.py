@@ -13,8 +13,14 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config
+from transformers import (
+    PreTrainedTokenizerFast,
+    T5Config,
+    UdopConfig,
+    UdopForConditionalGeneration,
+)
 
+from scaling_fl.learning.models.documents import load_document_tokenizer
 from scaling_fl.learning.models.vt5 import VT5
 from scaling_fl.learning.models.vt5_files import save_vt5
 
@@ -144,4 +150,29 @@ def save_small_vt5(folder: Path) -> Path:
     torch.manual_seed(0)
     save_vt5(VT5(config), folder)
     PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    return folder
+
+
+def small_udop() -> UdopForConditionalGeneration:
+    """Make a UDOP of few layers, for the bytes of any text."""
+    tokenizer = load_document_tokenizer("tiny", Path())
+    torch.manual_seed(0)
+    config = UdopConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        image_size=32,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    return UdopForConditionalGeneration(config).eval()
+
+
+def save_small_udop(folder: Path) -> Path:
+    small_udop().save_pretrained(folder)
+    load_document_tokenizer("tiny", Path()).save_pretrained(folder)
     return folder

@@ -17,7 +17,7 @@ from scaling_fl.composition.prediction import predict
 from scaling_fl.composition.tasks import make_task
 from scaling_fl.config import read_config
 from scaling_fl.methods.wire.payloads import payload_size
-from tests.invoices import save_small_vt5, write_invoices
+from tests.invoices import save_small_udop, save_small_vt5, write_invoices
 
 LORA = {"kind": "lora", "rank": 6, "alpha": 16.0, "dropout": 0.1}
 
@@ -143,3 +143,18 @@ def test_a_small_vt5_learns_to_answer_about_invoices_that_it_has_not_seen(tmp_pa
     results = run.results()
     assert results["validation.anls"][1][-1] > 0.8, results
     assert results["validation.accuracy"][1][-1] > 0.6, results
+
+
+@pytest.mark.slow
+def test_udop_learns_in_the_same_federation(folder: Path, tmp_path: Path) -> None:
+    model = save_small_udop(tmp_path / "model")
+    run = QuickRun(tmp_path / "run", **documents(folder, model=str(model), adapter=LORA))
+    _, losses = run.start_here().results()["validation.loss"]
+    assert losses == sorted(losses, reverse=True), losses
+    out = tmp_path / "out"
+    merge(ExportRequest(checkpoints=[str(run.checkpoints)], out=out))
+    task = make_task(run.config.model_copy(update={"model": str(out)}))
+    test = task.load_examples("test")
+    with torch.no_grad():
+        counts = task.count(task.load_model(), test.batch(np.arange(len(test))))
+    assert task.metrics(counts, detailed=False)["loss"] == pytest.approx(losses[-1], rel=1e-4)

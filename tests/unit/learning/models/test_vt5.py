@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import T5ForConditionalGeneration, UdopConfig, UdopForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from scaling_fl.core.errors import UserError
 from scaling_fl.learning.models.adapters import Adapter, adapt
@@ -22,6 +22,7 @@ from scaling_fl.learning.models.documents import (
 )
 from scaling_fl.learning.models.vt5 import HEADS, VT5
 from scaling_fl.learning.models.vt5_files import published_name, save_vt5
+from tests.invoices import small_udop
 from tests.torch_files import write_tensors
 
 PUBLISHED = {
@@ -225,24 +226,7 @@ def test_the_image_model_looks_at_a_page_alike_in_training() -> None:
     assert torch.equal(first, second)
 
 
-def udop() -> UdopForConditionalGeneration:
-    torch.manual_seed(0)
-    config = UdopConfig(
-        vocab_size=len(TINY),
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        image_size=32,
-        pad_token_id=TINY.pad_token_id,
-        eos_token_id=TINY.eos_token_id,
-        decoder_start_token_id=TINY.pad_token_id,
-    )
-    return UdopForConditionalGeneration(config).eval()
-
-
-@pytest.mark.parametrize("make", [tiny, udop])
+@pytest.mark.parametrize("make", [tiny, small_udop])
 def test_answers_are_those_of_the_generation_of_transformers(make: Callable[[], Any]) -> None:
     model = make()
     ids, boxes, mask, pixels = inputs()
@@ -271,7 +255,7 @@ def test_answers_are_those_of_the_generation_of_transformers(make: Callable[[], 
 
 
 def test_udop_is_loaded_whole_and_its_queries_and_values_are_adapted(tmp_path: Path) -> None:
-    model = udop()
+    model = small_udop()
     model.save_pretrained(tmp_path)
     TINY.save_pretrained(tmp_path)
     again = load(tmp_path)

@@ -1,6 +1,8 @@
 """Questions about pages as the model reads them, and their way from the competition's files."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,4 +146,15 @@ def test_hostile_and_damaged_files_are_refused_in_one_line(
         damage(file)
     with pytest.raises(UserError, match=message):
         convert(ConversionRequest(files=[file], out=tmp_path / "val.parquet"))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_script_ends_with_one_line_and_the_code_of_wrong_files(tmp_path: Path) -> None:
+    file = save_records(tmp_path / "imdb_val.npy", [{}, Runs()])
+    script = Path(__file__).parents[5] / "scripts" / "convert_docvqa.py"
+    command = [sys.executable, str(script), str(file), "--out", str(tmp_path / "val.parquet")]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    *_, last = [line for line in found.stderr.splitlines() if line.startswith("Error: ")]
+    assert found.returncode == 2
+    assert "a pickle must hold plain values" in last
     assert list(tmp_path.iterdir()) == [file]
