@@ -58,7 +58,7 @@ def add_test_data(parser: argparse.ArgumentParser) -> None:
         "--task-name",
         metavar="NAME",
         choices=get_args(TaskName),
-        help="another task, of the same labels; give its --test-path, too",
+        help="another task of the same labels, with --test-path",
     )
     add("--test-path", metavar="PATH", help="other test data: local, s3:// or gs://")
     for name, what in (("text", "texts"), ("text-pair", "second texts"), ("label", "labels")):
@@ -94,7 +94,7 @@ def add_test_data(parser: argparse.ArgumentParser) -> None:
     add(
         "--node",
         metavar="FOLDER",
-        help="memory/JOB on the node of that client, if the client was on another machine",
+        help="memory/JOB on the node of that client, if that is there",
     )
     add("--per-class", action="store_true", help="precision, recall and F1 of every class, too")
     add("--tiers", action="store_true", help="what each tier of clients would receive, too")
@@ -116,7 +116,7 @@ def add_questions(parser: argparse.ArgumentParser) -> None:
     add(
         "--rule",
         choices=get_args(QuestionRule),
-        help="how an answer is found: " + " (default) or ".join(get_args(QuestionRule)),
+        help="of answers: " + " (default) or ".join(get_args(QuestionRule)),
         metavar="NAME",
     )
     add(

@@ -28,6 +28,10 @@ SEALED_SHARES = 12 + SEED_SHARE + KEY_SHARE + 16
 """Bytes of both shares as they travel: a nonce, the shares, a tag."""
 
 
+class Refused(Exception):
+    """A request that would let the server see a single client's vector, or a damaged share."""
+
+
 def threshold(num_neighbours: int) -> int:
     """Return how many of a client and its neighbours must reveal shares: more than half of them.
 

@@ -21,10 +21,10 @@ from scaling_fl.core.errors import UserError
 from scaling_fl.core.json_text import json_text
 from scaling_fl.core.letters import Letter
 from scaling_fl.core.places import Place
+from scaling_fl.federation.neighbours import Refused
 from scaling_fl.federation.node_end import Forgotten
 from scaling_fl.flower.resident import LOCK, SOCKET
 from scaling_fl.flower.secure_node import answer_secure, check_open
-from scaling_fl.flower.secure_sum import Refused
 from scaling_fl.flower.signing import read_signers
 
 IDLE_SECONDS = 900.0

@@ -10,9 +10,9 @@ import numpy as np
 
 from scaling_fl.core.letters import INTEGERS, Letter
 from scaling_fl.core.places import Place
-from scaling_fl.federation.neighbours import KEYS_BYTES, SIGNATURE, num_neighbours
+from scaling_fl.federation.neighbours import KEYS_BYTES, SIGNATURE, Refused, num_neighbours
 from scaling_fl.flower.secure_office import KEYS, MASKED, REVEAL, SHARES, context_of
-from scaling_fl.flower.secure_sum import Integers, Masker, Refused
+from scaling_fl.flower.secure_sum import Integers, Masker
 from scaling_fl.flower.signing import check_signature, read_signers, sign
 
 Turn = Callable[[Letter], tuple[Letter, Integers | None]]

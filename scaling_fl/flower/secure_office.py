@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling_fl.core.letters import INTEGERS, SUM, TRAFFIC, Letter
-from scaling_fl.federation.neighbours import fewest_left, ring
+from scaling_fl.federation.neighbours import Refused, fewest_left, ring
 from scaling_fl.federation.remote import failure_of
-from scaling_fl.flower.secure_sum import Integers, Refused, unmask
+from scaling_fl.flower.secure_sum import Integers, unmask
 
 if TYPE_CHECKING:
     from scaling_fl.composition.remote import Office

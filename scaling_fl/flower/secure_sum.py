@@ -26,17 +26,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from scaling_fl.federation.neighbours import SEED_SHARE, threshold
+from scaling_fl.federation.neighbours import SEED_SHARE, Refused, threshold
 
 Integers = NDArray[np.int64]
 _SEED = _HALF = 16  # bytes: of a seed, and of each part of a key, as Shamir's shares want them
 _PUBLIC, _NONCE = 32, 12
 _BYTES = ("mask_key", "share_key", "seed")
 _TABLES = ("peers", "received")
-
-
-class Refused(Exception):
-    """A request that would let the server see a single client's vector, or a damaged share."""
 
 
 @dataclass

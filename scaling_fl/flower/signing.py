@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
-from scaling_fl.flower.secure_sum import Refused
+from scaling_fl.federation.neighbours import Refused
 
 KEY, PUBLIC_KEY, SIGNERS = "signing.key", "signing.pub", "signers.txt"
 """In a node's folder: its private key, its public key, and those of all nodes, one a line."""

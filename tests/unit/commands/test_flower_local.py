@@ -1,5 +1,7 @@
 """What nodes remember can be listed and forgotten, of a deployment or of one node."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,10 @@ def test_test_data_without_data_are_refused(
     tables = {"--data": None, "--test-data": "t.csv"}
     assert main_start(tmp_path / "new", 2, tables) == 2
     assert "--test-data needs --data" in capsys.readouterr().err
+
+
+def test_the_commands_can_be_read_without_the_extra() -> None:
+    without = "import sys; sys.modules.update(flwr=None, Crypto=None);"
+    commands = "import scaling_fl.commands.flower_local, scaling_fl.commands.flower_run"
+    done = subprocess.run([sys.executable, "-c", f"{without} {commands}"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
