@@ -231,6 +231,7 @@ WITHOUT_METHODS = {"task_name", "device", "precision", "data.text", "privacy.acc
 """Settings whose names are tried elsewhere."""
 ELSEWHERE = {
     ("partition.kind", "column"),  # test_own_table.py
+    ("data.test_of", "clients"),  # test_reddit.py
     ("tier_scale", "adapter"),  # test_merges.py, as those below
     ("tier_scale", "own"),
     *(("evaluation.layout", name) for name in get_args(QuestionLayoutName)),  # test_files.py

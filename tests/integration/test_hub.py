@@ -67,7 +67,7 @@ def test_an_id_that_the_hub_does_not_know_is_told_in_one_sentence(
         run.start(fresh=True)
     message = str(caught.value)
     assert message.startswith(
-        "model must be one of albert, bert, distilbert, minilm, smollm2, tiny"
+        "model must be one of albert, bert, distilbert, minilm, smollm2, dinov2_small, tiny"
     )
     assert "got someone/no-bert, which could not be loaded (someone/no-bert is not a" in message
     assert message.endswith("; check the name and the network.")
