@@ -59,7 +59,7 @@ def recipe(path: Path) -> dict[str, Any]:
     small = dict(SMALL)
     if isinstance(given.get("clients_per_round"), int):
         small["clients_per_round"] = min(given["clients_per_round"], 3)
-    if given.get("num_local_epochs", 1) > 1:
+    if given.get("num_local_epochs", 1) > 1 or "num_local_steps" in given:  # 2 is the default
         small["num_local_epochs"] = 2
     if path.stem in OF_INSTRUCTIONS:
         small |= CONVERSATIONS | {"task_name": given["task_name"]}
