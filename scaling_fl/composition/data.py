@@ -95,7 +95,7 @@ def load_data(config: Config, num_clients: int, stage: Callable[[str], None]) ->
     if config.partition_kind == "column":
         natural = _natural(config, task)
         client_names = _client_names(config, natural)
-        notes += _notes(config, natural.num_foreign(test), len(test))
+        notes += _notes(config, natural.owners(test), len(test))
     partitions = deal(config, task, train, num_clients)
     owners = None
     if row_of(config.merge.method).personal:
@@ -183,7 +183,8 @@ def _shortened(words: Sequence[str]) -> str:
     return ", ".join(words[:_SHOWN_CLIENTS]) + more
 
 
-def _notes(config: Config, num_foreign: int, num_test: int) -> list[str]:
+def _notes(config: Config, owners: Indices | None, num_test: int) -> list[str]:
+    num_foreign = 0 if owners is None else int((owners < 0).sum())
     if not num_foreign:
         return []
     column = config.partition.column

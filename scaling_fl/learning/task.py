@@ -256,6 +256,3 @@ class NaturalClients(Protocol):
 
         None: these test examples do not say whose they are.
         """
-
-    def num_foreign(self, examples: Examples) -> int:
-        """Count the test examples of clients that no training example is of."""

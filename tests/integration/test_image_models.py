@@ -104,6 +104,7 @@ def test_images_of_another_size_than_the_models_own(tmp_path: Path) -> None:
     folder = trained.export("merged")
     model = AutoModelForImageClassification.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder)
+    assert 48 in dict(processor.size).values()
     trained.check_answers(model, processor, interpolate_pos_encoding=True)
 
 

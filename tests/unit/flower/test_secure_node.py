@@ -45,6 +45,7 @@ class Nodes:
         self.change: Change = lambda client, letter: letter
         self.refusals: dict[int, str] = {}
 
+    # An office must have it; no secure sum asks for it.
     def describe(self, letter: Letter) -> list[Letter | str]:
         raise NotImplementedError
 

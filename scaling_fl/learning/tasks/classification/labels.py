@@ -1,6 +1,7 @@
 """What all tasks have in common that give something one of several labels, be it a text or not."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +16,15 @@ from scaling_fl.learning.tasks.classification.histograms import entropy_bits, la
 _SHOWN_LABELS = 5
 
 
-class OfOneLabel:
+class OfOneLabel(ABC):
     """The part of a task that knows labels, and not what they are of."""
 
     options: TaskOptions
 
     @property
+    @abstractmethod
     def label_names(self) -> list[str]:
         """Name the labels, which are numbered from 0."""
-        raise NotImplementedError
 
     @property
     def meaning(self) -> dict[str, Any]:

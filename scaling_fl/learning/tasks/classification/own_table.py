@@ -152,10 +152,6 @@ class TableClassification(Classification):
         assert isinstance(examples, TokenisedExamples)
         return examples.owners  # test tables need not name clients
 
-    def num_foreign(self, examples: Examples) -> int:
-        owners = self.owners(examples)
-        return 0 if owners is None else int((owners < 0).sum())
-
 
 def own_table(options: TaskOptions) -> TableClassification:
     """Make the task of a table."""

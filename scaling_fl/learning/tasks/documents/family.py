@@ -126,10 +126,6 @@ class DocumentQuestions:
         owners = examples.owners
         return None if owners is None or (owners < 0).all() else owners
 
-    def num_foreign(self, examples: Examples) -> int:
-        owners = self.owners(examples)
-        return 0 if owners is None else int((owners < 0).sum())
-
     def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
         assert isinstance(examples, DocumentExamples)
         tokens = [int(examples.lengths[indices].sum()) for indices in clients]

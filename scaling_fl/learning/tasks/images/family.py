@@ -97,10 +97,6 @@ class ImageClassification(OfOneLabel):
         assert isinstance(examples, StoredImages)
         return examples.owners
 
-    def num_foreign(self, examples: Examples) -> int:
-        owners = self.owners(examples)
-        return 0 if owners is None else int((owners < 0).sum())
-
     def load_model(self) -> nn.Module:
         return load_image_classifier(
             self.options.model,

@@ -138,10 +138,6 @@ class InstructionTuning:
         assert isinstance(examples, InstructionExamples)
         return examples.owners
 
-    def num_foreign(self, examples: Examples) -> int:
-        owners = self.owners(examples)
-        return 0 if owners is None else int((owners < 0).sum())
-
     def describe(self, examples: Examples, clients: Sequence[Indices]) -> PartitionDescription:
         assert isinstance(examples, InstructionExamples)
         tokens = [int(examples.lengths[indices].sum()) for indices in clients]

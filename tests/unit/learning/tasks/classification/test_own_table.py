@@ -178,7 +178,7 @@ def test_a_share_is_held_out_by_label_and_leaves_every_client_a_row(tmp_path: Pa
     }
     assert task.client_names() == sorted({row["ward"] for row in train})
     assert set(parts["train"].owners) == set(range(11))
-    assert task.num_foreign(task.load_examples("test")) == 0
+    assert (task.load_examples("test").owners >= 0).all()
     again = make(tmp_path, train, None, **changes)
     assert again.load_texts("test").texts == parts["test"].texts
     other = make(tmp_path, train, None, data_seed=1, **changes)
@@ -197,7 +197,7 @@ def test_a_subset_keeps_an_example_of_every_client(tmp_path: Path) -> None:
         partition={"kind": "column", "column": "ward"},
     )
     assert sorted(task.load_texts("train").owners) == [0, 1, 2, 3, 4]
-    assert task.num_foreign(task.load_examples("test")) == 2
+    assert (task.load_examples("test").owners < 0).sum() == 2
 
 
 def test_what_decides_the_examples_changes_their_key(tmp_path: Path) -> None:
